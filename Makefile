@@ -1,0 +1,50 @@
+# The few commands of this project; each sets up what it needs. `make help` lists them.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+ARGS   ?=
+
+.PHONY: help demo test lint format bench lock clean
+
+help:  ## show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+# One environment; `dev` includes all that `local` holds, so installing it later only adds.
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Raven needs Python 3.11 or newer; say which with: make PYTHON=/path/to/python3.11 ..."; exit 1; }
+	@echo "==> creating $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/%.stamp: requirements/%.lock pyproject.toml $(VENV)/bin/python
+	@echo "==> installing requirements/$*.lock (a minute or two the first time)"
+	@$(PIP) install --require-hashes -r $<
+	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(VENV)/local.stamp  ## local stack, simulator and all services, with a live view; ARGS="--speed max ..."
+	@$(BIN)/ravenctl demo $(ARGS)
+
+test: $(VENV)/dev.stamp  ## format, lint, types, then all tests, fast ones first; ARGS="-k tib"
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/pytest $(ARGS)
+
+lint: $(VENV)/dev.stamp  ## format, lint and types alone
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
+
+format: $(VENV)/dev.stamp  ## rewrite the sources in the house style
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+bench: $(VENV)/bench.stamp  ## the engine against its rivals, in one run; ARGS="--trades 200000"
+	@$(BIN)/python -m benchmarks.engine $(ARGS)
+
+lock:  ## resolve the lock files anew from pyproject.toml (needs uv)
+	@for f in "service" "local --extra local" "dev --extra local --extra dev" "bench --extra local --extra bench"; do set -- $$f; n=$$1; shift; \
+	  echo setuptools | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate $$@ pyproject.toml - -o requirements/$$n.lock || exit 1; done
+
+clean:  ## stop the local stack and remove all that make made
+	@-$(BIN)/ravenctl local down 2>/dev/null
+	@rm -rf $(VENV) .raven
