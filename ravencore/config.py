@@ -1,0 +1,198 @@
+"""Raven's settings, typed and checked as a whole.
+
+Lowest first: the defaults below; the file `RAVEN_CONFIG_FILE`, else `./{RUN_MODE}.toml`, else
+`~/.config/raven/{RUN_MODE}.toml` (RUN_MODE is an environment variable, `dev` where it is unset); `./local.toml`;
+environment variables `RAVEN_*` with `__` between levels, for example `RAVEN_KAFKA__BOOTSTRAP=host:9092`.
+"""
+
+import difflib
+import os
+import socket
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from ravencore.errors import ConfigError
+
+
+class Section(BaseModel):
+    """A table of the configuration; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class KafkaSettings(Section):
+    """The broker and how topics are created."""
+
+    bootstrap: str = "localhost:9092"
+    partitions: int = Field(6, ge=1, description="Partitions of market-data topics when they are created.")
+    replication: int = Field(1, ge=1, description="Replicas of each topic when it is created.")
+
+
+class SchemaRegistrySettings(Section):
+    """A Confluent-compatible schema registry; without a URL the pinned ids are used."""
+
+    url: str | None = None
+
+
+class VenueSettings(Section):
+    """Where a venue is spoken to."""
+
+    ws_url: str
+    rest_url: str
+
+
+class VenuesSettings(Section):
+    """Endpoints by venue."""
+
+    BINANCE_SPOT: VenueSettings = VenueSettings(
+        ws_url="wss://data-stream.binance.vision", rest_url="https://data-api.binance.vision"
+    )
+
+
+class CollectorSettings(Section):
+    """How frames become records."""
+
+    reorder_ms: int = Field(500, ge=0, description="How long a hole in the ids is waited for before it is a Gap.")
+    clocks: bool = Field(True, description="Write Clocks in quiet times; off when a recording is replayed off pace.")
+
+
+class TickImbalanceProfile(Section):
+    """Parameters of tick-imbalance bars (bars.md section 3)."""
+
+    initial_size: int = Field(100, ge=2)
+    alpha_size: float = Field(0.1, gt=0, le=1)
+    alpha_imbl: float = Field(0.1, gt=0, le=1)
+    size_min_pct: float = Field(0.1, ge=0, lt=1)
+    size_max_pct: float = Field(0.1, ge=0)
+
+
+class VpinSettings(Section):
+    """Parameters of VPIN (bars.md section 4)."""
+
+    bucket_volume: str = Field("10000", description="Volume V of a bucket where a symbol has none of its own.")
+    bucket_volumes: dict[str, str] = Field({}, description="V by VENUE:SYMBOL; aim at a fiftieth of the daily volume.")
+    unit: Literal["quote", "base"] = "quote"
+    window: int = Field(50, ge=1, description="Buckets n that VPIN averages over.")
+    sigma_window: int = Field(20, ge=1)
+    sigma_floor: float = Field(1e-12, gt=0)
+
+
+class BarsSettings(Section):
+    """What the engine makes of trades."""
+
+    time_intervals: list[str] = Field(["1s", "1m"], description="For example 500ms, 1s, 15m, 1h.")
+    allowed_lateness_ms: int = Field(0, ge=0)
+    empty_windows: Literal["skip", "flat"] = "skip"
+    tib: dict[str, TickImbalanceProfile] = {
+        "tib_small": TickImbalanceProfile(initial_size=100),
+        "tib_large": TickImbalanceProfile(initial_size=500),
+    }
+    vpin: VpinSettings = VpinSettings()
+
+
+class EngineSettings(Section):
+    """How the Faust worker fetches and commits."""
+
+    max_poll_records: int = Field(5000, ge=1)
+    fetch_wait_ms: int = Field(20, ge=1)
+    workers: int = Field(1, ge=1)
+
+
+class InfluxSettings(Section):
+    """InfluxDB 2, or QuestDB which takes the same writes."""
+
+    url: str = "http://localhost:8086"
+    token: SecretStr = SecretStr("")
+    org: str = "raven"
+    bucket: str = "raven"
+    flavour: Literal["influxdb", "questdb"] = "influxdb"
+
+
+class MartSettings(Section):
+    """PostgreSQL, with TimescaleDB where it is available."""
+
+    dsn: SecretStr = SecretStr("postgresql://raven:raven@localhost:5432/raven")
+    instrument_wait_s: float = Field(30.0, ge=0, description="How long a record waits for its instrument.")
+
+
+class ServiceSettings(Section):
+    """Who this process is in `raven.status`."""
+
+    name: str = ""
+    instance: str = ""
+    metrics_port: int | None = Field(None, description="Port of the Prometheus page; none where unset.")
+
+
+class Settings(BaseSettings):
+    """All of Raven's settings."""
+
+    model_config = SettingsConfigDict(env_prefix="RAVEN_", env_nested_delimiter="__", extra="forbid", frozen=True)
+
+    kafka: KafkaSettings = KafkaSettings()
+    schema_registry: SchemaRegistrySettings = SchemaRegistrySettings()
+    venues: VenuesSettings = VenuesSettings()
+    collector: CollectorSettings = CollectorSettings()
+    bars: BarsSettings = BarsSettings()
+    engine: EngineSettings = EngineSettings()
+    influx: InfluxSettings = InfluxSettings()
+    mart: MartSettings = MartSettings()
+    service: ServiceSettings = ServiceSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment over local.toml over the chosen file over the defaults."""
+        files = [TomlConfigSettingsSource(settings_cls, path) for path in config_files()]
+        return (init_settings, env_settings, *files)
+
+
+def config_files() -> list[Path]:
+    """The files that are read, highest first; raises ConfigError when RAVEN_CONFIG_FILE names none."""
+    named = os.environ.get("RAVEN_CONFIG_FILE")
+    if named and not Path(named).is_file():
+        raise ConfigError(f"RAVEN_CONFIG_FILE names {named}, which is no file: correct it or unset it")
+    mode = f"{os.environ.get('RUN_MODE', 'dev')}.toml"
+    candidates = [Path(named)] if named else [Path(mode), Path.home() / ".config" / "raven" / mode]
+    chosen = [path for path in candidates if path.is_file()][:1]
+    return [path for path in (Path("local.toml"),) if path.is_file()] + chosen
+
+
+def load() -> Settings:
+    """The settings as resolved now; raises ConfigError naming each wrong key and the nearest right one."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(item) for item in error.errors())) from None
+    except ValueError as error:
+        raise ConfigError(f"configuration cannot be read: {error}") from None
+
+
+def instance_name(settings: Settings, service: str) -> str:
+    """This process's name in `raven.status`: as configured, else service, host and process id."""
+    return settings.service.instance or f"{service}-{socket.gethostname()}-{os.getpid()}"
+
+
+def _explain(item: Any) -> str:
+    path = ".".join(map(str, item["loc"]))
+    if item["type"] != "extra_forbidden":
+        return f"setting {path}: {item['msg']}"
+    near = difflib.get_close_matches(path, _paths(Settings), n=1, cutoff=0.5)
+    return f"setting {path} is unknown" + (f": did you mean {near[0]}?" if near else "")
+
+
+def _paths(model: type[BaseModel], prefix: str = "") -> list[str]:
+    paths = []
+    for name, info in model.model_fields.items():
+        paths.append(prefix + name)
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            paths += _paths(info.annotation, f"{prefix}{name}.")
+    return paths

@@ -1,0 +1,156 @@
+"""Kafka clients set up as Raven's promises need them, and the one function that creates topics."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from ravencore.config import KafkaSettings
+from ravencore.errors import Unavailable
+from ravencore.topics import GROUP_READER, TOPICS, Topic
+
+CLOCK_HEADER = "clock"
+"""Header of a Clock record: microseconds of venue time as decimal text; its value is null."""
+TIMEOUT_S = 15.0
+
+
+def producer(settings: KafkaSettings, **extra: Any) -> Producer:
+    """An idempotent producer that never drops: acks=all, no message time-out, a full buffer raises BufferError.
+
+    Its partitioner is Java's murmur2, so that Connect, ksqlDB and Java clients can join by key.
+    """
+    return Producer(
+        {
+            "bootstrap.servers": settings.bootstrap,
+            "enable.idempotence": True,
+            "acks": "all",
+            "message.timeout.ms": 0,
+            "partitioner": "murmur2_random",
+            "linger.ms": 5,
+            "compression.type": "lz4",
+            **extra,
+        }
+    )
+
+
+def consumer(settings: KafkaSettings, group: str, **extra: Any) -> Consumer:
+    """A consumer that commits only when told to, reads committed records and starts at the earliest."""
+    return Consumer(
+        {
+            "bootstrap.servers": settings.bootstrap,
+            "group.id": group,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "earliest",
+            "isolation.level": "read_committed",
+            **extra,
+        }
+    )
+
+
+def reader(settings: KafkaSettings, name: str, **extra: Any) -> Consumer:
+    """A consumer that belongs to no group: assign it partitions; it never commits."""
+    return consumer(settings, GROUP_READER + name, **{"enable.partition.eof": True, **extra})
+
+
+def admin(settings: KafkaSettings) -> AdminClient:
+    """An admin client."""
+    return AdminClient({"bootstrap.servers": settings.bootstrap})
+
+
+def ensure_topics(settings: KafkaSettings, topics: Iterable[Topic] = TOPICS) -> list[str]:
+    """Create the topics that are missing and return their names; existing ones are left as they are.
+
+    Safe to run twice and by several processes at once. Raises Unavailable when the broker is away.
+    """
+    client = admin(settings)
+    try:
+        present = client.list_topics(timeout=TIMEOUT_S).topics
+    except KafkaException as error:
+        raise Unavailable(_away(settings, error)) from None
+    missing = [_new_topic(topic, settings) for topic in topics if topic.name not in present]
+    created = []
+    for name, future in (client.create_topics(missing, operation_timeout=TIMEOUT_S) if missing else {}).items():
+        try:
+            future.result()
+            created.append(name)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise Unavailable(f"topic {name} cannot be created: {error.args[0].str()}") from None
+    return sorted(created)
+
+
+def partitions(client: Consumer | AdminClient, topic: str) -> list[int]:
+    """Partition numbers of a topic; raises Unavailable when there is none of that name or the broker is away."""
+    try:
+        found = client.list_topics(topic, timeout=TIMEOUT_S).topics[topic]
+    except KafkaException as error:
+        raise Unavailable(f"Kafka does not answer: {error.args[0].str()}") from None
+    if found.error is not None or not found.partitions:
+        raise Unavailable(f"topic {topic} does not exist: run `ravenctl setup`, or start a service, to create it")
+    return sorted(found.partitions)
+
+
+def read_to_end(settings: KafkaSettings, topic: str, name: str, each: Callable[[Message], None]) -> dict[int, int]:
+    """Hand every record of a topic, from its start to its end as of now, to `each`; the next offset per partition.
+
+    Committed records only. Raises Unavailable when the broker is away.
+    """
+    client = reader(settings, name)
+    try:
+        ends = {
+            p: client.get_watermark_offsets(TopicPartition(topic, p), TIMEOUT_S)[1] for p in partitions(client, topic)
+        }
+        client.assign([TopicPartition(topic, p, 0) for p in ends])
+        unread = {p for p, end in ends.items() if end > 0}
+        deadline = time.monotonic() + TIMEOUT_S
+        while unread:
+            message = client.poll(0.2)
+            if message is None:
+                if time.monotonic() > deadline:
+                    raise Unavailable(f"{topic} cannot be read to its end: no record for {TIMEOUT_S:.0f} s")
+                continue
+            deadline = time.monotonic() + TIMEOUT_S
+            _note(message, each, unread)
+        return ends
+    except KafkaException as error:
+        raise Unavailable(_away(settings, error)) from None
+    finally:
+        client.close()
+
+
+def _note(message: Message, each: Callable[[Message], None], unread: set[int]) -> None:
+    error = message.error()
+    if error is None:
+        each(message)
+    elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's own name for the end of a partition
+        unread.discard(message.partition())
+    elif not error.retriable():
+        raise KafkaException(error)
+
+
+def compacted(settings: KafkaSettings, topic: str, name: str) -> Mapping[bytes, bytes]:
+    """The newest value of each key of a compacted topic, tombstones left out."""
+    latest: dict[bytes, bytes] = {}
+
+    def keep(message: Message) -> None:
+        key, value = message.key() or b"", message.value()
+        if value is None:
+            latest.pop(key, None)
+        else:
+            latest[key] = value
+
+    read_to_end(settings, topic, name, keep)
+    return latest
+
+
+def _new_topic(topic: Topic, settings: KafkaSettings) -> NewTopic:
+    count = topic.partitions or settings.partitions
+    return NewTopic(topic.name, count, settings.replication, config=topic.settings)
+
+
+def _away(settings: KafkaSettings, error: KafkaException) -> str:
+    return f"Kafka at {settings.bootstrap} does not answer: {error.args[0].str()}"

@@ -1,0 +1,255 @@
+"""The records on the wire as Python values: one class per .avsc, the same fields in the same order.
+
+Prices and quantities are unscaled decimal(38,18) integers (`ravencore.decimals`), times are integer microseconds since
+the epoch, UTC, enums are their names. What a field means is written in its .avsc.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
+
+from msgspec import Struct
+
+Side = Literal["BUY", "SELL"]
+
+
+class Record(Struct, frozen=True, kw_only=True):
+    """Base of all records; `SCHEMA` names the .avsc under schemas/."""
+
+    SCHEMA: ClassVar[str]
+
+
+class Trade(Record, frozen=True, kw_only=True):
+    """One trade as the venue printed it."""
+
+    SCHEMA: ClassVar[str] = "trade"
+    venue: str
+    symbol: str
+    event_time: int
+    received_time: int
+    trade_id: str
+    sequence: int | None = None
+    price: int
+    quantity: int
+    side: Side
+    after_gap: bool = False
+
+
+class Level(Struct, frozen=True):
+    """One price level of a book."""
+
+    price: int
+    quantity: int
+
+
+class Book(Record, frozen=True, kw_only=True):
+    """The best 20 price levels of each side, best first."""
+
+    SCHEMA: ClassVar[str] = "book"
+    venue: str
+    symbol: str
+    event_time: int | None = None
+    received_time: int
+    update_id: str | None = None
+    sequence: int | None = None
+    source: Literal["VENUE_SNAPSHOT", "MAINTAINED"]
+    bids: Sequence[Level]
+    asks: Sequence[Level]
+
+
+class Instrument(Record, frozen=True, kw_only=True):
+    """What a symbol is: its currencies, steps and kind."""
+
+    SCHEMA: ClassVar[str] = "instrument"
+    venue: str
+    symbol: str
+    received_time: int
+    base: str
+    quote: str
+    kind: Literal["UNKNOWN", "SPOT", "PERPETUAL", "FUTURE", "OPTION"]
+    status: str
+    tick_size: int | None = None
+    lot_size: int | None = None
+    expiry: int | None = None
+    strike: int | None = None
+    option_side: Literal["CALL", "PUT"] | None = None
+
+
+GapCause = Literal["UNKNOWN", "COLD_START", "SEQUENCE", "DISCONNECT", "CHECKSUM", "SILENCE", "BACKPRESSURE", "REFUSED"]
+
+
+class Gap(Record, frozen=True, kw_only=True):
+    """A hole in a feed: one entry of the continuity ledger."""
+
+    SCHEMA: ClassVar[str] = "gap"
+    gap_id: str
+    venue: str
+    channel: str
+    symbol: str
+    cause: GapCause
+    from_sequence: int | None = None
+    to_sequence: int | None = None
+    missing: int | None = None
+    from_time: int | None = None
+    to_time: int
+    detected_time: int
+    repair: Literal["UNKNOWN", "NONE", "PARTIAL", "BACKFILLED", "RESNAPSHOT"] = "NONE"
+    connection: str
+    detail: str
+
+
+class DeadLetter(Record, frozen=True, kw_only=True):
+    """Bytes that could not be used, where they came from and why."""
+
+    SCHEMA: ClassVar[str] = "dead_letter"
+    service: str
+    topic: str | None = None
+    partition: int | None = None
+    offset: int | None = None
+    connection: str | None = None
+    key: bytes | None = None
+    payload: bytes
+    reason: str
+    detail: str
+    detected_time: int
+
+
+class Bar(Record, frozen=True, kw_only=True):
+    """One bar; identified by venue, symbol, kind, profile and bar_seq."""
+
+    SCHEMA: ClassVar[str] = "bar"
+    venue: str
+    symbol: str
+    kind: str
+    profile: str
+    bar_seq: int
+    open_time: int
+    close_time: int
+    first_trade_id: str | None = None
+    last_trade_id: str | None = None
+    open: int
+    high: int
+    low: int
+    close: int
+    volume: int
+    quote_volume: int
+    buy_volume: int
+    ticks: int
+    buy_ticks: int
+    theta: float | None = None
+    threshold: float | None = None
+    expected_ticks: float | None = None
+    warmup: bool
+    gap: bool
+
+
+class Vpin(Record, frozen=True, kw_only=True):
+    """One volume bucket and VPIN at its close; identified by venue, symbol, profile and bar_seq."""
+
+    SCHEMA: ClassVar[str] = "vpin"
+    venue: str
+    symbol: str
+    profile: str
+    bar_seq: int
+    unit: Literal["QUOTE", "BASE"]
+    open_time: int
+    close_time: int
+    first_trade_id: str
+    last_trade_id: str
+    open: int
+    high: int
+    low: int
+    close: int
+    volume: int
+    buy_volume: int
+    ticks: int
+    sigma: float | None = None
+    bulk_buy_volume: float | None = None
+    order_imbalance: float | None = None
+    vpin: float | None = None
+    vpin_aggressor: float | None = None
+    gap: bool
+
+
+class Demand(Record, frozen=True, kw_only=True):
+    """What somebody wants running."""
+
+    SCHEMA: ClassVar[str] = "demand"
+    demand_id: str
+    user: str
+    venues: Sequence[str] = ()
+    symbol: str
+    outputs: Sequence[str] = ()
+    created_time: int
+
+
+SubscriptionState = Literal["UNKNOWN", "WAITING", "CONNECTING", "SUBSCRIBED", "FLOWING", "REFUSED"]
+
+
+class Subscription(Struct, frozen=True, kw_only=True):
+    """One feed of a collector and how far it has come."""
+
+    venue: str
+    channel: str
+    symbol: str
+    state: SubscriptionState
+    last_received_time: int | None = None
+
+
+ServiceState = Literal["UNKNOWN", "STARTING", "RUNNING", "DEGRADED", "FAILED", "STOPPED"]
+
+
+class ServiceStatus(Record, frozen=True, kw_only=True):
+    """What a service instance is doing, written every second."""
+
+    SCHEMA: ClassVar[str] = "service_status"
+    service: str
+    instance: str
+    host: str
+    pid: int
+    version: str
+    state: ServiceState
+    started_time: int
+    reported_time: int
+    subscriptions: Sequence[Subscription] = ()
+    counters: Mapping[str, int] = {}
+    gauges: Mapping[str, float] = {}
+    lag: Mapping[str, int] = {}
+    last_error: str | None = None
+    last_error_time: int | None = None
+
+
+class State(Record, frozen=True, kw_only=True):
+    """All folds of one symbol after a batch."""
+
+    SCHEMA: ClassVar[str] = "state"
+    input_topic: str
+    input_key: str
+    input_partitions: int
+    offset: int
+    layout: int
+    parameters: str
+    payload: bytes
+
+
+RECORDS: tuple[type[Record], ...] = (
+    Trade,
+    Book,
+    Instrument,
+    Gap,
+    DeadLetter,
+    Bar,
+    Vpin,
+    Demand,
+    ServiceStatus,
+    State,
+)
+
+
+def market_key(record: Trade | Book | Instrument | Bar | Vpin) -> bytes:
+    """Kafka key `VENUE:SYMBOL` of a record of one instrument."""
+    return f"{record.venue}:{record.symbol}".encode()
+
+
+def gap_key(gap: Gap) -> bytes:
+    """Kafka key `VENUE:CHANNEL:SYMBOL` of a Gap."""
+    return f"{gap.venue}:{gap.channel}:{gap.symbol}".encode()

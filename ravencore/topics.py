@@ -1,0 +1,64 @@
+"""Every name that Raven leaves in Kafka: topics with their settings, consumer groups, Faust's app and agents.
+
+Moving code never renames anything here; a test lists these names.
+"""
+
+from dataclasses import dataclass, field
+
+TRADES = "raven.trades"
+BOOKS = "raven.books"
+INSTRUMENTS = "raven.instruments"
+GAPS = "raven.gaps"
+DEAD_LETTERS = "raven.dead_letters"
+BARS_TIME = "raven.bars.time"
+BARS_TIB = "raven.bars.tib"
+VPIN = "raven.vpin"
+CONTROL = "raven.control"
+STATUS = "raven.status"
+STATE_BARS = "raven.state.bars"
+
+GROUP_BARS = "raven-bars"
+"""Group, Faust app id and prefix of transactional ids of the engine that makes bars."""
+AGENT_TRADES = "raven-bars-trades"
+GROUP_SINK = "raven-sink-"
+"""Prefix of a store's consumer group; its name follows: raven-sink-influx."""
+GROUP_READER = "raven-reader-"
+"""Prefix of groups that only look and never commit: ravenctl, collectors reading back their last ids."""
+
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic and its settings; `partitions` None means as many as configured for market data."""
+
+    name: str
+    partitions: int | None = None
+    settings: dict[str, str] = field(default_factory=dict)
+
+
+def _kept(days: int) -> dict[str, str]:
+    return {"cleanup.policy": "delete", "retention.ms": str(days * DAY_MS)}
+
+
+_COMPACTED = {"cleanup.policy": "compact"}
+_STATE = {**_COMPACTED, "segment.bytes": str(16 * 1024**2), "min.cleanable.dirty.ratio": "0.1"}
+"""Small segments, cleaned early: a worker reads its whole partition at start."""
+
+TOPICS: tuple[Topic, ...] = (
+    Topic(TRADES, None, _kept(7)),
+    Topic(BOOKS, None, _kept(2)),
+    Topic(INSTRUMENTS, None, _COMPACTED),
+    Topic(GAPS, None, _kept(365)),
+    Topic(DEAD_LETTERS, None, _kept(30)),
+    Topic(BARS_TIME, None, _kept(30)),
+    Topic(BARS_TIB, None, _kept(30)),
+    Topic(VPIN, None, _kept(30)),
+    Topic(STATE_BARS, None, _STATE),
+    Topic(CONTROL, 1, _COMPACTED),
+    Topic(STATUS, 1, {**_COMPACTED, "segment.ms": str(HOUR_MS)}),
+)
+
+BARS = {"time": BARS_TIME, "tib": BARS_TIB}
+"""Topic of each kind of bar."""
