@@ -168,8 +168,11 @@ def plain(record: Record) -> dict[str, Any]:
 
 
 def iso_time(micros: int) -> str:
-    """Microseconds since the epoch as ISO 8601 in UTC: `2026-11-21T01:02:03.000004Z`."""
-    moment = EPOCH + timedelta(microseconds=micros)
+    """Microseconds of the epoch as ISO 8601 in UTC: `2026-11-21T01:02:03.000004Z`; the bare number outside the calendar."""
+    try:
+        moment = EPOCH + timedelta(microseconds=micros)
+    except OverflowError:
+        return f"{micros}us"
     return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 

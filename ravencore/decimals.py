@@ -4,7 +4,7 @@
 """
 
 import re
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 from ravencore.errors import BadValue
 
@@ -14,6 +14,7 @@ PRECISION = 38
 LIMIT: int = 10**PRECISION
 
 _PLAIN = re.compile(r"-?[0-9]+(?:\.[0-9]+)?", re.ASCII)
+_SCIENTIFIC = re.compile(r"-?[0-9]+(?:\.[0-9]+)?[eE][+-]?[0-9]{1,9}", re.ASCII)
 _POWERS = tuple(10**n for n in range(SCALE + 1))
 
 
@@ -23,7 +24,7 @@ def from_text(text: str) -> int:
     Raises BadValue when it is no finite number, needs more than 18 decimals, or more than 20 digits before the point.
     """
     if not _PLAIN.fullmatch(text):
-        return from_decimal(_parse(text))
+        return from_decimal(_scientific(text))
     whole, _, fraction = text.partition(".")
     fraction = fraction.rstrip("0")
     if len(fraction) > SCALE:
@@ -73,11 +74,10 @@ def scale_of(units: int) -> int:
     return scale
 
 
-def _parse(text: str) -> Decimal:
-    try:
-        return Decimal(text) if text.isascii() and "_" not in text else Decimal("nan")
-    except InvalidOperation:
-        raise BadValue(f"{text[:64]!r} is not a number") from None
+def _scientific(text: str) -> Decimal:
+    if not _SCIENTIFIC.fullmatch(text):
+        raise BadValue(f"{text[:64]!r} is not a number")
+    return Decimal(text)
 
 
 def _in_range(units: int, text: str) -> int:
