@@ -168,7 +168,7 @@ def plain(record: Record) -> dict[str, Any]:
 
 
 def iso_time(micros: int) -> str:
-    """Microseconds of the epoch as ISO 8601 in UTC: `2026-11-21T01:02:03.000004Z`; the bare number outside the calendar."""
+    """Microseconds of the epoch as ISO 8601 in UTC: `2026-11-21T01:02:03.000004Z`; else the number."""
     try:
         moment = EPOCH + timedelta(microseconds=micros)
     except OverflowError:
