@@ -1,0 +1,35 @@
+"""Loopback ports: the usual ones when they are free, others when they are not."""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import Iterable
+
+from ravenctl.local.errors import StackError
+
+LOOPBACK = "127.0.0.1"
+# Below the range from which systems take ports for outgoing connections: while a server is down for a
+# restart its port must not be taken by a client, not even by one that connects to itself.
+OTHER_PORTS = range(15000, 32000)
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on the loopback port now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
+
+
+def choose(wanted: Iterable[int], taken: set[int]) -> int:
+    """The first free port of `wanted`, else any other free one; adds it to `taken`."""
+    others = random.sample(OTHER_PORTS, 200)
+    for port in (*wanted, *others):
+        if port and port not in taken and is_free(port):
+            taken.add(port)
+            return port
+    raise StackError("no free loopback port found; is something using all of 15000-32000?")

@@ -1,0 +1,34 @@
+"""What the supervisor must know of a process in order to run it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Account:
+    """The system user a process runs as, when that is not our own."""
+
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How one process is prepared, started, known to be ready, and stopped.
+
+    `prepare` and `is_ready` may block; `prepare` raises StackError, `is_ready` only answers.
+    """
+
+    argv: list[str]
+    env: dict[str, str] = field(default_factory=dict)
+    cwd: Path | None = None
+    account: Account | None = None
+    prepare: Callable[[], None] | None = None
+    is_ready: Callable[[], bool] | None = None
+    ready_seconds: float = 90.0
+    stop_signal: signal.Signals = signal.SIGTERM
+    stop_seconds: float = 15.0

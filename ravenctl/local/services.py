@@ -1,0 +1,20 @@
+"""Raven's own services as the local stack runs them, in the order in which they start."""
+
+from __future__ import annotations
+
+import sys
+
+from ravenctl.local.state import ServiceSpec
+
+
+def python_service(name: str, *arguments: str, **env: str) -> ServiceSpec:
+    """A service run by this Python: `python_service("engine", "-m", "processors")`."""
+    return ServiceSpec(name=name, argv=[sys.executable, *arguments], env=env)
+
+
+SERVICES = (
+    python_service("collector", "-m", "producers"),
+    python_service("engine", "-m", "processors"),
+    python_service("sink-influx", "-m", "sinks", "influx"),
+    python_service("sink-timescale", "-m", "sinks", "timescale"),
+)

@@ -1,0 +1,37 @@
+"""What tests of every room share: one real stack per session, and the recordings."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ravenctl.local.stack import Stack
+from ravenctl.local.state import Endpoints
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Endpoints]:
+    """Real Kafka, QuestDB and PostgreSQL for the whole session, empty at its start; none of Raven's services."""
+    home = Path(tempfile.mkdtemp(prefix="raven-tests-"))
+    servers = Stack(home)
+    try:
+        yield servers.up().endpoints
+    finally:
+        servers.down()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def recordings() -> Path:
+    """The folder of exchange recordings (RAVEN_RECORDINGS, else ../shared/data); skips where there is none."""
+    folder = Path(os.environ.get("RAVEN_RECORDINGS", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no recordings at {folder}: name their folder in RAVEN_RECORDINGS")
+    return folder
