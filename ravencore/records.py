@@ -4,7 +4,7 @@ Prices and quantities are unscaled decimal(38,18) integers (`ravencore.decimals`
 the epoch, UTC, enums are their names. What a field means is written in its .avsc.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from msgspec import Struct
@@ -52,8 +52,8 @@ class Book(Record, frozen=True, kw_only=True):
     update_id: str | None = None
     sequence: int | None = None
     source: Literal["VENUE_SNAPSHOT", "MAINTAINED"]
-    bids: Sequence[Level]
-    asks: Sequence[Level]
+    bids: tuple[Level, ...]
+    asks: tuple[Level, ...]
 
 
 class Instrument(Record, frozen=True, kw_only=True):
@@ -176,9 +176,9 @@ class Demand(Record, frozen=True, kw_only=True):
     SCHEMA: ClassVar[str] = "demand"
     demand_id: str
     user: str
-    venues: Sequence[str] = ()
+    venues: tuple[str, ...] = ()
     symbol: str
-    outputs: Sequence[str] = ()
+    outputs: tuple[str, ...] = ()
     created_time: int
 
 
@@ -210,7 +210,7 @@ class ServiceStatus(Record, frozen=True, kw_only=True):
     state: ServiceState
     started_time: int
     reported_time: int
-    subscriptions: Sequence[Subscription] = ()
+    subscriptions: tuple[Subscription, ...] = ()
     counters: Mapping[str, int] = {}
     gauges: Mapping[str, float] = {}
     lag: Mapping[str, int] = {}
