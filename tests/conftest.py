@@ -35,3 +35,18 @@ def recordings() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no recordings at {folder}: name their folder in RAVEN_RECORDINGS")
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Fast tests first: those that need the stack come last, in their files' order."""
+    items.sort(
+        key=lambda item: item.get_closest_marker("stack") is not None or "stack" in getattr(item, "fixturenames", ())
+    )
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """With RAVEN_NO_SKIPS, which CI sets where the recordings are, a skipped test fails the run."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("RAVEN_NO_SKIPS") and exitstatus == pytest.ExitCode.OK and reporter.stats.get("skipped"):
+        reporter.write_line("RAVEN_NO_SKIPS is set, and tests were skipped: see the summary", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
