@@ -1,0 +1,5 @@
+"""`python -m ravenctl` is `ravenctl`."""
+
+from ravenctl.cli import main
+
+main()

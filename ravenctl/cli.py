@@ -1,0 +1,176 @@
+"""ravenctl: Raven's command line. Each command reads its options here and is carried out in a module of its own."""
+
+import json
+import sys
+import time
+from typing import Annotated
+
+import typer
+from rich.live import Live
+
+from ravencore import __version__, service
+from ravenctl import control, prepare, statusview
+from ravenctl import tail as tailing
+from ravenctl.cluster import reach
+from ravenctl.local.commands import app as local_app
+from ravenctl.shell import (
+    EXIT_CODES,
+    Bootstrap,
+    RavenGroup,
+    Symbols,
+    Timeout,
+    User,
+    Venues,
+    console,
+    given_bootstrap,
+)
+
+app = typer.Typer(
+    name="ravenctl",
+    cls=RavenGroup,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+    epilog=EXIT_CODES,
+)
+app.add_typer(local_app, name="local")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"raven {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def raven(
+    bootstrap: Bootstrap = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and end.")
+    ] = False,
+) -> None:
+    """Raven: crypto market data into Kafka, bars and VPIN out of it, kept in stores you can query.
+
+    New here? `ravenctl demo` shows all of it at work on this machine. `ravenctl local up` starts it to stay.
+    """
+
+
+@app.command()
+def version() -> None:
+    """Show the version.
+
+    Example: ravenctl version
+    """
+    typer.echo(f"raven {__version__}")
+
+
+@app.command(epilog=EXIT_CODES)
+def setup(ctx: typer.Context, bootstrap: Bootstrap = None) -> None:
+    """Create the topics and, where a schema registry is configured, put the schemas there. Safe to run twice.
+
+    Example: ravenctl setup --bootstrap kafka:9092
+    """
+    prepare.prepare(reach(given_bootstrap(ctx, bootstrap)), typer.echo)
+
+
+@app.command(epilog=EXIT_CODES)
+def start(
+    ctx: typer.Context,
+    *,
+    symbol: Symbols,
+    venue: Venues = None,
+    user: User = None,
+    timeout: Timeout = "60s",  # type: ignore[assignment]
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Demand a symbol and wait until its trades and books flow, and bars and stores run; or say what does not, and why.
+
+    Example: ravenctl start --symbol BTCUSDT --venue BINANCE_SPOT
+    """
+    want = control.wanted(symbol, venue, user)
+    settings = reach(given_bootstrap(ctx, bootstrap))
+    control.start(settings, service.codec(settings), want, timeout, typer.echo)
+    typer.echo(f"running: {', '.join(want.symbols)}. Look: ravenctl tail trades --follow")
+
+
+@app.command(epilog=EXIT_CODES)
+def stop(
+    ctx: typer.Context,
+    *,
+    symbol: Symbols,
+    venue: Venues = None,
+    user: User = None,
+    all_users: Annotated[bool, typer.Option("--all-users", help="Withdraw everybody's demands.")] = False,
+    timeout: Timeout = "30s",  # type: ignore[assignment]
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Withdraw your demand for a symbol and wait until the exchange is no longer subscribed; say what stays, for whom.
+
+    Example: ravenctl stop --symbol BTCUSDT
+    """
+    want = control.wanted(symbol, venue, user)
+    settings = reach(given_bootstrap(ctx, bootstrap))
+    control.stop(settings, service.codec(settings), want, all_users=all_users, timeout_s=timeout, say=typer.echo)
+
+
+@app.command(epilog=EXIT_CODES)
+def status(
+    ctx: typer.Context,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="As one JSON array.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on, until Ctrl-C.")] = False,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Show services and subscriptions: state, rates, lag, counts, last error; silent ones are marked as gone.
+
+    Example: ravenctl status --watch
+    """
+    settings = reach(given_bootstrap(ctx, bootstrap))
+    feed = statusview.StatusFeed(settings.kafka, service.codec(settings))
+    try:
+        feed.catch_up()
+        if watch:
+            _watch(feed, as_json)
+        elif as_json:
+            typer.echo(json.dumps(statusview.for_scripts(feed.latest, _now_us()), indent=2))
+        elif not feed.latest:
+            typer.echo("no service has reported yet: start them with `ravenctl local up`")
+        else:
+            console().print(statusview.show(feed.latest, _now_us()))
+    finally:
+        feed.close()
+
+
+def _watch(feed: statusview.StatusFeed, as_json: bool) -> None:
+    if as_json or not sys.stdout.isatty():
+        statusview.watch(feed, lambda latest: typer.echo(json.dumps(statusview.for_scripts(latest, _now_us()))))
+    with Live(console=console(), screen=True, auto_refresh=False) as live:
+        statusview.watch(feed, lambda latest: live.update(statusview.show(latest, _now_us()), refresh=True))
+
+
+@app.command(epilog=EXIT_CODES)
+def tail(
+    ctx: typer.Context,
+    *,
+    topic: Annotated[str, typer.Argument(help="For example raven.bars.tib, or bars.tib for short.")],
+    count: Annotated[int, typer.Option("-n", "--lines", min=0, help="How many of the newest records.")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")] = False,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Show the newest records of a topic, decoded: exact decimals, times in UTC with microseconds.
+
+    Example: ravenctl tail bars.tib -n 3 --json
+    """
+    settings = reach(given_bootstrap(ctx, bootstrap))
+    lines = tailing.tail(settings.kafka, service.codec(settings), tailing.full_name(topic), count, go_on=follow)
+    tailing.write(lines, as_json=as_json)
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
+
+
+def main() -> None:
+    """The program `ravenctl`."""
+    app()

@@ -1,0 +1,74 @@
+"""Which Kafka a command talks to, and a quick word when it is not there."""
+
+import os
+import socket
+from pathlib import Path
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from ravencore.config import Settings, load
+from ravencore.errors import Unavailable
+from ravenctl.local.stack import Stack
+
+HOME = ".raven"
+DEMO = "demo"
+CONNECT_S = 3.0
+METADATA_S = 10.0
+QUIET = {"log_level": 0}
+"""For librdkafka's clients: a command says itself, once, what is wrong."""
+
+
+def resolve(bootstrap: str | None = None) -> Settings:
+    """The settings with the cluster they mean.
+
+    That is the one given, else the configured one, else a local stack that runs in RAVEN_HOME or in `.raven` of this
+    folder or one above it, else a demo that was kept there, else the default. Raises ConfigError.
+    """
+    settings = load()
+    chosen = bootstrap or configured(settings) or running_stack(Path.cwd()) or settings.kafka.bootstrap
+    return settings.model_copy(update={"kafka": settings.kafka.model_copy(update={"bootstrap": chosen})})
+
+
+def configured(settings: Settings) -> str | None:
+    """The bootstrap servers that a file or the environment names."""
+    return settings.kafka.bootstrap if "bootstrap" in settings.kafka.model_fields_set else None
+
+
+def running_stack(folder: Path) -> str | None:
+    """Kafka's address of a stack that runs in this folder or one above it."""
+    named = [Path(os.environ["RAVEN_HOME"])] if os.environ.get("RAVEN_HOME") else []
+    homes = [*named, *(above / HOME for above in (folder, *folder.parents))]
+    places = [home / part for home in homes for part in ("", DEMO)]
+    running = (Stack(home).status() for home in places if (home / "stack.json").is_file())
+    return next((state.endpoints.kafka_bootstrap for state in running if state), None)
+
+
+def reach(bootstrap: str | None = None) -> Settings:
+    """The settings of a cluster that answers; raises Unavailable within seconds when it does not."""
+    settings = resolve(bootstrap)
+    servers = settings.kafka.bootstrap
+    if not any(_accepts(server) for server in servers.split(",")):
+        raise Unavailable(_away(servers, "nothing listens there"))
+    client = AdminClient({"bootstrap.servers": servers, **QUIET})
+    try:
+        client.list_topics(timeout=METADATA_S)
+    except KafkaException as error:
+        raise Unavailable(_away(servers, error.args[0].str())) from None
+    return settings
+
+
+def _away(servers: str, why: str) -> str:
+    return (
+        f"Kafka at {servers} does not answer ({why}): run `ravenctl local up` to have one here, "
+        "or name yours with --bootstrap HOST:PORT or RAVEN_KAFKA__BOOTSTRAP"
+    )
+
+
+def _accepts(server: str) -> bool:
+    host, _, port = server.strip().rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
+    except (OSError, ValueError):
+        return False
+    return True

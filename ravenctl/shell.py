@@ -1,0 +1,116 @@
+"""What all commands share at the edge: exit codes, errors as one line, and how options are written."""
+
+import re
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from typer.core import TyperCommand, TyperGroup
+
+from ravencore.errors import ConfigError, RavenError, Unavailable
+
+FAILED = 1
+USAGE = 2
+CONFIG = 3
+UNAVAILABLE = 4
+INTERRUPTED = 130
+
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 it did not come about, the message says why; 2 the command was written wrongly; "
+    "3 the configuration is wrong; 4 Kafka or another server does not answer; 130 interrupted."
+)
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
+
+
+class CommandFailed(RavenError):
+    """Raised when a command ran as written and what it was asked for did not come about."""
+
+
+class WrongUse(RavenError):
+    """Raised when a command was given what cannot be meant."""
+
+
+def exit_code(error: RavenError) -> int:
+    """The exit code that stands for an error."""
+    match error:
+        case WrongUse():
+            return USAGE
+        case ConfigError():
+            return CONFIG
+        case Unavailable():
+            return UNAVAILABLE
+        case _:
+            return FAILED
+
+
+class RavenGroup(TyperGroup):
+    """Turns the errors that Raven raises on purpose into one line and an exit code."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except RavenError as error:
+            typer.echo(f"ravenctl: {error}", err=True)
+            raise typer.Exit(exit_code(error)) from None
+
+
+class SpreadCommand(TyperCommand):
+    """A command whose `--recording` takes all values up to the next option."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse, with `--recording A B` read as `--recording A --recording B`."""
+        return super().parse_args(ctx, spread(args, "--recording"))
+
+
+def spread(args: Sequence[str], option: str) -> list[str]:
+    """Arguments in which each further value of an option that was given several at once has its own flag."""
+    out: list[str] = []
+    taking = False
+    for arg in args:
+        if arg.startswith("-"):
+            taking = arg == option or arg.startswith(f"{option}=")
+        elif taking and out[-1] != option:
+            out.append(option)
+        out.append(arg)
+    return out
+
+
+def seconds(text: str) -> float:
+    """Seconds of a duration as people write it: `500ms`, `90s`, `2m`, `1h`, or plain seconds."""
+    match = _DURATION.fullmatch(text.strip())
+    if match is None or not float(match[1]):
+        raise typer.BadParameter(f"{text!r} is no duration: write it like 90s, 2m or 1h")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def console() -> Console:
+    """Standard output: colours and the screen's width on a terminal, plain and never wrapped when piped."""
+    return Console(highlight=False) if sys.stdout.isatty() else Console(width=1000, highlight=False, no_color=True)
+
+
+def given_bootstrap(ctx: typer.Context, own: str | None) -> str | None:
+    """The `--bootstrap` of the command, else the one before its name."""
+    if own:
+        return own
+    wide = ctx.find_root().params.get("bootstrap")
+    return str(wide) if wide else None
+
+
+Bootstrap = Annotated[
+    str | None,
+    typer.Option("--bootstrap", metavar="HOST:PORT", help="Another Kafka cluster than the configured or local one."),
+]
+User = Annotated[str | None, typer.Option("--user", help="On whose behalf; you, where not given.")]
+Symbols = Annotated[list[str], typer.Option("--symbol", metavar="SYMBOL", help="For example BTCUSDT; repeatable.")]
+Venues = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--venue", metavar="VENUE", help="For example BINANCE_SPOT; repeatable. All configured, if not given."
+    ),
+]
+Timeout = Annotated[float, typer.Option("--timeout", parser=seconds, metavar="DURATION", help="How long to wait.")]

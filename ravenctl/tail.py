@@ -1,0 +1,141 @@
+"""The newest records of a topic, decoded."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+from confluent_kafka import Consumer, Message, TopicPartition
+
+from ravencore.codec import Codec, iso_time, plain
+from ravencore.config import KafkaSettings
+from ravencore.errors import Unreadable
+from ravencore.kafka import CLOCK_HEADER
+from ravenctl import reading
+
+PREFIX = "raven."
+FIRST_WINDOW = 64
+MARKET_FIELDS = ("venue", "symbol")
+TIME_FIELDS = ("close_time", "event_time", "reported_time", "detected_time", "created_time", "received_time")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One record as shown: `fields` for scripts, and what a person wants to see before them."""
+
+    fields: dict[str, Any]
+    key: str
+    time: str
+
+
+def full_name(topic: str) -> str:
+    """A topic's whole name: `bars.tib` is `raven.bars.tib`."""
+    return topic if topic.startswith(PREFIX) else PREFIX + topic
+
+
+def newest(client: Consumer, topic: str, count: int) -> list[Message]:
+    """The last records of all partitions together, oldest first by their time in Kafka; raises Unavailable."""
+    edges = reading.bounds(client, topic)
+    found = [message for number, edge in edges.items() for message in _last(client, topic, number, edge, count)]
+    found.sort(key=lambda message: (message.timestamp()[1], message.partition() or 0, message.offset() or 0))
+    return found[-count:] if count else []
+
+
+def _last(client: Consumer, topic: str, partition: int, edge: tuple[int, int], count: int) -> list[Message]:
+    """The last records of a partition: offsets count markers and compacted records too, so look back ever further."""
+    low, high = edge
+    window = max(FIRST_WINDOW, 2 * count)
+    while low < high:
+        start = max(low, high - window)
+        messages = list(reading.read(client, topic, {partition: start}))
+        if len(messages) >= count or start == low:
+            return messages[-count:] if count else []
+        window *= 8
+    return []
+
+
+def follow(client: Consumer, topic: str) -> Iterator[Message]:
+    """Records as they come, from now on, until interrupted."""
+    edges = reading.bounds(client, topic)
+    client.assign([TopicPartition(topic, number, high) for number, (_, high) in edges.items()])
+    while True:
+        message = client.poll(1.0)
+        if message is not None and message.error() is None:
+            yield message
+
+
+def tail(settings: KafkaSettings, codec: Codec, topic: str, count: int, *, go_on: bool) -> Iterator[Line]:
+    """The last records of a topic as lines and, with `go_on`, those that come after; raises Unavailable."""
+    client = reading.reader(settings)
+    try:
+        messages = newest(client, topic, count)
+        yield from (line(message, codec) for message in messages)
+        if go_on:
+            yield from (line(message, codec) for message in follow(client, topic))
+    finally:
+        client.close()
+
+
+def line(message: Message, codec: Codec) -> Line:
+    """A record decoded; Clocks, deletions and what cannot be read are shown as such."""
+    key = _text(message.key())
+    fields = _fields(message, codec)
+    stamp = next((str(fields[name]) for name in TIME_FIELDS if fields.get(name)), None)
+    return Line(fields, key, stamp or iso_time(message.timestamp()[1] * 1000))
+
+
+def _fields(message: Message, codec: Codec) -> dict[str, Any]:
+    value = message.value()
+    if value is None:
+        return _without_value(message)
+    try:
+        return plain(codec.decode(value))
+    except Unreadable as error:
+        where = {"topic": message.topic(), "partition": message.partition(), "offset": message.offset()}
+        return {"unreadable": str(error), **where, "value": bytes(value).hex()}
+
+
+def _without_value(message: Message) -> dict[str, Any]:
+    key = _text(message.key())
+    headers = cast("list[tuple[str, bytes | None]]", message.headers() or [])
+    times = [_text(value) for name, value in headers if name == CLOCK_HEADER]
+    if not times:
+        return {"deleted": key}
+    return {"clock": iso_time(int(times[0])) if times[0].isdigit() else times[0], "key": key}
+
+
+def _text(raw: str | bytes | None) -> str:
+    return raw.decode(errors="replace") if isinstance(raw, bytes) else raw or ""
+
+
+def for_people(shown: Line) -> str:
+    """A line for the eye: time, key, then the fields that say more."""
+    said = {shown.time, *shown.key.split(":")}
+    told = (f"{name}={_short(value)}" for name, value in shown.fields.items() if _tells(name, value, said))
+    return "  ".join([shown.time, shown.key, *told])
+
+
+def _tells(name: str, value: Any, said: set[str]) -> bool:
+    return value is not None and value != [] and not (name in (*MARKET_FIELDS, *TIME_FIELDS) and value in said)
+
+
+def _short(value: Any) -> str:
+    match value:
+        case float():
+            return f"{value:.6g}"
+        case bool():
+            return str(value).lower()
+        case list() | dict():
+            text = json.dumps(value, separators=(",", ":"))
+            return text if len(text) <= 80 else text[:77] + "..."
+        case _:
+            return str(value)
+
+
+def write(lines: Iterable[Line], *, as_json: bool) -> None:
+    """Print lines, each at once, so that a pipe sees them as they come."""
+    for shown in lines:
+        text = json.dumps(shown.fields, separators=(",", ":"), ensure_ascii=False) if as_json else for_people(shown)
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
