@@ -14,7 +14,7 @@ from ravencore.topics import GROUP_READER, TOPICS, Topic
 
 CLOCK_HEADER = "clock"
 """Header of a Clock record: microseconds of venue time as decimal text; its value is null."""
-TIMEOUT_S = 15.0
+TIMEOUT_S = 10.0
 
 
 def producer(settings: KafkaSettings, **extra: Any) -> Producer:

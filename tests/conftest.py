@@ -47,6 +47,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """With RAVEN_NO_SKIPS, which CI sets where the recordings are, a skipped test fails the run."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if os.environ.get("RAVEN_NO_SKIPS") and exitstatus == pytest.ExitCode.OK and reporter.stats.get("skipped"):
+    strict = "RAVEN_NO_SKIPS" in os.environ and exitstatus == pytest.ExitCode.OK
+    if strict and reporter is not None and reporter.stats.get("skipped"):
         reporter.write_line("RAVEN_NO_SKIPS is set, and tests were skipped: see the summary", red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
