@@ -1,0 +1,1 @@
+"""One file per venue: how it spells frames and answers requests."""
