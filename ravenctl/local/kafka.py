@@ -43,6 +43,10 @@ share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
 
+# A broker that was killed is let in again only when its last session is over; 9 s unless said.
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
+
 # Small: two cores, half a gigabyte.
 num.network.threads=2
 num.io.threads=4

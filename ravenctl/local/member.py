@@ -170,6 +170,7 @@ class Member:
         self.state.state, self.state.pid, self.state.created = phase, pid, created
         if self._current:
             self.state.stop_signal = int(self._current.stop_signal)
+            self.state.stop_seconds = self._current.stop_seconds
         self._changed()
 
     def _note(self, text: str) -> None:

@@ -227,7 +227,9 @@ class Stack:
         members = reversed(recorded.members.values())
         alive = [(process, member) for member in members if (process := state.find(member.pid, member.created))]
         for server in (False, True):
-            _end([(process, member.stop_signal) for process, member in alive if member.server is server], 30)
+            group = [(process, member) for process, member in alive if member.server is server]
+            seconds = max((member.stop_seconds for _, member in group), default=0.0)
+            _end([(process, member.stop_signal) for process, member in group], seconds)
         return bool(alive)
 
     # The home's files

@@ -84,6 +84,7 @@ class MemberState(msgspec.Struct, kw_only=True):
     since: float = 0.0
     log: str = ""
     stop_signal: int = 15
+    stop_seconds: float = 15.0
     server: bool = False
 
 

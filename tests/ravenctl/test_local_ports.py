@@ -1,0 +1,27 @@
+"""Usual ports when free, others when not."""
+
+from __future__ import annotations
+
+import socket
+
+from ravenctl.local import ports
+
+
+def test_a_wanted_port_that_is_free_is_taken_once() -> None:
+    taken: set[int] = set()
+    free = ports.choose((), taken)
+    assert ports.choose((free,), set()) == free
+    assert ports.choose((free,), taken) != free
+    assert len(taken) == 2
+
+
+def test_a_port_somebody_listens_on_is_not_chosen() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        busy = server.getsockname()[1]
+        assert not ports.is_free(busy)
+        assert ports.choose((busy,), set()) in ports.OTHER_PORTS
+
+
+def test_a_port_taken_on_every_interface_is_not_chosen() -> None:
+    with socket.create_server(("0.0.0.0", 0)) as server:
+        assert not ports.is_free(server.getsockname()[1])
