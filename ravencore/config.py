@@ -26,7 +26,7 @@ class Section(BaseModel):
 class KafkaSettings(Section):
     """The broker and how topics are created."""
 
-    bootstrap: str = "localhost:9092"
+    bootstrap: str = Field("localhost:9092", description="Broker to start from, host:port.")
     partitions: int = Field(6, ge=1, description="Partitions of market-data topics when they are created.")
     replication: int = Field(1, ge=1, description="Replicas of each topic when it is created.")
 
@@ -34,22 +34,20 @@ class KafkaSettings(Section):
 class SchemaRegistrySettings(Section):
     """A Confluent-compatible schema registry; without a URL the pinned ids are used."""
 
-    url: str | None = None
+    url: str | None = Field(None, description="For example http://localhost:8081; unset: the pinned ids.")
 
 
-class VenueSettings(Section):
-    """Where a venue is spoken to."""
+class BinanceSpotSettings(Section):
+    """Binance spot's public market-data endpoints; they need no key."""
 
-    ws_url: str
-    rest_url: str
+    ws_url: str = Field("wss://data-stream.binance.vision", description="Its WebSocket endpoint.")
+    rest_url: str = Field("https://data-api.binance.vision", description="Its REST endpoint.")
 
 
 class VenuesSettings(Section):
     """Endpoints by venue."""
 
-    BINANCE_SPOT: VenueSettings = VenueSettings(
-        ws_url="wss://data-stream.binance.vision", rest_url="https://data-api.binance.vision"
-    )
+    BINANCE_SPOT: BinanceSpotSettings = BinanceSpotSettings()
 
 
 class CollectorSettings(Section):
@@ -62,11 +60,11 @@ class CollectorSettings(Section):
 class TickImbalanceProfile(Section):
     """Parameters of tick-imbalance bars (bars.md section 3)."""
 
-    initial_size: int = Field(100, ge=2)
-    alpha_size: float = Field(0.1, gt=0, le=1)
-    alpha_imbl: float = Field(0.1, gt=0, le=1)
-    size_min_pct: float = Field(0.1, ge=0, lt=1)
-    size_max_pct: float = Field(0.1, ge=0)
+    initial_size: int = Field(100, ge=2, description="Ticks N of the warm-up bar, and the first E[T].")
+    alpha_size: float = Field(0.1, gt=0, le=1, description="Weight aT of the newest bar in E[T].")
+    alpha_imbl: float = Field(0.1, gt=0, le=1, description="Weight aX of the newest bar in E[X].")
+    size_min_pct: float = Field(0.1, ge=0, lt=1, description="E[T] stays above N*(1 - this).")
+    size_max_pct: float = Field(0.1, ge=0, description="E[T] stays below N*(1 + this).")
 
 
 class VpinSettings(Section):
@@ -74,55 +72,61 @@ class VpinSettings(Section):
 
     bucket_volume: str = Field("10000", description="Volume V of a bucket where a symbol has none of its own.")
     bucket_volumes: dict[str, str] = Field({}, description="V by VENUE:SYMBOL; aim at a fiftieth of the daily volume.")
-    unit: Literal["quote", "base"] = "quote"
+    unit: Literal["quote", "base"] = Field("quote", description="What V counts: quote notional or base quantity.")
     window: int = Field(50, ge=1, description="Buckets n that VPIN averages over.")
-    sigma_window: int = Field(20, ge=1)
-    sigma_floor: float = Field(1e-12, gt=0)
+    sigma_window: int = Field(20, ge=1, description="Price changes that sigma is taken over.")
+    sigma_floor: float = Field(1e-12, gt=0, description="Least sigma, in quote currency.")
 
 
 class BarsSettings(Section):
     """What the engine makes of trades."""
 
-    time_intervals: list[str] = Field(["1s", "1m"], description="For example 500ms, 1s, 15m, 1h.")
-    allowed_lateness_ms: int = Field(0, ge=0)
-    empty_windows: Literal["skip", "flat"] = "skip"
-    tib: dict[str, TickImbalanceProfile] = {
-        "tib_small": TickImbalanceProfile(initial_size=100),
-        "tib_large": TickImbalanceProfile(initial_size=500),
-    }
+    time_intervals: list[str] = Field(["1s", "1m"], description="Intervals of time bars, like 500ms, 1s, 15m, 1h.")
+    allowed_lateness_ms: int = Field(0, ge=0, description="How long past its end a window waits for trades.")
+    empty_windows: Literal["skip", "flat"] = Field(
+        "skip", description="Windows without trades: no bar, or a flat one at the previous close."
+    )
+    tib: dict[str, TickImbalanceProfile] = Field(
+        {
+            "tib_small": TickImbalanceProfile(initial_size=100),
+            "tib_large": TickImbalanceProfile(initial_size=500),
+        },
+        description="Tick-imbalance profiles by name.",
+    )
     vpin: VpinSettings = VpinSettings()
 
 
 class EngineSettings(Section):
     """How the Faust worker fetches and commits."""
 
-    max_poll_records: int = Field(5000, ge=1)
-    fetch_wait_ms: int = Field(20, ge=1)
-    workers: int = Field(1, ge=1)
+    max_poll_records: int = Field(5000, ge=1, description="Most records of one batch.")
+    fetch_wait_ms: int = Field(20, ge=1, description="How long the broker may hold an empty fetch.")
 
 
 class InfluxSettings(Section):
     """InfluxDB 2, or QuestDB which takes the same writes."""
 
-    url: str = "http://localhost:8086"
-    token: SecretStr = SecretStr("")
-    org: str = "raven"
-    bucket: str = "raven"
-    flavour: Literal["influxdb", "questdb"] = "influxdb"
+    url: str = Field("http://localhost:8086", description="Server that takes line protocol on /api/v2/write.")
+    token: SecretStr = Field(SecretStr(""), description="API token; QuestDB needs none.")
+    org: str = Field("raven", description="Organisation.")
+    bucket: str = Field("raven", description="Bucket that is written to.")
+    flavour: Literal["influxdb", "questdb"] = Field("influxdb", description="Which server it is.")
 
 
 class MartSettings(Section):
     """PostgreSQL, with TimescaleDB where it is available."""
 
-    dsn: SecretStr = SecretStr("postgresql://raven:raven@localhost:5432/raven")
+    dsn: SecretStr = Field(
+        SecretStr("postgresql://raven:raven@localhost:5432/raven"), description="Connection string of PostgreSQL."
+    )
     instrument_wait_s: float = Field(30.0, ge=0, description="How long a record waits for its instrument.")
 
 
 class ServiceSettings(Section):
     """Who this process is in `raven.status`."""
 
-    name: str = ""
-    instance: str = ""
+    name: str = Field("", description="Service name; unset: what it is.")
+    instance: str = Field("", description="Instance name; unset: service, host and process id.")
     metrics_port: int | None = Field(None, description="Port of the Prometheus page; none where unset.")
 
 
