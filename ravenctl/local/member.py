@@ -65,6 +65,7 @@ class Member:
     def start(self) -> None:
         """Begins to keep the process alive."""
         self._task = asyncio.create_task(self._keep(), name=self.name)
+        self._task.add_done_callback(self._done)
 
     async def stop(self) -> None:
         """Ends the process: gently first, then by force; returns when it is gone."""
@@ -75,6 +76,11 @@ class Member:
             await self._task
         if self.state.state != "failed":
             self._enter("stopped", pid=None)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()):
+            log.error("%s: the supervisor's own fault", self.name, exc_info=error)
+            self._enter("failed", pid=None)
 
     async def _keep(self) -> None:
         while not self._stopping.is_set():

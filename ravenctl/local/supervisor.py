@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import logging
 import os
 import signal
@@ -18,6 +17,8 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+
+import msgspec
 
 from ravenctl.local import kafka, logs, postgres, questdb, state
 from ravenctl.local.errors import StackError
@@ -52,12 +53,17 @@ class Supervisor:
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reread.set)
         self._reread.set()
-        tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._tick())]
-        await self._stop.wait()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await self._stop_all()
+        work = (self._stop.wait(), self._follow(), self._tick())
+        tasks = [asyncio.create_task(part) for part in work]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._stop_all()
 
     async def _follow(self) -> None:
         """Brings what runs to what the spec says, now and after each SIGHUP."""
@@ -66,7 +72,6 @@ class Supervisor:
             self._reread.clear()
             spec = state.read(state.spec_path(self._home), StackSpec)
             if spec is None:
-                self._stop.set()
                 return
             before, self._followed = self._followed, spec
             self._spec, self._phase = spec, "starting"
@@ -150,7 +155,7 @@ class Supervisor:
         for name, (service, _) in self._services.items():
             file = self._ready_file(name)
             if service.announces and file.exists():
-                env |= {key: str(value) for key, value in json.loads(file.read_text()).items()}
+                env |= _announcement(file)
             if name == upto:
                 break
         return env
@@ -163,7 +168,6 @@ class Supervisor:
             await asyncio.sleep(TICK_SECONDS)
             if not state.spec_path(self._home).exists():
                 log.warning("the home is gone: stopping")
-                self._stop.set()
                 return
             for file in (self._home / "logs").glob("*.log"):
                 logs.rotate(file)
@@ -193,6 +197,13 @@ class Supervisor:
             state.write(state.state_path(self._home), snapshot)
         except FileNotFoundError:
             self._stop.set()
+
+
+def _announcement(file: Path) -> dict[str, str]:
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=dict[str, str])
+    except msgspec.MsgspecError as error:
+        raise StackError(f"{file} must hold one JSON object of text values: {error}") from error
 
 
 def server_launches(home: Path, spec: StackSpec) -> dict[str, partial[Launch]]:
