@@ -101,6 +101,7 @@ class EngineSettings(Section):
 
     max_poll_records: int = Field(5000, ge=1, description="Most records of one batch.")
     fetch_wait_ms: int = Field(20, ge=1, description="How long the broker may hold an empty fetch.")
+    stall_s: float = Field(60.0, gt=0, description="A worker that commits nothing this long while it has lag ends.")
 
 
 class InfluxSettings(Section):

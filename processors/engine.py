@@ -1,0 +1,292 @@
+"""The process that makes bars: a Faust app whose one agent hands whole batches to one lane per partition.
+
+Faust joins the group, fetches and seeks; it tracks and commits nothing. Lanes (`processors.worker`) apply what has
+arrived and commit it in transactions (`processors.transactions`), partitions side by side.
+
+Crash-only: what the engine cannot handle ends the process with exit code 1, and whoever started it starts it again.
+"""
+
+import asyncio
+import logging
+import signal
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from confluent_kafka import KafkaException, TopicPartition
+
+from processors import faust_transport
+from processors.intake import Fetched
+from processors.transactions import SERVICE, Broken, Partition
+from processors.worker import Lane
+from ravencore import kafka, service
+from ravencore.config import Settings
+from ravencore.errors import RavenError, Unavailable
+from ravencore.records import ServiceState
+from ravencore.status import Reporter, now_us
+from ravencore.topics import AGENT_TRADES, GROUP_BARS, TRADES
+
+log = logging.getLogger("raven.engine")
+T = TypeVar("T")
+
+LANE_RECORDS = 25_000
+"""Most records that wait in all lanes together; Faust's buffer holds as many again."""
+REPORT_S = 1.0
+PROBE_S = 3.0
+TROUBLE_S = 5.0
+"""How long after a trouble the engine calls itself DEGRADED."""
+STOP_S = 8.0
+
+
+class Stalled(RavenError):
+    """Raised when the committed offset stands still while there is lag: a new process does better."""
+
+
+class Engine:
+    """The worker process; `run` returns its exit code."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.waiting = 0
+        """Records that wait in all lanes together."""
+        self._settings, self._codec = settings, service.codec(settings)
+        self._group = kafka.consumer(settings.kafka, GROUP_BARS)
+        self._producer = kafka.producer(settings.kafka)
+        self._reporter = Reporter(SERVICE, settings, self._codec, self._producer, now_us())
+        self._threads = ThreadPoolExecutor(max_workers=64, thread_name_prefix="partition")
+        self._app: Any = None
+        self._partitions = 0
+        self._lanes: dict[int, Lane] = {}
+        self._assigned = False
+        self._room = asyncio.Event()
+        self._ending = asyncio.Event()
+        self._failure: BaseException | None = None
+        self._trouble_at: float | None = None
+        self._commit_ms: list[float] = []
+        self._rated = (0, time.monotonic())
+        self._moved_at = time.monotonic()
+        self._positions: dict[int, tuple[int, float]] = {}
+
+    async def run(self) -> int:
+        """Work until SIGTERM or SIGINT (0) or until something failed (1)."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._ending.set)
+        reports = asyncio.create_task(self._report_forever())
+        with tempfile.TemporaryDirectory(prefix="raven-bars-") as folder:
+            await self._until_ending(self._wait_for_broker())
+            if not self._ending.is_set():
+                await self._serve(Path(folder))
+        reports.cancel()
+        await self._last_report()
+        return service.EXIT_FAILURE if self._failure else 0
+
+    def fail(self, error: BaseException) -> None:
+        """End the process with exit code 1, because of this."""
+        if self._failure is None:
+            self._failure = error
+            self._reporter.error(_sentence(error), now_us())
+            log.error("%s", _sentence(error), exc_info=None if isinstance(error, RavenError) else error)
+        self._ending.set()
+
+    async def in_thread(self, work: Callable[..., T], *args: Any) -> T:
+        """Do blocking work in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
+
+    def took(self, records: int) -> None:
+        """Records no longer wait in a lane."""
+        self.waiting -= records
+        self._room.set()
+
+    def committed(self, counts: Counter[str], seconds: float) -> None:
+        """Count what a transaction held."""
+        self._reporter.counters.update(counts)
+        self._commit_ms.append(seconds * 1000)
+
+    def trouble(self, error: Broken | Unavailable) -> None:
+        """Note that something is away; the lane keeps trying."""
+        self._trouble_at = time.monotonic()
+        self._reporter.error(str(error), now_us())
+        log.warning("%s", error)
+
+    async def owns(self, partition: int) -> bool:
+        """Whether the broker says that this very member of the group has the partition."""
+        return await self.in_thread(self._owns, partition, self._app.consumer.member_id())
+
+    # Start and end
+
+    async def _wait_for_broker(self) -> None:
+        while True:
+            try:
+                await self.in_thread(kafka.ensure_topics, self._settings.kafka)
+                self._partitions = len(await self.in_thread(kafka.partitions, self._group, TRADES))
+                return
+            except Unavailable as error:
+                self.trouble(error)
+                await asyncio.sleep(REPORT_S)
+
+    async def _serve(self, folder: Path) -> None:
+        app = self._app = faust_transport.build(self._settings, folder)
+        self._connect(app)
+        app.finalize()
+        try:
+            await self._until_ending(app.start())
+            await self._ending.wait()
+        except Exception as error:
+            self.fail(error)
+        await self._close_lanes()
+        try:
+            await asyncio.wait_for(app.stop(), STOP_S)
+        except Exception:
+            log.warning("Faust did not stop within %.0f s", STOP_S, exc_info=True)
+
+    def _connect(self, app: Any) -> None:
+        topic = app.topic(TRADES, key_serializer="raw", value_serializer="raw", value_type=None, acks=False)
+
+        async def agent(stream: Any) -> None:
+            # Faust acknowledges an event whose agent raised and goes on: the process must end instead.
+            try:
+                async for batch in stream:
+                    await self._accept(batch)
+            except Exception as error:
+                self.fail(error)
+                raise
+
+        app.agent(topic, name=AGENT_TRADES)(agent)
+        app.on_partitions_assigned.connect(self._on_assigned)
+        app.on_partitions_revoked.connect(self._on_revoked)
+        app.on_rebalance_complete.connect(self._on_rebalance_complete)
+
+    async def _until_ending(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        ending = asyncio.ensure_future(self._ending.wait())
+        await asyncio.wait([task, ending], return_when=asyncio.FIRST_COMPLETED)
+        ending.cancel()
+        if task.done():
+            task.result()
+        else:
+            task.cancel()
+
+    # Batches and partitions
+
+    async def _accept(self, batch: Sequence[Fetched]) -> None:
+        number: int = batch[0].partition
+        lane = self._lanes.get(number)
+        while self.waiting >= LANE_RECORDS:
+            self._room.clear()
+            await self._room.wait()
+        # A batch from before a rebalance comes again: Faust seeks to the committed offset once all lanes are settled.
+        if lane is None or lane is not self._lanes.get(number) or not lane.settled.is_set():
+            return
+        rewind = lane.put(batch)
+        if rewind is not None:
+            log.warning("partition %d: offsets %d to %d have not come, reading again", number, rewind, batch[0].offset)
+            await self._app.consumer.seek(TopicPartition(TRADES, number), rewind)
+
+    async def _on_assigned(self, app: Any, assigned: set[Any], **_: Any) -> None:
+        await self._close_lanes()
+        self._positions.clear()
+        for tp in sorted(assigned):
+            partition = Partition(self._settings, self._codec, self._group, tp.partition, self._partitions)
+            self._lanes[tp.partition] = Lane(self, partition)
+        self._assigned, self._moved_at = True, time.monotonic()
+
+    async def _on_revoked(self, app: Any, revoked: set[Any], **_: Any) -> None:
+        self._assigned, self._moved_at = False, time.monotonic()
+        await self._close_lanes()
+
+    async def _on_rebalance_complete(self, app: Any, **_: Any) -> None:
+        """Faust seeks to the committed offsets when this returns: by then no older transaction is open."""
+        for lane in list(self._lanes.values()):
+            await lane.settled.wait()
+
+    async def _close_lanes(self) -> None:
+        lanes, self._lanes = list(self._lanes.values()), {}
+        await asyncio.gather(*(lane.close() for lane in lanes))
+
+    # Status
+
+    async def _report_forever(self) -> None:
+        try:
+            while True:
+                began = time.monotonic()
+                await self._probe()
+                self._reporter.state = self._state()
+                self._gauges()
+                self._reporter.report(now_us())
+                self._watch()
+                await asyncio.sleep(max(0.0, began + REPORT_S - time.monotonic()))
+        except Exception as error:  # a task has no caller to raise to
+            self.fail(error)
+
+    async def _probe(self) -> None:
+        """Ask the broker for the ends of the partitions: for the lag, and to learn whether it is there at all."""
+        try:
+            ends = await self.in_thread(self._ends)
+        except KafkaException as error:
+            self.trouble(Unavailable(f"Kafka at {self._settings.kafka.bootstrap}: {error.args[0].str()}"))
+            return
+        at = {number: lane.partition.committed_offset for number, lane in self._lanes.items()}
+        self._reporter.lag = {f"{TRADES}-{n}": max(0, end - at[n]) for n, end in ends.items() if n in at}
+
+    def _ends(self) -> dict[int, int]:
+        numbers = list(self._lanes)
+        if not numbers:
+            self._group.list_topics(TRADES, timeout=PROBE_S)
+        return {n: self._group.get_watermark_offsets(TopicPartition(TRADES, n), PROBE_S)[1] for n in numbers}
+
+    def _state(self) -> ServiceState:
+        if self._trouble_at is not None and time.monotonic() - self._trouble_at < TROUBLE_S:
+            return "DEGRADED"
+        lanes = self._lanes.values()
+        if not self._assigned or not all(lane.settled.is_set() for lane in lanes):
+            return "STARTING"
+        return "RUNNING" if all(lane.restored for lane in lanes) else "DEGRADED"
+
+    def _gauges(self) -> None:
+        now, trades = time.monotonic(), self._reporter.counters["trades"]
+        before, at = self._rated
+        self._rated = trades, now
+        self._reporter.gauges["trades_per_second"] = (trades - before) / max(now - at, 1e-3)
+        if self._commit_ms:
+            self._reporter.gauges["commit_ms"] = sum(self._commit_ms) / len(self._commit_ms)
+            self._commit_ms.clear()
+
+    def _watch(self) -> None:
+        """End the process when it gets nowhere although the broker is there."""
+        now = time.monotonic()
+        if self._app is not None and self._app.crashed:
+            self.fail(self._app.crash_reason or Stalled("Faust crashed"))
+        if self._reporter.state == "DEGRADED":
+            self._positions.clear()
+            self._moved_at = now
+            return
+        limit = self._settings.engine.stall_s
+        if not self._assigned and now - self._moved_at > limit:
+            self.fail(Stalled(f"no partitions assigned for {limit:.0f} s: starting anew"))
+        for number, lane in self._lanes.items():
+            at, since = self._positions.get(number, (-1, now))
+            moved = lane.partition.committed_offset != at or not self._reporter.lag.get(f"{TRADES}-{number}")
+            self._positions[number] = (lane.partition.committed_offset, now if moved else since)
+            if not moved and now - since > limit:
+                self.fail(Stalled(f"partition {number} has lag and stands at offset {at} for {limit:.0f} s"))
+
+    async def _last_report(self) -> None:
+        self._reporter.state = "FAILED" if self._failure else "STOPPED"
+        self._reporter.report(now_us())
+        await self.in_thread(self._producer.flush, PROBE_S)
+
+    def _owns(self, partition: int, member_id: str) -> bool:
+        try:
+            [found] = kafka.admin(self._settings.kafka).describe_consumer_groups([GROUP_BARS]).values()
+            members = found.result(PROBE_S).members
+        except (KafkaException, TimeoutError):
+            return False
+        wanted = TopicPartition(TRADES, partition)
+        return any(it.member_id == member_id and wanted in it.assignment.topic_partitions for it in members)
+
+
+def _sentence(error: BaseException) -> str:
+    return str(error) if isinstance(error, RavenError) else f"{type(error).__name__}: {error}"

@@ -1,0 +1,314 @@
+"""One input partition at work: folds in memory, everything it makes in transactions of its own producer.
+
+Exactly once, whatever dies: outputs, dead letters, snapshots of the symbols touched and the offset of the input are
+one transaction. `open` fences whoever worked on the partition before, aborts what that left behind, and then reads the
+state and the offset that are committed. After any error of a transaction the one cure is to open anew: that gives the
+truth whether the transaction was committed, aborted or never reached the broker.
+https://cwiki.apache.org/confluence/display/KAFKA/KIP-98+-+Exactly+Once+Delivery+and+Transactional+Messaging
+
+All calls block, for seconds where the broker is away: the engine makes them in threads, one at a time per partition.
+"""
+
+import contextlib
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from processors import intake
+from processors.contract import Output, StateMismatch
+from processors.intake import Fetched, Letter
+from processors.symbol import LAYOUT, Symbol, check_state, parameters
+from ravencore import kafka
+from ravencore.codec import Codec
+from ravencore.config import Settings
+from ravencore.errors import RavenError, Unavailable
+from ravencore.records import DeadLetter, State, market_key
+from ravencore.status import now_us
+from ravencore.topics import DEAD_LETTERS, GROUP_BARS, STATE_BARS, TRADES, VPIN
+
+TRANSACTION_TIMEOUT_MS = 10_000
+"""What a killed worker left open holds up readers for no longer than this; a restarted one aborts it at once."""
+CALL_S = 15.0
+READ_S = 15.0
+RECEIVED_HEADER = "received"
+"""Header of an output: when its closing trade was received, microseconds as decimal text; no header after a Clock."""
+SERVICE = "processors"
+RESET = "`python -m processors reset-state`"
+
+_folding = threading.Lock()
+"""One partition folds at a time: more would only fight over the interpreter and keep the event loop from it."""
+
+
+class Broken(RavenError):
+    """Raised when a transaction failed: nothing of it counts, and the partition must be opened anew."""
+
+    retriable = True
+
+    def __init__(self, message: str, fenced: bool) -> None:
+        super().__init__(message)
+        self.fenced = fenced
+        """Somebody else opened the partition, or the broker gave this transaction up."""
+
+
+class Partition:
+    """The symbols of one partition of `raven.trades` and the producer that publishes what they make."""
+
+    def __init__(self, settings: Settings, codec: Codec, group: Consumer, number: int, count: int) -> None:
+        """`group` names the consumer group and never subscribes; `count` is how many partitions the topic has."""
+        self.number = number
+        self.next_offset = 0
+        """Where the folds stand: the first offset they have not seen."""
+        self.committed_offset = 0
+        self._settings, self._codec, self._group, self._count = settings, codec, group, count
+        self._producer: Producer | None = None
+        self._symbols: dict[bytes, Symbol] = {}
+        self._touched: set[bytes] = set()
+        self._outputs: list[Output] = []
+        self._letters: list[Letter] = []
+        self._counts: Counter[str] = Counter()
+
+    def open(self) -> None:
+        """Take the partition over and stand where the last committed transaction stood.
+
+        Raises Unavailable when the broker is away, StateMismatch when the state belongs to other parameters.
+        """
+        self.close()
+        with _unavailable(f"partition {self.number} cannot be opened"):
+            self._producer = _transactional(self._settings, self.number)
+            self._producer.init_transactions(CALL_S)
+            for message in _read(self._settings, self.number):
+                self._restore(message)
+            self.next_offset = self.committed_offset = self._position()
+
+    def close(self) -> None:
+        """Forget everything; what was not committed never happened."""
+        if self._producer is not None:
+            self._producer.purge()
+        self._producer = None
+        self.next_offset = self.committed_offset
+        self._symbols = {}
+        self._clear()
+
+    def apply(self, records: Sequence[Fetched]) -> None:
+        """Fold a batch in; records that the folds have seen already are left out.
+
+        Raises Unavailable when a schema registry is needed and away; then the partition must be opened anew.
+        """
+        if records[0].offset < self.next_offset:
+            records = [record for record in records if record.offset >= self.next_offset]
+        if not records:
+            return
+        with _folding:
+            self._fold(records)
+        self.next_offset = records[-1].offset + 1
+        self._counts["records"] += len(records)
+
+    @property
+    def urgent(self) -> bool:
+        """There is something to publish, which readers wait for."""
+        return bool(self._outputs or self._letters)
+
+    @property
+    def dirty(self) -> bool:
+        """Something was applied that is not committed."""
+        return self.next_offset != self.committed_offset
+
+    def commit(self) -> Counter[str]:
+        """Publish what the folds made and where they stand, in one transaction; counts of what it held.
+
+        Raises Broken.
+        """
+        if not self.dirty:
+            return Counter()
+        assert self._producer is not None
+        try:
+            self._transact(self._producer, self.next_offset)
+        except KafkaException as error:
+            raise _broken(self.number, error.args[0]) from error
+        self.committed_offset = self.next_offset
+        counts = self._counts
+        self._clear()
+        return counts + Counter(transactions=1)
+
+    def _position(self) -> int:
+        """The committed offset; on a group's first day the first that the log has."""
+        place = TopicPartition(TRADES, self.number)
+        [at] = self._group.committed([place], CALL_S)
+        low, high = self._group.get_watermark_offsets(place, CALL_S)
+        if at.offset > high:
+            raise StateMismatch(
+                f"{GROUP_BARS} has committed offset {at.offset} of partition {self.number} of {TRADES}, which ends at "
+                f"{high}: the topic was made anew; reset the group's offsets (kafka-consumer-groups.sh --reset-offsets)"
+            )
+        return at.offset if at.offset >= 0 else low
+
+    def _clear(self) -> None:
+        self._touched, self._outputs, self._letters, self._counts = set(), [], [], Counter()
+
+    def _fold(self, records: Sequence[Fetched]) -> None:
+        runs, letters = intake.sort(self._codec, records, kafka.CLOCK_HEADER)
+        self._letters += letters
+        made: list[Output] = []
+        for key, run in runs.items():
+            symbol = self._symbols.get(key) or self._new_symbol(key, run.venue, run.symbol)
+            applied = symbol.apply(run.rows, run.offsets)
+            made += applied.outputs
+            self._counts.update(applied.counts)
+            if applied.refused:
+                by_offset = {record.offset: record for record in records}
+                self._letters += (Letter(by_offset[it.offset], it.reason, it.detail) for it in applied.refused)
+        self._touched.update(runs)
+        made.sort(key=_place)
+        self._outputs += made
+
+    def _new_symbol(self, key: bytes, venue: str, symbol: str) -> Symbol:
+        self._symbols[key] = Symbol(venue, symbol, self._settings.bars)
+        return self._symbols[key]
+
+    def _transact(self, producer: Producer, next_offset: int) -> None:
+        producer.begin_transaction()
+        for output in self._outputs:
+            received = output.received_time
+            headers = [(RECEIVED_HEADER, str(received).encode())] if received else None
+            value = self._codec.encode(output.record)
+            _produce(producer, output.topic, value, market_key(output.record), headers=headers)
+            self._counts["vpin" if output.topic == VPIN else "bars"] += 1
+        for letter in sorted(self._letters, key=lambda letter: letter.record.offset):
+            _produce(producer, DEAD_LETTERS, self._codec.encode(self._dead(letter)), letter.record.key)
+            self._counts["dead_letters"] += 1
+        for key in sorted(self._touched):
+            _produce(producer, STATE_BARS, self._codec.encode(self._state(key)), state_key(key), partition=self.number)
+        position = TopicPartition(TRADES, self.number, next_offset)
+        producer.send_offsets_to_transaction([position], self._group.consumer_group_metadata(), CALL_S)
+        producer.commit_transaction(CALL_S)
+
+    def _dead(self, letter: Letter) -> DeadLetter:
+        return DeadLetter(
+            service=SERVICE,
+            topic=TRADES,
+            partition=self.number,
+            offset=letter.record.offset,
+            key=letter.record.key,
+            payload=letter.record.value or b"",
+            reason=letter.reason,
+            detail=letter.detail,
+            detected_time=now_us(),
+        )
+
+    def _state(self, key: bytes) -> State:
+        venue, _, symbol = key.decode().partition(":")
+        return State(
+            input_topic=TRADES,
+            input_key=key.decode(),
+            input_partitions=self._count,
+            offset=self.next_offset - 1,
+            layout=LAYOUT,
+            parameters=parameters(self._settings.bars, venue, symbol),
+            payload=self._symbols[key].snapshot(),
+        )
+
+    def _restore(self, message: Message) -> None:
+        value = message.value()
+        if value is None:
+            self._symbols.pop((message.key() or b"").partition(b"|")[2], None)
+            return
+        state = self._codec.decode_as(State, value)
+        check(state, self._settings, self._count)
+        venue, _, symbol = state.input_key.partition(":")
+        self._new_symbol(state.input_key.encode(), venue, symbol).restore(state.payload)
+
+
+def state_key(input_key: bytes) -> bytes:
+    """Key of a symbol's snapshot in the state topic: input topic, a bar, input key."""
+    return TRADES.encode() + b"|" + input_key
+
+
+def check(state: State, settings: Settings, count: int) -> None:
+    """Raises StateMismatch, with the ways out, when a snapshot is none of this code's with these settings."""
+    venue, _, symbol = state.input_key.partition(":")
+    try:
+        check_state(state.layout, state.parameters, settings.bars, venue, symbol)
+        if state.input_partitions != count:
+            raise StateMismatch(
+                f"the state of {state.input_key} was made when {TRADES} had {state.input_partitions} partitions; it has "
+                f"{count} now, and the trades of a key are in another one"
+            )
+    except StateMismatch as error:
+        raise StateMismatch(f"{error}. To reset all state: stop the engine, then {RESET}") from None
+
+
+def reset_state(settings: Settings) -> int:
+    """Write a tombstone over every snapshot and return how many there were; raises Unavailable."""
+    found: dict[tuple[int, bytes], bool] = {}
+
+    def note(message: Message) -> None:
+        found[message.partition() or 0, message.key() or b""] = message.value() is not None
+
+    kafka.read_to_end(settings.kafka, STATE_BARS, "reset-state", note)
+    producer = kafka.producer(settings.kafka)
+    alive = [place for place, live in found.items() if live]
+    for partition, key in alive:
+        producer.produce(STATE_BARS, None, key, partition)
+    if producer.flush(CALL_S):
+        raise Unavailable(f"{STATE_BARS} cannot be written: no answer for {CALL_S:.0f} s")
+    return len(alive)
+
+
+def _place(output: Output) -> tuple[int, int]:
+    return output.offset, output.order
+
+
+def _transactional(settings: Settings, number: int) -> Producer:
+    extra: dict[str, Any] = {
+        "transactional.id": f"{GROUP_BARS}-{TRADES}-{number}",
+        "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
+        "message.timeout.ms": TRANSACTION_TIMEOUT_MS,  # nothing is dropped: the transaction fails and is done again
+        "linger.ms": 0,
+    }
+    return kafka.producer(settings.kafka, **extra)
+
+
+def _produce(producer: Producer, topic: str, value: bytes, key: bytes | None, **extra: Any) -> None:
+    while True:
+        try:
+            producer.produce(topic, value, key, **extra)
+            return
+        except BufferError:
+            producer.poll(0.1)
+
+
+def _read(settings: Settings, number: int) -> Iterator[Message]:
+    """The committed records of one state partition, from its start to its end."""
+    client = kafka.reader(settings.kafka, "bars-state")
+    try:
+        client.assign([TopicPartition(STATE_BARS, number, 0)])
+        deadline = time.monotonic() + READ_S
+        while time.monotonic() < deadline:
+            for message in client.consume(1000, 1.0):
+                error = message.error()
+                if error is None:
+                    deadline = time.monotonic() + READ_S
+                    yield message
+                elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's name for the end
+                    return
+        raise Unavailable(f"partition {number} of {STATE_BARS} cannot be read to its end: nothing for {READ_S:.0f} s")
+    finally:
+        client.close()
+
+
+@contextlib.contextmanager
+def _unavailable(what: str) -> Iterator[None]:
+    try:
+        yield
+    except KafkaException as error:
+        raise Unavailable(f"{what}: {error.args[0].str()}") from error
+
+
+def _broken(number: int, error: KafkaError) -> Broken:
+    fenced = error.fatal()
+    why = "another worker took it, or the broker gave the transaction up" if fenced else "it is done again"
+    return Broken(f"a transaction of partition {number} failed ({error.str()}): {why}", fenced)

@@ -1,0 +1,171 @@
+"""One partition at work: batches wait in a lane, and its task applies and commits them in threads."""
+
+import asyncio
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+from processors.intake import Fetched
+from processors.transactions import Broken, Partition
+from ravencore.errors import Unavailable
+
+T = TypeVar("T")
+Batch = Sequence[Fetched]
+
+TRANSACTION_RECORDS = 10_000
+"""Most records of one transaction, give or take one fetched batch."""
+COMMIT_WITHIN_S = 0.2
+"""How long records that closed nothing wait for more: nobody waits for a transaction without outputs."""
+RETRY_S = 0.5
+
+
+class Host(Protocol):
+    """What a lane needs of the engine."""
+
+    waiting: int
+    """Records that wait in all lanes together."""
+
+    async def in_thread(self, work: Callable[..., T], *args: Any) -> T:
+        """Do blocking work in a thread."""
+
+    async def owns(self, partition: int) -> bool:
+        """Whether the broker says that this worker has the partition."""
+
+    def took(self, records: int) -> None:
+        """Records no longer wait."""
+
+    def committed(self, counts: Counter[str], seconds: float) -> None:
+        """A transaction was committed."""
+
+    def trouble(self, error: Broken | Unavailable) -> None:
+        """Something is away; the lane keeps trying."""
+
+    def fail(self, error: BaseException) -> None:
+        """Nothing can be done about this: the worker ends."""
+
+
+class Lane:
+    """Batches of one partition on their way into transactions."""
+
+    def __init__(self, host: Host, partition: Partition) -> None:
+        self.partition = partition
+        self.restored = False
+        """At work; False while it is being opened, for the first time or anew."""
+        self.settled = asyncio.Event()
+        """Opened once, or closed before that: Faust may seek."""
+        self._host = host
+        self._waiting: deque[Batch] = deque()
+        self._applied: deque[Batch] = deque()
+        """Batches in the folds that are not committed: they are folded again when the transaction fails."""
+        self._applied_at = 0.0
+        self._arrived = asyncio.Event()
+        self._closing = False
+        self._expected = 0
+        self._hole = (-1, -1)
+        self._task = asyncio.create_task(self._run())
+
+    def put(self, batch: Batch) -> int | None:
+        """Take a batch in, or give the offset to read again from because records before the batch have not come.
+
+        A hole in the offsets is believed when it is there again after that: then the log itself has it.
+        """
+        first, last = batch[0].offset, batch[-1].offset
+        if first > self._expected and self._hole != (self._expected, first):
+            self._hole = self._expected, first
+            return self._expected
+        if last >= self._expected:
+            self._expected = last + 1
+            self._waiting.append(batch)
+            self._host.waiting += len(batch)
+            self._arrived.set()
+        return None
+
+    async def close(self) -> None:
+        """Finish the transaction at hand and commit what is applied; what waits is the next owner's."""
+        self._closing = True
+        self._arrived.set()
+        await asyncio.wait([self._task])
+        self._host.took(sum(map(len, self._waiting)))
+        self._waiting.clear()
+
+    async def _run(self) -> None:
+        try:
+            while not self._closing:
+                try:
+                    await self._open()
+                    await self._work()
+                except (Broken, Unavailable) as error:
+                    await self._recover(error)
+        except Exception as error:  # a task has no caller to raise to
+            self._host.fail(error)
+        finally:
+            self.restored = False
+            self.settled.set()
+            await self._host.in_thread(self.partition.close)
+
+    async def _open(self) -> None:
+        await self._host.in_thread(self.partition.open)
+        if not self._waiting:
+            self._expected = self.partition.next_offset
+        self.restored = True
+        self.settled.set()
+
+    async def _recover(self, error: Broken | Unavailable) -> None:
+        self.restored = False
+        self._host.trouble(error)
+        self._host.waiting += sum(map(len, self._applied))
+        self._waiting.extendleft(reversed(self._applied))
+        self._applied.clear()
+        await self._pause()
+        if isinstance(error, Broken) and error.fenced:
+            while not (self._closing or await self._host.owns(self.partition.number)):
+                await self._pause()
+
+    async def _pause(self) -> None:
+        # Shorter than a lane that is closed may keep a rebalance waiting.
+        await asyncio.sleep(RETRY_S)
+
+    async def _work(self) -> None:
+        while not self._closing:
+            await self._arrival()
+            batches = self._take()
+            if await self._host.in_thread(self._apply, batches):
+                await self._commit()
+        await self._commit()
+
+    async def _arrival(self) -> None:
+        """Until records wait, or those that are applied have waited long enough."""
+        if self._waiting:
+            return
+        self._arrived.clear()
+        left = self._applied_at + COMMIT_WITHIN_S - time.monotonic() if self._applied else None
+        try:
+            await asyncio.wait_for(self._arrived.wait(), left)
+        except TimeoutError:
+            return
+
+    def _take(self) -> list[Batch]:
+        if not self._applied:
+            self._applied_at = time.monotonic()
+        batches: list[Batch] = []
+        records = 0
+        while self._waiting and records < TRANSACTION_RECORDS and not self._closing:
+            batches.append(self._waiting.popleft())
+            records += len(batches[-1])
+        self._applied += batches
+        self._host.took(records)
+        return batches
+
+    def _apply(self, batches: list[Batch]) -> bool:
+        for batch in batches:
+            self.partition.apply(batch)
+        late = time.monotonic() - self._applied_at >= COMMIT_WITHIN_S
+        return late or self.partition.urgent or sum(map(len, self._applied)) >= TRANSACTION_RECORDS
+
+    async def _commit(self) -> None:
+        began = time.monotonic()
+        counts = await self._host.in_thread(self.partition.commit)
+        self._applied.clear()
+        if counts:
+            self._host.committed(counts, time.monotonic() - began)
