@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,19 +11,23 @@ from rich.live import Live
 
 from ravencore import __version__, service
 from ravenctl import control, prepare, statusview
+from ravenctl import demo as demos
 from ravenctl import tail as tailing
-from ravenctl.cluster import reach
+from ravenctl.cluster import HOME, reach
 from ravenctl.local.commands import app as local_app
 from ravenctl.shell import (
     EXIT_CODES,
+    FAILED,
     Bootstrap,
     RavenGroup,
+    SpreadCommand,
     Symbols,
     Timeout,
     User,
     Venues,
     console,
     given_bootstrap,
+    seconds,
 )
 
 app = typer.Typer(
@@ -165,6 +170,59 @@ def tail(
     settings = reach(given_bootstrap(ctx, bootstrap))
     lines = tailing.tail(settings.kafka, service.codec(settings), tailing.full_name(topic), count, go_on=follow)
     tailing.write(lines, as_json=as_json)
+
+
+@app.command(cls=SpreadCommand, epilog=EXIT_CODES)
+def demo(
+    *,
+    recording: Annotated[
+        list[Path] | None, typer.Option("--recording", metavar="FILE...", help="Play these recordings, side by side.")
+    ] = None,
+    synthetic: Annotated[
+        bool, typer.Option("--synthetic", help="Play a seeded synthetic market; the default.")
+    ] = False,
+    live: Annotated[bool, typer.Option("--live", help="Connect to the real exchange.")] = False,
+    speed: Annotated[str, typer.Option("--speed", metavar="1|N|max", help="Pace of playback.")] = "1",
+    duration: Annotated[
+        float | None,
+        typer.Option("--duration", parser=seconds, metavar="DURATION", help="Of market time, like 90s or 2m."),
+    ] = None,
+    symbol: Annotated[
+        list[str] | None, typer.Option("--symbol", metavar="SYMBOL", help="For --synthetic and --live; repeatable.")
+    ] = None,
+    fault: Annotated[
+        str,
+        typer.Option("--fault", metavar="SPEC", help="Inject faults: gap=0.001,duplicate=5,reorder=3,garbage=2,cut=2"),
+    ] = "",
+    seed: Annotated[int, typer.Option("--seed", help="Of faults and of the synthetic market.")] = 0,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave all running, for tail and queries.")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures there.")] = None,
+    home: Annotated[
+        Path, typer.Option("--home", envvar="RAVEN_HOME", help="Folder of local data; the demo's own is in it.")
+    ] = Path(HOME),
+) -> None:
+    """Show all of Raven at work on this machine: servers, an exchange, services; then a summary of what was promised.
+
+    Without options: two minutes of a synthetic market. Exit code 0 only when every promise held. Ctrl-C ends it at any
+    time and leaves nothing running.
+
+    Example: ravenctl demo --recording BTC.frames.zst ETH.frames.zst --speed max --fault gap=3,cut=1 --seed 7
+    """
+    plan = demos.make_plan(
+        recording or [],
+        synthetic=synthetic,
+        live=live,
+        speed=speed,
+        duration_s=duration,
+        home=home,
+        symbols=tuple(symbol or ()),
+        faults=fault,
+        seed=seed,
+        keep=keep,
+        json_file=json_file,
+    )
+    if not demos.run(plan, console()):
+        raise typer.Exit(FAILED)
 
 
 def _now_us() -> int:

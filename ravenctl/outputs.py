@@ -1,0 +1,110 @@
+"""Watches the derived topics as any consumer may: committed records as they come, and how long each took."""
+
+import threading
+import time
+from array import array
+from collections import Counter, deque
+from typing import cast
+
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+
+from ravencore import kafka
+from ravencore.codec import Codec
+from ravencore.config import KafkaSettings
+from ravencore.errors import Unreadable
+from ravencore.records import Bar, Vpin
+from ravencore.topics import BARS, VPIN
+from ravenctl import reading
+from ravenctl.cluster import QUIET
+
+TOPICS = (*BARS.values(), VPIN)
+RECEIVED_HEADER = "received"
+"""Header of an output: when the trade that closed it was received, microseconds as decimal text."""
+NEWEST = 12
+POLL_S = 0.2
+
+
+def series(record: Bar | Vpin) -> str:
+    """Name of the series a bar or bucket belongs to: `tib/tib_small/BINANCE_SPOT:BTCUSDT`."""
+    kind = record.kind if isinstance(record, Bar) else "vpin"
+    return f"{kind}/{record.profile}/{record.venue}:{record.symbol}"
+
+
+class Outputs(threading.Thread):
+    """Reads bars and VPIN buckets in a thread of its own until `stop`; fields are for others to read."""
+
+    def __init__(self, settings: KafkaSettings, codec: Codec) -> None:
+        super().__init__(name="outputs", daemon=True)
+        self.counts: Counter[str] = Counter()
+        self.last: dict[str, Bar | Vpin] = {}
+        self.newest: deque[Bar] = deque(maxlen=NEWEST)
+        self.latencies_us = array("q")
+        self.read_to: dict[tuple[str, int], int] = {}
+        """Offset after the last record read, by topic and partition; markers of transactions are no records."""
+        self.lost: str | None = None
+        self._codec = codec
+        self._stopping = threading.Event()
+        self._client = kafka.reader(settings, "demo", **QUIET, **{"fetch.wait.max.ms": 50})
+        self._assign(self._client)
+
+    def stop(self) -> None:
+        """End the thread and wait for it."""
+        self._stopping.set()
+        if self.is_alive():
+            self.join()
+        self._client.close()
+
+    def latency_ms(self, share: float) -> float | None:
+        """The time that this share of the outputs took at most, in milliseconds."""
+        ordered = sorted(self.latencies_us)
+        if not ordered:
+            return None
+        return ordered[min(int(len(ordered) * share), len(ordered) - 1)] / 1000
+
+    def run(self) -> None:
+        """Take in records as they come."""
+        while not self._stopping.is_set():
+            try:
+                message = self._client.poll(POLL_S)
+            except KafkaException as error:
+                self.lost = error.args[0].str()
+                return
+            if message is not None and message.error() is None:
+                self._take(message, time.time_ns() // 1000)
+
+    @staticmethod
+    def _assign(client: Consumer) -> None:
+        client.assign(
+            [
+                TopicPartition(topic, number, low)
+                for topic in TOPICS
+                for number, (low, _) in reading.bounds(client, topic).items()
+            ]
+        )
+
+    def _take(self, message: Message, arrived_us: int) -> None:
+        place = (message.topic() or "", message.partition() or 0)
+        self.read_to[place] = (message.offset() or 0) + 1
+        received = _received(message)
+        if received is not None:
+            self.latencies_us.append(arrived_us - received)
+        value = message.value()
+        if value is None:
+            return
+        try:
+            record = self._codec.decode(value)
+        except Unreadable:
+            self.counts["unreadable"] += 1
+            return
+        if isinstance(record, Bar | Vpin):
+            name = series(record)
+            self.counts[name] += 1
+            self.last[name] = record
+            if isinstance(record, Bar):
+                self.newest.append(record)
+
+
+def _received(message: Message) -> int | None:
+    headers = cast("list[tuple[str, bytes | None]]", message.headers() or [])
+    text = next((value for name, value in headers if name == RECEIVED_HEADER), None)
+    return int(text) if text and text.isdigit() else None

@@ -1,0 +1,263 @@
+"""What a demo found: figures for scripts, promises kept or broken, and the table a person sees."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ravenctl.readback import Ids, Range, holes
+
+Figures = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Promise:
+    """Something that must hold, whether it did, and the figures that say so."""
+
+    says: str
+    kept: bool
+    found: str
+
+
+@dataclass
+class Findings:
+    """Everything a demo read back; counts are of records unless they say otherwise.
+
+    `source` is the simulator's /sim/stats and None live; `counters` are the collectors', summed over their lives;
+    `mart` counts rows by series; `mismatches` names rows of the mart that differ from Kafka's records.
+    """
+
+    source: Figures | None
+    counters: Mapping[str, int]
+    kafka: Mapping[str, Ids]
+    influx: Mapping[str, Ids]
+    gap_ranges: Mapping[str, list[Range]]
+    gaps: int
+    gaps_by_cause: Mapping[str, int]
+    missing_ids: int
+    dead_letters: Mapping[str, int]
+    bars: Mapping[str, int]
+    mart: Mapping[str, int]
+    mismatches: list[str]
+    out_of_turn: int
+    digest: str
+    books_in_kafka: int
+    books_in_influx: int
+    unreadable: int
+    seconds: float
+    latency_ms: Mapping[str, float | None]
+    restarts: Mapping[str, int]
+    stuck: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def unique(self) -> int:
+        """Trades that were received, each once: as the exchange counted them, or the collector where it is real."""
+        if self.source is not None:
+            return sum(entry["delivered_unique"] for entry in self.source["symbols"].values())
+        return self.counters.get("trades_received", 0) - self.duplicates
+
+    @property
+    def duplicates(self) -> int:
+        """Trades that came again and were dropped."""
+        return self.counters.get("duplicates", 0)
+
+
+def promises(found: Findings) -> list[Promise]:
+    """What Raven promises, held against what was found."""
+    kafka_ids = {market: there.ids for market, there in found.kafka.items()}
+    influx_ids = {market: there.ids for market, there in found.influx.items()}
+    records, ids = _totals(found.kafka)
+    points, stored = _totals(found.influx)
+    kept = [
+        Promise("everything sent has been worked off", found.stuck is None, found.stuck or "nothing left anywhere"),
+        Promise(
+            "every unique trade is in Kafka, once",
+            found.unique + _lost_on_the_way(found) == ids == records and not found.unreadable,
+            f"{found.unique:,} received, {records:,} records of {ids:,} trades",
+        ),
+        Promise(
+            "and in the Influx store, once",
+            kafka_ids == influx_ids and points == stored,
+            f"{points:,} points of {stored:,} trades",
+        ),
+        Promise(
+            "every book is in the Influx store",
+            found.books_in_kafka == found.books_in_influx,
+            f"{found.books_in_kafka:,} in Kafka, {found.books_in_influx:,} stored",
+        ),
+        Promise("every hole in the ids is a Gap with the right ids", *_holes_are_gaps(found)),
+        Promise(
+            "every bar is in Kafka once and in turn",
+            not found.out_of_turn,
+            f"{sum(found.bars.values()):,} bars and buckets, {found.out_of_turn} out of turn",
+        ),
+        Promise(
+            "and in the mart, equal in every column",
+            not found.mismatches and dict(found.bars) == dict(found.mart),
+            f"{sum(found.mart.values()):,} rows, {len(found.mismatches)} differ"
+            + (f"; first: {found.mismatches[0]}" if found.mismatches else ""),
+        ),
+    ]
+    return kept + (_as_injected(found) if found.source is not None else [])
+
+
+def _lost_on_the_way(found: Findings) -> int:
+    """Minus the trades that the exchange sent to a collector which was killed: they are Gaps."""
+    if not found.restarts.get("collector") or found.source is None:
+        return 0
+    return int(found.source["observable"]["gap_trades"]) - found.missing_ids
+
+
+def _as_injected(found: Findings) -> list[Promise]:
+    """Against a simulated exchange, figures are exact: what it withheld, repeated and spoilt."""
+    assert found.source is not None
+    expected = found.source["observable"]
+    letters = sum(found.dead_letters.values())
+    out = [
+        Promise(
+            "duplicates are those that were sent",
+            found.duplicates == expected["duplicates"],
+            f"{found.duplicates} dropped, {expected['duplicates']} sent",
+        ),
+        Promise(
+            "dead letters are the garbage that was sent",
+            letters == expected["dead_letters"],
+            f"{_by_name(found.dead_letters)}, {expected['dead_letters']} sent",
+        ),
+    ]
+    if found.restarts.get("collector"):
+        return out[1:]  # a killed collector's counts died with it, and what was sent meanwhile is one Gap more
+    gaps = (found.gaps, found.missing_ids)
+    told = f"{found.gaps} with {found.missing_ids} ids, {expected['gaps']} with {expected['gap_trades']} made"
+    return [Promise("gaps are those that were made", gaps == (expected["gaps"], expected["gap_trades"]), told), *out]
+
+
+def _holes_are_gaps(found: Findings) -> tuple[bool, str]:
+    seen = {market: ranges for market, there in found.kafka.items() if (ranges := holes(there.numbers))}
+    told = {market: ranges for market, ranges in found.gap_ranges.items() if ranges}
+    count = sum(map(len, seen.values()))
+    if seen == told:
+        return True, f"{count} holes"
+    wrong = next(market for market in sorted({*seen, *told}) if seen.get(market) != told.get(market))
+    differing = set(seen.get(wrong, [])) ^ set(told.get(wrong, []))
+    return False, f"{count} holes; {wrong} differs at {min(differing)}"
+
+
+def _totals(markets: Mapping[str, Ids]) -> tuple[int, int]:
+    return sum(m.records for m in markets.values()), sum(len(m.ids) for m in markets.values())
+
+
+def _by_name(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "none"
+
+
+def figures(found: Findings, kept: Iterable[Promise]) -> dict[str, Any]:
+    """The summary as JSON values."""
+    names = sorted({*found.bars, *found.mart})
+    return {
+        "frames": found.counters.get("frames_received", 0),
+        "trades_received": found.counters.get("trades_received", 0),
+        "trades_unique": found.unique,
+        "trades_in_kafka": _totals(found.kafka)[0],
+        "trades_in_influx": _totals(found.influx)[0],
+        "books_in_kafka": found.books_in_kafka,
+        "books_in_influx": found.books_in_influx,
+        "gaps": found.gaps,
+        "gaps_by_cause": dict(found.gaps_by_cause),
+        "missing_ids": found.missing_ids,
+        "duplicates": found.duplicates,
+        "dead_letters": sum(found.dead_letters.values()),
+        "dead_letters_by_reason": dict(found.dead_letters),
+        "bars": {name: {"kafka": found.bars.get(name, 0), "mart": found.mart.get(name, 0)} for name in names},
+        "mart_mismatches": len(found.mismatches),
+        "seconds": round(found.seconds, 3),
+        "trades_per_second": round(found.unique / found.seconds, 1) if found.seconds else None,
+        "injected": dict(found.source["injected"]) if found.source else {},
+        "latency_ms": dict(found.latency_ms),
+        "symbols": symbols(found),
+        "digest": found.digest,
+        "restarts": dict(found.restarts),
+        "promises": [{"promise": one.says, "kept": one.kept, "found": one.found} for one in kept],
+        **found.details,
+    }
+
+
+def symbols(found: Findings) -> dict[str, dict[str, int]]:
+    """Counts by market; with a simulated exchange also what it had to send."""
+    rows: dict[str, dict[str, int]] = {}
+    for market in sorted({*found.kafka, *found.influx, *found.gap_ranges}):
+        rows[market] = {
+            "kafka": found.kafka.get(market, Ids()).records,
+            "influx": found.influx.get(market, Ids()).records,
+            "missing_ids": sum(high - low + 1 for low, high in found.gap_ranges.get(market, [])),
+        }
+    if found.source is not None:
+        for symbol, entry in found.source["symbols"].items():
+            row = rows.setdefault(f"{found.source['venue']}:{symbol}", {})
+            row |= {name: entry[name] for name in ("issued", "delivered", "delivered_unique")}
+    return rows
+
+
+def show(found: Findings, kept: list[Promise]) -> RenderableType:
+    """The summary for a person."""
+    return Group(_markets_table(found), "", _bars_table(found), "", _promises_table(kept), "", _closing(found, kept))
+
+
+def _markets_table(found: Findings) -> Table:
+    table = _table("MARKET", "SENT", "IN KAFKA", "IN INFLUX", "MISSING IDS")
+    for market, row in symbols(found).items():
+        cells = (row.get(name) for name in ("delivered_unique", "kafka", "influx", "missing_ids"))
+        table.add_row(market, *("-" if count is None else f"{count:,}" for count in cells))
+    return table
+
+
+def _bars_table(found: Findings) -> Table:
+    """One line per market, one column per kind and profile."""
+    kinds = sorted({name.rpartition("/")[0] for name in found.bars})
+    table = _table("BARS", *(kind.replace("vpin/default", "vpin") for kind in kinds))
+    for market in sorted({name.rpartition("/")[2] for name in found.bars}):
+        table.add_row(market, *(f"{found.bars.get(f'{kind}/{market}', 0):,}" for kind in kinds))
+    return table
+
+
+def _promises_table(kept: list[Promise]) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for one in kept:
+        mark = Text("kept  ", style="green") if one.kept else Text("BROKEN", style="bold red")
+        table.add_row(mark, one.says, Text(one.found, style="dim" if one.kept else "red"))
+    return table
+
+
+def _closing(found: Findings, kept: list[Promise]) -> Text:
+    broken = sum(not one.kept for one in kept)
+    text = Text(f"{found.unique:,} trades in {found.seconds:.1f} s: {found.unique / max(found.seconds, 0.001):,.0f}/s")
+    p50, p99 = found.latency_ms.get("p50"), found.latency_ms.get("p99")
+    if p50 is not None and p99 is not None:
+        text.append(f"; from a trade's receipt to its bar at a consumer {p50:,.0f} ms (half), {p99:,.0f} ms (99 %)")
+    if found.source and any(found.source["injected"].values()):
+        text.append(f"\ninjected: {_by_name({k: n for k, n in found.source['injected'].items() if n})}")
+    if restarted := {name: count for name, count in found.restarts.items() if count}:
+        text.append(f"\nrestarted: {_by_name(restarted)}")
+    text.append(f"\ndigest of all bars {found.digest[:16]}: the same for the same input\n")
+    text.append("all promises kept", style="bold green") if not broken else text.append(
+        f"{broken} promise{'s' * (broken != 1)} broken", style="bold red"
+    )
+    return text
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(first, no_wrap=True)
+    for name in others:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def by_cause(causes: Iterable[str]) -> dict[str, int]:
+    """Counts of causes, by name."""
+    return dict(sorted(Counter(causes).items()))

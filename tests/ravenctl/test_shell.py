@@ -1,0 +1,174 @@
+"""How options are written, and what a command leaves behind when it fails: one line and an exit code."""
+
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import typer
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from ravenctl.cli import app
+from ravenctl.cluster import configured, resolve
+from ravenctl.demo import Plan, make_plan, services
+from ravenctl.shell import CONFIG, UNAVAILABLE, USAGE, WrongUse, seconds, spread
+
+COMMANDS = ("setup", "start", "stop", "status", "tail", "demo", "version", "local")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("90s", 90.0), ("2m", 120.0), ("1h", 3600.0), ("500ms", 0.5), ("7", 7.0), ("1.5m", 90.0), (" 3s ", 3.0)],
+)
+def test_durations(text: str, value: float) -> None:
+    assert seconds(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "s", "3x", "-1s", "0s", "1 s", "m2", "1e3s", "two minutes"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="write it like 90s"):
+        seconds(text)
+
+
+@pytest.mark.parametrize(
+    ("args", "read"),
+    [
+        (["--recording", "a", "b", "--speed", "max"], ["--recording", "a", "--recording", "b", "--speed", "max"]),
+        (["--recording", "a", "--recording", "b"], ["--recording", "a", "--recording", "b"]),
+        (["--recording=a", "b"], ["--recording=a", "--recording", "b"]),
+        (["--speed", "max", "--recording", "a"], ["--speed", "max", "--recording", "a"]),
+        (["--recording", "a", "--keep", "b"], ["--recording", "a", "--keep", "b"]),
+        ([], []),
+    ],
+)
+def test_one_flag_takes_several_values(args: list[str], read: list[str]) -> None:
+    assert spread(args, "--recording") == read
+
+
+@given(st.lists(st.sampled_from(["--recording", "--keep", "a", "b", "--recording=c"])))
+def test_spreading_adds_flags_and_nothing_else(args: list[str]) -> None:
+    out = spread(args, "--recording")
+    assert [arg for arg in out if arg != "--recording"] == [arg for arg in args if arg != "--recording"]
+    assert spread(out, "--recording") == out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example(name: str) -> None:
+    result = CliRunner().invoke(app, [name, "--help"])
+    assert result.exit_code == 0
+    assert "Example: ravenctl" in result.output or name == "local"
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["start", "--symbol", "BTCUSDT", "--venue", "NYSE"], "known are BINANCE_SPOT"),
+        (["start", "--symbol", "BTC USDT"], "is no symbol"),
+        (["demo", "--speed", "fast"], "is no speed"),
+        (["demo", "--speed", "nan"], "is no speed"),
+        (["demo", "--fault", "earthquake=1"], "gap, duplicate, reorder, garbage, cut"),
+        (["demo", "--live", "--synthetic"], "choose one"),
+        (["demo", "--live", "--speed", "max"], "its own pace"),
+        (["demo", "--recording", "no-such-file"], "there is no recording no-such-file"),
+    ],
+)
+def test_wrong_use_is_one_line_and_exit_code_2(args: list[str], says: str) -> None:
+    result = CliRunner().invoke(app, args)
+    assert result.exit_code == USAGE
+    assert says in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_wrong_setting_is_exit_code_3(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAVEN_KAFKA__BOOTSTRAPP", "x:1")
+    result = CliRunner().invoke(app, ["status"])
+    assert result.exit_code == CONFIG
+    assert "did you mean kafka.bootstrap" in result.stderr
+
+
+def test_kafka_away_is_one_line_and_exit_code_4_at_once() -> None:
+    """In a process of its own: librdkafka would write its own lines to the terminal, past Python."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, but nobody listens
+        server = f"127.0.0.1:{taken.getsockname()[1]}"
+        began = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, "-m", "ravenctl", "--bootstrap", server, "status"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == UNAVAILABLE
+    assert time.monotonic() - began < 15.0
+    assert done.stderr.count("\n") == 1
+    assert server in done.stderr
+    assert "ravenctl local up" in done.stderr
+
+
+def test_a_listener_that_is_no_kafka_is_said_so() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        server = f"127.0.0.1:{mute.getsockname()[1]}"
+        result = CliRunner().invoke(app, ["status", "--bootstrap", server])
+    assert result.exit_code == UNAVAILABLE
+    assert server in result.stderr
+
+
+def test_the_version() -> None:
+    for args in (["version"], ["--version"]):
+        result = CliRunner().invoke(app, args)
+        assert result.exit_code == 0
+        assert result.output.startswith("raven ")
+
+
+def test_which_cluster_is_meant(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAVEN_HOME", raising=False)
+    assert resolve().kafka.bootstrap == "localhost:9092"
+    (tmp_path / "dev.toml").write_text('[kafka]\nbootstrap = "file:1"\n')
+    assert configured(resolve()) == "file:1"
+    monkeypatch.setenv("RAVEN_KAFKA__BOOTSTRAP", "environment:2")
+    assert resolve().kafka.bootstrap == "environment:2"
+    assert resolve("option:3").kafka.bootstrap == "option:3"
+
+
+# A demo's plan
+
+
+def plan(**options: object) -> Plan:
+    given: dict[str, object] = {"synthetic": False, "live": False, "speed": "1", "duration_s": None, "home": Path()}
+    recordings = options.pop("recordings", ())
+    return make_plan(recordings, **{**given, **options})  # type: ignore[arg-type]
+
+
+def test_without_options_it_is_two_minutes_of_the_synthetic_market() -> None:
+    made = plan()
+    assert (made.source, made.duration_s, made.speed) == ("synthetic", 120.0, "1")
+    simulator = services(made)[0]
+    assert simulator.argv[3:] == ["--synthetic", "--speed", "1", "--seed", "0", "--duration", "120s"]
+    assert simulator.announces
+    assert not any("RAVEN_COLLECTOR__CLOCKS" in one.env for one in services(made))
+
+
+def test_a_recording_plays_to_its_end_and_off_pace_without_clocks(tmp_path: Path) -> None:
+    files = [tmp_path / "a.frames.zst", tmp_path / "b.frames.zst"]
+    for file in files:
+        file.touch()
+    made = plan(recordings=files, speed="max", faults="gap=2", seed=7)
+    assert (made.source, made.duration_s) == ("recording", None)
+    simulator, *others = services(made)
+    assert simulator.argv[3:6] == ["--recording", str(files[0]), str(files[1])]
+    assert simulator.argv[6:] == ["--speed", "max", "--seed", "7", "--fault", "gap=2"]
+    assert all(one.env["RAVEN_COLLECTOR__CLOCKS"] == "false" for one in others)
+
+
+def test_a_recording_has_its_own_symbols(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    with pytest.raises(WrongUse, match="its own symbols"):
+        plan(recordings=[tmp_path / "a"], symbols=("BTCUSDT",))
+
+
+def test_live_needs_no_simulator() -> None:
+    assert next(one.name for one in services(plan(live=True))) == "collector"
+    assert plan(live=True).symbols == ("BTCUSDT", "ETHUSDT")
