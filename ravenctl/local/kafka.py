@@ -17,12 +17,6 @@ from ravenctl.local.jars import java
 from ravenctl.local.ports import LOOPBACK
 from ravenctl.local.server import Launch
 
-JVM = [
-    "-Xms256m", "-Xmx512m", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20", "-XX:+ExitOnOutOfMemoryError",
-    "-XX:TieredStopAtLevel=4", "-Djava.awt.headless=true",
-    "--enable-native-access=ALL-UNNAMED", "--sun-misc-unsafe-memory-access=allow",
-]  # fmt: skip
-
 SETTINGS = """\
 process.roles=broker,controller
 node.id=1
@@ -72,7 +66,12 @@ logger.recovery.level=info
 def launch(home: Path, port: int, controller_port: int, jars: list[str]) -> Launch:
     """The broker on `port`, its data in `<home>/kafka/data`."""
     folder = home / "kafka"
-    run = [str(java()), *JVM, f"-Dlog4j2.configurationFile={folder}/log4j2.properties", "-cp", ":".join(jars)]
+    run = [
+        *java("-Xms256m", "-Xmx512m", "-XX:+UseG1GC"),
+        f"-Dlog4j2.configurationFile={folder}/log4j2.properties",
+        "-cp",
+        ":".join(jars),
+    ]
     return Launch(
         argv=[*run, "kafka.Kafka", str(folder / "server.properties")],
         cwd=home,
@@ -105,7 +104,7 @@ def _format(folder: Path, settings: str, run: list[str]) -> None:
     file.write_text(settings)
     cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
     done = subprocess.run(
-        [*run, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(file)],
+        [*run, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(file)],
         capture_output=True, text=True, check=False, env={**os.environ},
     )  # fmt: skip
     if done.returncode:
