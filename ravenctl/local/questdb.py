@@ -10,11 +10,6 @@ from ravenctl.local.jars import java
 from ravenctl.local.ports import LOOPBACK
 from ravenctl.local.server import Launch
 
-JVM = [
-    "-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError",
-    "--enable-native-access=ALL-UNNAMED", "--sun-misc-unsafe-memory-access=allow",
-]  # fmt: skip
-
 # https://questdb.com/docs/configuration/: by default every listener is open to the network.
 SETTINGS = """\
 http.bind.to={host}:{port}
@@ -41,7 +36,14 @@ def launch(home: Path, port: int, jars: list[str]) -> Launch:
     """The server on HTTP `port`, its data in `<home>/questdb`."""
     folder = home / "questdb"
     return Launch(
-        argv=[str(java()), *JVM, "-cp", ":".join(jars), "io.questdb.ServerMain", "-d", str(folder)],
+        argv=[
+            *java("-Xms64m", "-Xmx256m", "-XX:+UseSerialGC"),
+            "-cp",
+            ":".join(jars),
+            "io.questdb.ServerMain",
+            "-d",
+            str(folder),
+        ],
         cwd=home,
         prepare=partial(_prepare, folder, port),
         is_ready=partial(answers, port),
