@@ -348,7 +348,7 @@ class _Demo:
         self._counters.add(self._feed.latest.values())
         found_gaps = readback.gaps(settings, codec)
         in_kafka = readback.outputs(settings, codec)
-        rows = mart.rows(self._settings.mart)
+        rows = mart.records(self._settings.mart)
         questdb = self._questdb()
         p50, p99 = (self._outputs.latency_ms(share) for share in (0.5, 0.99))
         return summary.Findings(
@@ -362,7 +362,7 @@ class _Demo:
             missing_ids=sum(gap.missing or 0 for gap in found_gaps),
             dead_letters=readback.dead_letters(settings, codec),
             bars={name: len(there) for name, there in in_kafka.series.items()},
-            mart={name: len(there) for name, there in rows.items()},
+            mart=mart.counts(rows),
             mismatches=mart.mismatches(in_kafka.series, rows),
             out_of_turn=in_kafka.out_of_turn,
             digest=in_kafka.digest,

@@ -1,0 +1,130 @@
+"""A demo's judgement: it must notice every way in which a promise can break."""
+
+import io
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from ravenctl.readback import Ids
+from ravenctl.summary import Findings, figures, promises, show
+
+MARKET = "BINANCE_SPOT:BTCUSDT"
+SERIES = f"tib/tib_small/{MARKET}"
+
+
+def ids(*numbers: int, records: int | None = None) -> dict[str, Ids]:
+    return {MARKET: Ids(len(numbers) if records is None else records, {str(n) for n in numbers})}
+
+
+def kept_all() -> Findings:
+    """Ids 1 to 9 of which the exchange withheld 4 and 5, sent 7 twice and garbage once."""
+    sent = (1, 2, 3, 6, 7, 8, 9)
+    entry = {"issued": 9, "delivered": 8, "delivered_unique": 7, "first_id": 1, "last_id": 9}
+    return Findings(
+        source={
+            "venue": "BINANCE_SPOT",
+            "symbols": {"BTCUSDT": entry},
+            "observable": {"gaps": 1, "gap_trades": 2, "duplicates": 1, "dead_letters": 1},
+            "injected": {"gap": 1, "gap_trades": 2, "duplicate": 1, "garbage": 1},
+        },
+        counters={"frames_received": 9, "trades_received": 8, "duplicates": 1},
+        kafka=ids(*sent),
+        influx=ids(*sent),
+        gap_ranges={MARKET: [(4, 5)]},
+        gaps=1,
+        gaps_by_cause={"SEQUENCE": 1},
+        missing_ids=2,
+        dead_letters={"unreadable_frame": 1},
+        bars={SERIES: 3},
+        mart={SERIES: 3},
+        mismatches=[],
+        out_of_turn=0,
+        digest="d" * 64,
+        books_in_kafka=5,
+        books_in_influx=5,
+        unreadable=0,
+        seconds=2.0,
+        latency_ms={"p50": 10.0, "p99": 20.0},
+        restarts={"collector": 0},
+    )
+
+
+def broken(found: Findings) -> list[str]:
+    return [promise.says for promise in promises(found) if not promise.kept]
+
+
+def test_all_promises_are_kept() -> None:
+    assert broken(kept_all()) == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"kafka": ids(1, 2, 3, 6, 7, 8)}, "every unique trade is in Kafka"),
+        ({"kafka": ids(1, 2, 3, 6, 7, 8, 9, records=8)}, "every unique trade is in Kafka"),
+        ({"unreadable": 1}, "every unique trade is in Kafka"),
+        ({"influx": ids(1, 2, 3, 6, 7, 8)}, "in the Influx store"),
+        ({"influx": ids(1, 2, 3, 6, 7, 8, 10)}, "in the Influx store"),
+        ({"influx": ids(1, 2, 3, 6, 7, 8, 9, records=8)}, "in the Influx store"),
+        ({"books_in_influx": 4}, "every book"),
+        ({"gap_ranges": {}}, "every hole in the ids"),
+        ({"gap_ranges": {MARKET: [(4, 6)]}}, "every hole in the ids"),
+        ({"gap_ranges": {MARKET: [(4, 5)], "BINANCE_SPOT:ETHUSDT": [(1, 1)]}}, "every hole in the ids"),
+        ({"gaps": 2}, "gaps are those"),
+        ({"missing_ids": 3}, "gaps are those"),
+        ({"out_of_turn": 1}, "once and in turn"),
+        ({"mart": {SERIES: 2}}, "in the mart"),
+        ({"mismatches": ["one differs in theta"]}, "in the mart"),
+        ({"counters": {"duplicates": 0}}, "duplicates are those"),
+        ({"dead_letters": {}}, "dead letters are"),
+        ({"dead_letters": {"unreadable_frame": 1, "conflicting_row": 1}}, "dead letters are"),
+        ({"stuck": "engine: 3"}, "worked off"),
+    ],
+)
+def test_a_broken_promise_is_noticed(wrong: dict[str, Any], says: str) -> None:
+    found = broken(replace(kept_all(), **wrong))
+    assert any(says in promise for promise in found), found
+
+
+def test_what_a_killed_collector_missed_is_a_gap_and_no_loss() -> None:
+    """Of 8 and 9, sent while it was dead, nothing came: the Gap names them once 10 has come."""
+    found = kept_all()
+    assert found.source is not None
+    entry = found.source["symbols"]["BTCUSDT"] | {"delivered_unique": 8, "last_id": 10}
+    there = ids(1, 2, 3, 6, 7, 10)
+    killed = replace(
+        found,
+        source=dict(found.source) | {"symbols": {"BTCUSDT": entry}},
+        kafka=there,
+        influx=there,
+        gap_ranges={MARKET: [(4, 5), (8, 9)]},
+        gaps=2,
+        missing_ids=4,
+        restarts={"collector": 1},
+    )
+    assert broken(killed) == []
+    assert broken(replace(killed, gap_ranges={MARKET: [(4, 5)]})) != []
+    assert broken(replace(killed, missing_ids=2)) != []
+
+
+def test_the_figures_are_named_as_scripts_know_them() -> None:
+    found = kept_all()
+    told = figures(found, promises(found))
+    assert told["trades_unique"] == told["trades_in_kafka"] == told["trades_in_influx"] == 7
+    assert (told["frames"], told["trades_received"], told["duplicates"], told["dead_letters"]) == (9, 8, 1, 1)
+    assert told["bars"] == {SERIES: {"kafka": 3, "mart": 3}}
+    assert (told["seconds"], told["trades_per_second"]) == (2.0, 3.5)
+    assert told["latency_ms"] == {"p50": 10.0, "p99": 20.0}
+    assert told["injected"]["gap"] == 1
+
+
+def test_a_person_sees_the_broken_promise() -> None:
+    found = replace(kept_all(), mismatches=["tib #1 differs in theta"])
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(show(found, promises(found)))
+    text = console.export_text()
+    assert "BROKEN" in text
+    assert "tib #1 differs in theta" in text
+    assert "1 promise broken" in text
