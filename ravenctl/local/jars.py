@@ -33,7 +33,7 @@ JVM = [
     "--enable-native-access=ALL-UNNAMED",
     "--sun-misc-unsafe-memory-access=allow",
 ]
-ATTEMPTS = 4
+PAUSES_SECONDS = (0.5, 2.0, 0.0)  # after each attempt
 PARALLEL_FETCHES = 6
 
 
@@ -82,12 +82,12 @@ def _download(jar: Any, repository: Path, progress: FileProgress) -> Path:
 def _retried(download: Callable[[], Path], what: str) -> Path:
     from requests import RequestException  # noqa: PLC0415
 
-    for attempt in range(ATTEMPTS):
+    for pause in PAUSES_SECONDS:
         try:
             return download()
         except (RequestException, RuntimeError, OSError, AssertionError) as error:
             last = error
-            time.sleep(0.5 * 2**attempt)
+            time.sleep(pause)
     raise StackError(
         f"cannot fetch {what} from Maven Central ({type(last).__name__}): needs the internet once, or a mirror "
         "in ~/.config/jgo.conf under [repositories], or running servers named by RAVEN_KAFKA__BOOTSTRAP and "

@@ -159,7 +159,8 @@ class Stack:
             spec = msgspec.structs.replace(spec, revision=spec.revision + 1)
             state.write(state.spec_path(self.home), spec)
             os.kill(running.supervisor.pid, signal.SIGHUP)
-        return self._await_running(report, timeout_seconds)
+        known = {name: member.state for name, member in running.members.items()}
+        return self._await_running(report, timeout_seconds, known)
 
     def _spec(self) -> StackSpec:
         spec = state.read(state.spec_path(self.home), StackSpec)
@@ -169,10 +170,10 @@ class Stack:
 
     # Waiting
 
-    def _await_running(self, report: Reporter, timeout_seconds: float) -> StackState:
+    def _await_running(self, report: Reporter, timeout_seconds: float, known: Mapping[str, str] = {}) -> StackState:
         began = time.monotonic()
         revision = self._spec().revision
-        seen: dict[str, str] = {}
+        seen = dict(known)
         restarts: dict[str, int] = {}
         while True:
             current = self._recorded()
