@@ -1,0 +1,1 @@
+"""One file per venue, each pure; `producers.registry` lists them."""
