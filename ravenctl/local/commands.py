@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -111,12 +111,13 @@ def logs(
     position = path.stat().st_size
     for line in last_lines(path, lines):
         sys.stdout.write(f"{line}\n")
-    while follow:
-        for text, end in new_text(path, position):
-            sys.stdout.write(text)
-            sys.stdout.flush()
-            position = end
-        time.sleep(0.2)
+    with suppress(KeyboardInterrupt):
+        while follow:
+            for text, end in new_text(path, position):
+                sys.stdout.write(text)
+                sys.stdout.flush()
+                position = end
+            time.sleep(0.2)
 
 
 def external_servers(environment: Mapping[str, str]) -> dict[str, str]:

@@ -131,6 +131,8 @@ def read(path: Path, kind: type[T]) -> T | None:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except FileNotFoundError:
         return None
+    except PermissionError as error:
+        raise StackError(f"{path} belongs to another user: run as that user, or use another --home") from error
     except (msgspec.MsgspecError, OSError) as error:
         raise StackError(f"{path} cannot be read ({error}); remove it, or use another --home") from error
 

@@ -7,12 +7,14 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
 import psutil
 import pytest
 
@@ -135,6 +137,22 @@ def test_a_service_that_cannot_start_fails_up_and_leaves_nothing(home: Path, els
 def test_a_program_that_is_not_there_is_said(home: Path, elsewhere: dict[str, str]) -> None:
     with pytest.raises(StackError, match=r"bad does not stay up .could not start.*No such file"):
         Stack(home, [ServiceSpec(name="bad", argv=["/no/such/program"])], elsewhere).up()
+
+
+def test_ctrl_c_during_up_leaves_nothing(home: Path, elsewhere: dict[str, str]) -> None:
+    never = msgspec.json.encode(service(home, "never-ready", SLEEP, announces=True)).decode()
+    code = (
+        "import sys, msgspec; from pathlib import Path\n"
+        "from ravenctl.local.stack import Stack; from ravenctl.local.state import ServiceSpec\n"
+        "service = msgspec.json.decode(sys.argv[2], type=ServiceSpec)\n"
+        "Stack(Path(sys.argv[1]), [service], msgspec.json.decode(sys.argv[3])).up()"
+    )
+    arguments = [sys.executable, "-c", code, str(home), never, msgspec.json.encode(elsewhere).decode()]
+    with subprocess.Popen(arguments, stderr=subprocess.DEVNULL) as caller:
+        until(lambda: (state := Stack(home).status()) and "never-ready" in state.members)
+        caller.send_signal(signal.SIGINT)
+        caller.wait(10)
+    assert processes_of(home) == []
 
 
 def test_a_server_elsewhere_that_does_not_answer_is_said(home: Path, elsewhere: dict[str, str]) -> None:
