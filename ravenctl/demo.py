@@ -108,14 +108,14 @@ def run(plan: Plan, console: Console) -> bool:
     stack = Stack(home, services(plan))
     with stopping_on_signals():
         _clear(stack, console)
-        done = False
+        done = kept = False
         try:
             console.print(f"Raven demo: {plan.title}; servers, exchange and services start in {home}", soft_wrap=True)
             stack.up(ConsoleReporter(console))
             kept = _Demo(plan, stack, console).run()
             done = True
         finally:
-            _leave(plan, stack, console, done=done)
+            _leave(plan, stack, console, done=done, clean=kept)
     return kept
 
 
@@ -126,7 +126,7 @@ def _clear(stack: Stack, console: Console) -> None:
     shutil.rmtree(stack.home, ignore_errors=True)
 
 
-def _leave(plan: Plan, stack: Stack, console: Console, *, done: bool) -> None:
+def _leave(plan: Plan, stack: Stack, console: Console, *, done: bool, clean: bool) -> None:
     if plan.keep and done:
         console.print(
             "kept running. Look: `ravenctl status`, `ravenctl tail bars.tib`; "
@@ -137,7 +137,7 @@ def _leave(plan: Plan, stack: Stack, console: Console, *, done: bool) -> None:
     with signals_held():
         console.print("stopping everything", soft_wrap=True)
         stack.down()
-        if done:
+        if clean:
             shutil.rmtree(stack.home, ignore_errors=True)
         elif (stack.home / "logs").exists():
             console.print(f"stopped; logs are in {stack.home / 'logs'}", soft_wrap=True)
@@ -244,6 +244,7 @@ class _Demo:
         try:
             with View(self._console) as self._view:
                 seconds, stuck = self._play()
+                self._scene.left = {}
                 self._tell("reading back what Kafka and the stores hold")
                 found = self._read_back(seconds, stuck)
         finally:
@@ -282,7 +283,7 @@ class _Demo:
             if progress.refused:
                 raise CommandFailed("; ".join(progress.refused))
             stats = self._scene.simulator
-            if stats["state"] != "waiting" if stats else self._counters.total["frames_received"]:
+            if stats["state"] != "waiting" if stats else self._counters.total["frames"]:
                 return time.monotonic()
         told = "; ".join(control.starting(want, self._fresh()).missing)
         raise CommandFailed(f"no frame within {SUBSCRIBE_S:.0f} s: {told}; logs: {self._stack.home / 'logs'}")

@@ -141,15 +141,16 @@ def done(counters: Mapping[str, int]) -> str:
     for name, word in _COUNTS.items():
         if counters.get(name):
             told.append(f"{counters[name]:,} {word}")
-    return ", ".join(told[:4])
+    return ", ".join(told)
 
 
 _COUNTS = {
     "trades_published": "trades",
     "books_published": "books",
-    "records_processed": "records",
-    "outputs_published": "bars",
-    "records_written": "written",
+    "trades": "trades",
+    "bars": "bars",
+    "vpin": "buckets",
+    "rows_written": "rows",
     "gaps": "gaps",
     "duplicates": "duplicates",
     "dead_letters": "dead letters",

@@ -23,7 +23,7 @@ STATE_STYLES = {
     **dict.fromkeys(("STARTING", "WAITING", "CONNECTING", "SUBSCRIBED", "DEGRADED"), "yellow"),
     **dict.fromkeys(("FAILED", "REFUSED", "gone"), "bold red"),
 }
-SHOWN_COUNTERS = ("trades_published", "books_published", "gaps", "dead_letters")
+WRITTEN = ("trades_published", "books_published", "bars", "vpin", "rows_written")
 
 Statuses = Mapping[str, ServiceStatus]
 
@@ -114,7 +114,7 @@ def show(statuses: Statuses, now_us: int) -> RenderableType:
 
 def services_table(statuses: Iterable[ServiceStatus], now_us: int) -> Table:
     """One line per service: state, rates, lag, counts and age of its report."""
-    table = _table("SERVICE", "INSTANCE", "STATE", "RATE/S", "LAG", "PUBLISHED", "GAPS", "DEAD", "UP", "REPORTED")
+    table = _table("SERVICE", "INSTANCE", "STATE", "RATE/S", "LAG", "WRITTEN", "GAPS", "DEAD", "UP", "REPORTED")
     for status in statuses:
         count = status.counters.get
         state = "gone" if is_gone(status, now_us) else status.state
@@ -139,8 +139,8 @@ def rate(status: ServiceStatus) -> float | None:
 
 
 def published(status: ServiceStatus) -> int | None:
-    """Records that a service has written, of all kinds."""
-    counts = [n for name, n in status.counters.items() if name.endswith(("_published", "_written"))]
+    """Records or rows that a service has written, of all kinds."""
+    counts = [status.counters[name] for name in WRITTEN if name in status.counters]
     return sum(counts) if counts else None
 
 
@@ -167,7 +167,7 @@ def _table(*names: str) -> Table:
     return table
 
 
-_NUMBERS = {"RATE/S", "LAG", "PUBLISHED", "GAPS", "DEAD", "UP", "REPORTED", "LAST RECORD"}
+_NUMBERS = {"RATE/S", "LAG", "WRITTEN", "GAPS", "DEAD", "UP", "REPORTED", "LAST RECORD"}
 
 
 def _state(state: str) -> Text:

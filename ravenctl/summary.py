@@ -62,6 +62,11 @@ class Findings:
         return self.counters.get("trades_received", 0) - self.duplicates
 
     @property
+    def frames(self) -> int:
+        """Market-data frames that the collector received; replies to its requests are none."""
+        return sum(self.counters.get(name, 0) for name in ("trades_received", "books_published", "dead_letters"))
+
+    @property
     def duplicates(self) -> int:
         """Trades that came again and were dropped."""
         return self.counters.get("duplicates", 0)
@@ -160,7 +165,7 @@ def figures(found: Findings, kept: Iterable[Promise]) -> dict[str, Any]:
     """The summary as JSON values."""
     names = sorted({*found.bars, *found.mart})
     return {
-        "frames": found.counters.get("frames_received", 0),
+        "frames": found.frames,
         "trades_received": found.counters.get("trades_received", 0),
         "trades_unique": found.unique,
         "trades_in_kafka": _totals(found.kafka)[0],

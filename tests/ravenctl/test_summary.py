@@ -29,7 +29,7 @@ def kept_all() -> Findings:
             "observable": {"gaps": 1, "gap_trades": 2, "duplicates": 1, "dead_letters": 1},
             "injected": {"gap": 1, "gap_trades": 2, "duplicate": 1, "garbage": 1},
         },
-        counters={"frames_received": 9, "trades_received": 8, "duplicates": 1},
+        counters={"trades_received": 8, "books_published": 5, "dead_letters": 1, "duplicates": 1},
         kafka=ids(*sent),
         influx=ids(*sent),
         gap_ranges={MARKET: [(4, 5)]},
@@ -113,7 +113,7 @@ def test_the_figures_are_named_as_scripts_know_them() -> None:
     found = kept_all()
     told = figures(found, promises(found))
     assert told["trades_unique"] == told["trades_in_kafka"] == told["trades_in_influx"] == 7
-    assert (told["frames"], told["trades_received"], told["duplicates"], told["dead_letters"]) == (9, 8, 1, 1)
+    assert (told["frames"], told["trades_received"], told["duplicates"], told["dead_letters"]) == (14, 8, 1, 1)
     assert told["bars"] == {SERIES: {"kafka": 3, "mart": 3}}
     assert (told["seconds"], told["trades_per_second"]) == (2.0, 3.5)
     assert told["latency_ms"] == {"p50": 10.0, "p99": 20.0}
