@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 ARGS   ?=
 
-.PHONY: help demo test lint format bench lock clean
+.PHONY: help demo test lint format docs bench lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -37,6 +37,9 @@ lint: $(VENV)/dev.stamp  ## format, lint and types alone
 
 format: $(VENV)/dev.stamp  ## rewrite the sources in the house style
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+docs: $(VENV)/dev.stamp  ## write the generated pages of docs/ anew
+	@$(BIN)/python docs/generate.py
 
 bench: $(VENV)/bench.stamp  ## the engine against its rivals, in one run; ARGS="--trades 200000"
 	@$(BIN)/python -m benchmarks.engine $(ARGS)
