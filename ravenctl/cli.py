@@ -11,7 +11,6 @@ from rich.live import Live
 
 from ravencore import __version__, service
 from ravenctl import control, prepare, statusview
-from ravenctl import demo as demos
 from ravenctl import tail as tailing
 from ravenctl.cluster import HOME, reach
 from ravenctl.local.commands import app as local_app
@@ -208,6 +207,8 @@ def demo(
 
     Example: ravenctl demo --recording BTC.frames.zst ETH.frames.zst --speed max --fault gap=3,cut=1 --seed 7
     """
+    from ravenctl import demo as demos  # noqa: PLC0415 - it needs databases' clients, which take their time to import
+
     plan = demos.make_plan(
         recording or [],
         synthetic=synthetic,

@@ -398,14 +398,24 @@ class _Demo:
         self._counters.add(self._feed.latest.values())
         if self._outputs.lost:
             raise Unavailable(f"Kafka went away: {self._outputs.lost}")
-        if self._simulator and time.monotonic() - self._asked > STATS_EVERY_S:
+        if time.monotonic() - self._asked > STATS_EVERY_S:
             self._asked = time.monotonic()
+            self._check_members()
             self._scene.simulator = self._stats()
         self._scene.doing = doing
         self._scene.elapsed_s = time.monotonic() - self._began
         self._scene.statuses = self._feed.latest
         self._scene.outputs = self._outputs
         self._view.show(self._scene)
+
+    def _check_members(self) -> None:
+        """Raises CommandFailed when a process has died so often that it is no longer started."""
+        state = self._stack.status()
+        members = state.members if state else {}
+        dead = next((name for name, member in members.items() if member.state == "failed"), None)
+        if dead or not members:
+            log = self._stack.log_path(dead or "supervisor")
+            raise CommandFailed(f"{dead or 'the supervisor'} does not stay up; {self._explain([dead or ''])}: {log}")
 
     def _fresh(self) -> list[ServiceStatus]:
         return fresh(self._feed.latest, time.time_ns() // 1000)
