@@ -27,6 +27,7 @@ from producers.contract import BOOKS, TRADES, BadFrame, Venue
 from producers.registry import VENUES
 from producers.session import NOT_DEMANDED, Action, BadBytes, Clock, Close, Send, Session
 from producers.tape import Break, Seen
+from producers.wire import Wire
 from ravencore import kafka, topics
 from ravencore.codec import Codec
 from ravencore.config import Settings
@@ -112,6 +113,7 @@ class Outlet:
 
     def __init__(self, settings: Settings, codec: Codec) -> None:
         self.blocked = False
+        self._free, self._stuck = asyncio.Event(), asyncio.Event()
         self.counters: Counter[str] = Counter()
         self.broker_error: str | None = None
         self.producer = kafka.producer(
@@ -121,7 +123,7 @@ class Outlet:
             logger=log,
             **{**PRODUCER_LIMITS, "delivery.report.only.error": True},
         )
-        self._codec = codec
+        self._codec, self._wire = codec, Wire(codec)
         self._queue: deque[tuple[str, Published]] = deque()
         self._emptying = False
         self._unacknowledged = 0
@@ -149,14 +151,19 @@ class Outlet:
             self._send()
 
     async def ready(self) -> None:
-        """Return when nothing is blocked any more; raises ProducerFailed."""
-        while self.blocked:
+        """Return when nothing is blocked."""
+        await self._free.wait()
+
+    async def run(self) -> None:
+        """Unblock whenever blocked, until cancelled; raises ProducerFailed."""
+        while True:
+            await self._stuck.wait()
             if self._emptying:
                 self.producer.flush(FLUSH_S)
                 self._emptying = len(self.producer) > 0
             else:
-                self.producer.poll(0)
                 await asyncio.sleep(FLUSH_S)
+                self.producer.poll(0)
             if not self._emptying:
                 self._send()
             self.check()
@@ -165,7 +172,6 @@ class Outlet:
     async def delivered(self) -> None:
         """Return when the broker has all that was put; raises ProducerFailed."""
         while self.buffered:
-            await self.ready()
             self.producer.flush(FLUSH_S)
             self.check()
             await asyncio.sleep(0)
@@ -181,28 +187,35 @@ class Outlet:
 
     def _send(self) -> None:
         self.blocked = False
+        self._free.set()
+        self._stuck.clear()
         while self._queue and not self.blocked:
             venue, record = self._queue[0]
             if isinstance(record, Gap) and record.repair != "NONE" and len(self.producer):
-                self.blocked = self._emptying = True
+                self._block(emptying=True)
                 return
             try:
                 self._writers[type(record)](venue, record)
             except BufferError:
-                self.blocked = True
+                self._block(emptying=False)
                 return
             except KafkaException as error:
                 raise ProducerFailed(f"Kafka takes no {type(record).__name__}: {error.args[0].str()}") from None
             self._queue.popleft()
             if isinstance(record, Gap) and record.repair == "NONE":
-                self.blocked = self._emptying = True
+                self._block(emptying=True)
+
+    def _block(self, *, emptying: bool) -> None:
+        self.blocked, self._emptying = True, emptying
+        self._free.clear()
+        self._stuck.set()
 
     def _trade(self, _venue: str, trade: Trade) -> None:
-        self.producer.produce(topics.TRADES, self._codec.encode(trade), self._key(trade.venue, trade.symbol))
+        self.producer.produce(topics.TRADES, self._wire.trade(trade), self._key(trade.venue, trade.symbol))
         self.counters["trades_published"] += 1
 
     def _book(self, _venue: str, book: Book) -> None:
-        self.producer.produce(topics.BOOKS, self._codec.encode(book), self._key(book.venue, book.symbol))
+        self.producer.produce(topics.BOOKS, self._wire.book(book), self._key(book.venue, book.symbol))
         self.counters["books_published"] += 1
 
     def _clock(self, venue: str, clock: Clock) -> None:
@@ -577,6 +590,7 @@ class Collector:
         try:
             async with aiohttp.ClientSession(timeout=timeout, trust_env=True) as http, asyncio.TaskGroup() as tasks:
                 self._tasks, self._http = tasks, http
+                sending = tasks.create_task(self._outlet.run())
                 demands = Demands(self._settings, self._on_demand, self._on_end)
                 links = [tasks.create_task(link.run()) for link in self._links.values()]
                 reporting = tasks.create_task(self._keep_reporting())
@@ -584,15 +598,20 @@ class Collector:
                 await asyncio.to_thread(demands.stop)
                 await asyncio.gather(*(link.stop() for link in self._links.values()))
                 await asyncio.wait(links)
+                await self._deliver()
                 reporting.cancel()
-        except* ProducerFailed as failures:
-            raise failures.exceptions[0] from None
-        await self._finish()
+                sending.cancel()
+        except BaseExceptionGroup as failures:
+            known, unknown = failures.split(RavenError)
+            if known is None or unknown is not None:
+                raise
+            raise RavenError("; ".join(str(failure) for failure in known.exceptions)) from None
 
-    async def _finish(self) -> None:
-        self._reporter.state = "STOPPED"
-        self._report()
+    async def _deliver(self) -> None:
         try:
+            await asyncio.wait_for(self._outlet.delivered(), LAST_FLUSH_S)
+            self._reporter.state = "STOPPED"
+            self._report()
             await asyncio.wait_for(self._outlet.delivered(), LAST_FLUSH_S)
         except TimeoutError:
             raise Unavailable(f"{self._outlet.buffered} records could not be written: Kafka is away") from None
@@ -654,14 +673,13 @@ class Collector:
         sessions = [link.session for link in self._links.values()]
         frames, now = sum(session.frames for session in sessions), time.monotonic()
         elapsed = max(now - self._frames_at, 1e-9)
-        reporter.counters.update(dict.fromkeys(OUTLET_COUNTERS, 0))
-        reporter.counters |= self._outlet.counters
-        reporter.counters |= {
-            "frames": frames,
-            "trades_received": sum(session.trades_received for session in sessions),
-            "duplicates": sum(session.duplicates for session in sessions),
-            "reconnects": sum(link.reconnects for link in self._links.values()),
-        }
+        # Not `update`, which adds; and a count of zero is shown as well.
+        for name in OUTLET_COUNTERS:
+            reporter.counters[name] = self._outlet.counters[name]
+        reporter.counters["frames"] = frames
+        reporter.counters["trades_received"] = sum(session.trades_received for session in sessions)
+        reporter.counters["duplicates"] = sum(session.duplicates for session in sessions)
+        reporter.counters["reconnects"] = sum(link.reconnects for link in self._links.values())
         reporter.gauges["frames_per_second"] = (frames - self._frames) / elapsed
         reporter.gauges["buffered"] = float(self._outlet.buffered + sum(session.held for session in sessions))
         self._frames, self._frames_at = frames, now
