@@ -11,7 +11,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -135,12 +135,18 @@ def _leave(plan: Plan, stack: Stack, console: Console, *, done: bool, clean: boo
         )
         return
     with signals_held():
-        console.print("stopping everything", soft_wrap=True)
+        _try_to_say(console, "stopping everything")
         stack.down()
         if clean:
             shutil.rmtree(stack.home, ignore_errors=True)
         elif (stack.home / "logs").exists():
-            console.print(f"stopped; logs are in {stack.home / 'logs'}", soft_wrap=True)
+            _try_to_say(console, f"stopped; logs are in {stack.home / 'logs'}")
+
+
+def _try_to_say(console: Console, text: str) -> None:
+    # The terminal or the pipe may be gone (rich answers a broken pipe with SystemExit): that must not keep it running.
+    with suppress(OSError, SystemExit):
+        console.print(text, soft_wrap=True)
 
 
 def _endpoints(stack: Stack) -> Endpoints:

@@ -1,0 +1,245 @@
+"""The whole of Raven in one process tree: what goes in at an exchange is found, exactly, at the other end."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from ravenctl.local.stack import Stack
+from tests.e2e.made import Demo, command, demo, recording
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
+
+TRADES = 6_000
+HOLES = (range(1_000, 1_003), range(4_000, 4_001))
+SYMBOLS = ("BTCUSDT", "ETHUSDT")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Two recordings; the first has holes of its own."""
+    folder = tmp_path_factory.mktemp("recordings")
+    first = recording(folder / "btc.frames.zst", "BTCUSDT", TRADES, seed=1, holes=HOLES)
+    second = recording(folder / "eth.frames.zst", "ETHUSDT", TRADES, seed=2)
+    return [str(first), str(second)]
+
+
+@pytest.fixture(scope="module")
+def clean(files: list[str], tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """A run without faults."""
+    return demo(tmp_path_factory.mktemp("clean"), "--recording", *files, "--speed", "max")
+
+
+@pytest.fixture(scope="module")
+def faulty(files: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Demo, Path]]:
+    """A run with faults that lose nothing, kept; and its home."""
+    home = tmp_path_factory.mktemp("faulty")
+    faults = "duplicate=20,reorder=20,garbage=9,cut=3"
+    try:
+        yield demo(home, "--recording", *files, "--speed", "max", "--fault", faults, "--seed", "7", "--keep"), home
+    finally:
+        Stack(home / "demo").down()
+
+
+def processes(home: Path) -> list[str]:
+    """Command lines of whatever runs for this home."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            told = " ".join(process.cmdline()) + process.environ().get("RAVEN_READY_FILE", "")
+        except psutil.Error:
+            continue
+        if str(home) in told and process.status() != psutil.STATUS_ZOMBIE:
+            found.append(told)
+    return found
+
+
+def test_every_trade_arrives_everywhere(clean: Demo) -> None:
+    assert clean.exit_code == 0, clean.output
+    figures = clean.figures
+    unique = 2 * TRADES - 4
+    assert clean.broken == []
+    assert figures["trades_received"] == figures["trades_unique"] == unique
+    assert figures["trades_in_kafka"] == figures["trades_in_influx"] == unique
+    assert figures["books_in_kafka"] == figures["books_in_influx"] == 2 * TRADES // 10
+    assert figures["frames"] == unique + 2 * TRADES // 10
+    assert figures["symbols"]["BINANCE_SPOT:BTCUSDT"]["kafka"] == TRADES - 4
+    assert figures["symbols"]["BINANCE_SPOT:ETHUSDT"]["kafka"] == TRADES
+
+
+def test_the_recordings_own_holes_are_gaps(clean: Demo) -> None:
+    assert (clean.figures["gaps"], clean.figures["missing_ids"]) == (2, 4)
+    assert clean.figures["gaps_by_cause"] == {"SEQUENCE": 2}
+    assert clean.figures["symbols"]["BINANCE_SPOT:BTCUSDT"]["missing_ids"] == 4
+    assert clean.figures["duplicates"] == clean.figures["dead_letters"] == 0
+
+
+def test_every_bar_is_in_the_mart(clean: Demo) -> None:
+    bars = clean.figures["bars"]
+    kinds = ("time/1s", "time/1m", "tib/tib_small", "tib/tib_large", "vpin/default")
+    assert {f"{kind}/BINANCE_SPOT:{symbol}" for kind in kinds for symbol in SYMBOLS} == set(bars)
+    assert all(counts["kafka"] == counts["mart"] > 0 for counts in bars.values())
+    assert clean.figures["mart_mismatches"] == 0
+    # 6,000 trades, one each 20 ms, and the window that is open at the end is no bar.
+    assert bars["time/1s/BINANCE_SPOT:ETHUSDT"]["kafka"] == TRADES * 20 // 1000 - 1
+
+
+def test_the_time_to_a_consumer_is_measured(clean: Demo) -> None:
+    assert 0 < clean.figures["latency_ms"]["p50"] <= clean.figures["latency_ms"]["p99"]
+    assert clean.figures["seconds"] > 0
+    assert clean.figures["trades_per_second"] == pytest.approx(
+        clean.figures["trades_unique"] / clean.figures["seconds"], rel=0.01
+    )
+
+
+def test_a_demo_leaves_nothing_behind(clean: Demo, tmp_path_factory: pytest.TempPathFactory) -> None:
+    homes = [path for path in tmp_path_factory.getbasetemp().glob("clean*") if path.is_dir()]
+    assert homes
+    assert [processes(home) for home in homes] == [[]]
+    assert not any((home / "demo").exists() for home in homes)
+
+
+def test_faults_are_counted_exactly_and_change_no_bar(clean: Demo, faulty: tuple[Demo, Path]) -> None:
+    """The same input gives the same bars bit for bit, and what loses nothing changes nothing."""
+    found, _ = faulty
+    assert found.exit_code == 0, found.output
+    injected = found.figures["injected"]
+    assert injected["duplicate"] == found.figures["duplicates"] == 20
+    assert injected["garbage"] == found.figures["dead_letters"] == 9
+    assert (injected["reorder"], injected["cut"]) == (20, 3)
+    assert (found.figures["gaps"], found.figures["missing_ids"]) == (2, 4)
+    assert found.figures["digest"] == clean.figures["digest"]
+
+
+def test_holes_that_are_made_are_gaps_exactly(files: list[str], tmp_path: Path) -> None:
+    found = demo(
+        tmp_path, f"--recording={files[0]}", files[1], "--speed", "max", "--fault", "gap=0.003,garbage=2", "--seed", "3"
+    )
+    assert found.exit_code == 0, found.output
+    injected = found.figures["injected"]
+    assert injected["gap"] > 10
+    assert found.figures["gaps"] == injected["gap"] + 2
+    assert found.figures["missing_ids"] == injected["gap_trades"] + 4
+    assert found.figures["trades_in_kafka"] == 2 * TRADES - 4 - injected["gap_trades"]
+    assert found.figures["dead_letters"] == 2
+
+
+# What was kept
+
+
+def ravenctl(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    """Run from a folder below the one that holds `.raven`, as a person would."""
+    executable = command(folder)[:3]
+    return subprocess.run([*executable, *args], cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.fixture
+def folder(faulty: tuple[Demo, Path], tmp_path: Path) -> Path:
+    """A folder in which commands find the kept demo by themselves."""
+    (tmp_path / ".raven").mkdir()
+    (tmp_path / ".raven" / "demo").symlink_to(faulty[1] / "demo")
+    (tmp_path / "below").mkdir()
+    return tmp_path / "below"
+
+
+def json_lines(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_a_kept_demo_can_be_looked_at(folder: Path, faulty: tuple[Demo, Path]) -> None:
+    series = "tib/tib_small/BINANCE_SPOT:BTCUSDT"
+    bars = json_lines(ravenctl(folder, "tail", "bars.tib", "-n", "100000", "--json"))
+    ours = [bar for bar in bars if bar["symbol"] == "BTCUSDT" and bar["profile"] == "tib_small"]
+    assert [bar["bar_seq"] for bar in ours] == list(range(faulty[0].figures["bars"][series]["kafka"]))
+    assert all(set(bar["close"]) <= set("0123456789.") for bar in ours)
+    letters = json_lines(ravenctl(folder, "tail", "dead_letters", "--json"))
+    assert len(letters) == faulty[0].figures["dead_letters"]
+
+
+def test_status_of_a_kept_demo(folder: Path) -> None:
+    done = ravenctl(folder, "status", "--json")
+    assert done.returncode == 0, done.stderr
+    services = {one["service"]: one for one in json.loads(done.stdout)}
+    assert {"collector", "engine", "sink-influx", "sink-timescale"} <= services.keys()
+    assert not any(one["gone"] for one in services.values())
+    feeds = {(feed["channel"], feed["symbol"]) for feed in services["collector"]["subscriptions"]}
+    assert feeds == {(channel, symbol) for channel in ("trades", "books") for symbol in SYMBOLS}
+    assert "collector" in ravenctl(folder, "status").stdout
+
+
+def test_starting_and_stopping_on_a_kept_demo(folder: Path) -> None:
+    """Three users in turn: the feed ends at the exchange with the last demand, and another's is never touched."""
+    ann = ["--symbol", "btcusdt", "--user", "ann"]
+    done = ravenctl(folder, "start", *ann)
+    assert done.returncode == 0, done.stderr
+    done = ravenctl(folder, "stop", *ann)
+    assert done.returncode == 0, done.stderr
+    assert "demo still wants it" in done.stdout
+    done = ravenctl(folder, "stop", "--symbol", "BTCUSDT", "--all-users")
+    assert done.returncode == 0, done.stderr
+    assert "BINANCE_SPOT:BTCUSDT not subscribed" in done.stdout
+    services = {one["service"]: one for one in json.loads(ravenctl(folder, "status", "--json").stdout)}
+    assert {feed["symbol"] for feed in services["collector"]["subscriptions"]} == {"ETHUSDT"}
+    done = ravenctl(folder, "start", "--symbol", "NOSUCHCOIN", "--timeout", "20s")
+    assert done.returncode == 1
+    assert "NOSUCHCOIN" in done.stderr
+    assert ravenctl(folder, "stop", "--symbol", "NOSUCHCOIN").returncode == 0
+
+
+# Ctrl-C
+
+
+@pytest.mark.parametrize("moment", ["starting", "kafka running", "playing"])
+def test_ctrl_c_leaves_nothing_running(moment: str, tmp_path: Path) -> None:
+    with subprocess.Popen(
+        command(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as running:
+        assert running.stdout is not None
+        output = ""
+        while moment not in output:
+            line = running.stdout.readline()
+            assert line, output
+            output += line
+        running.send_signal(signal.SIGINT)
+        rest = running.stdout.read()
+        assert running.wait(60) == 130, output + rest
+    assert "Traceback" not in output + rest
+    deadline = time.monotonic() + 10
+    while processes(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert processes(tmp_path) == []
+
+
+@pytest.mark.parametrize("end", ["terminal closed", "pipe closed"])
+def test_losing_its_output_leaves_nothing_running(end: str, tmp_path: Path) -> None:
+    ours, theirs = os.openpty() if end == "terminal closed" else os.pipe()
+    with subprocess.Popen(command(tmp_path), stdout=theirs, stderr=theirs, start_new_session=True) as running:
+        os.close(theirs)
+        output = b""
+        while b"kafka running" not in output:
+            output += os.read(ours, 1000)
+        os.close(ours)
+        if end == "terminal closed":
+            running.send_signal(signal.SIGHUP)
+        assert running.wait(60) != 0
+    assert processes(tmp_path) == []
+
+
+def test_real_recordings(recordings: Path, tmp_path: Path) -> None:
+    names = ("hft_btcusdt_20240808.frames.zst", "hft_ethusdt_20240808.frames.zst")
+    found = demo(
+        tmp_path, "--recording", *(str(recordings / "binance_spot" / name) for name in names), "--speed", "max"
+    )
+    assert found.exit_code == 0, found.output
+    sent = {market: row["kafka"] for market, row in found.figures["symbols"].items()}
+    assert sent == {"BINANCE_SPOT:BTCUSDT": 9_757, "BINANCE_SPOT:ETHUSDT": 6_106}
+    assert found.figures["trades_in_influx"] == found.figures["trades_unique"] == 15_863
+    assert found.figures["gaps"] == found.figures["dead_letters"] == found.figures["duplicates"] == 0
