@@ -104,7 +104,6 @@ def _matches(path: Path, sha256: str) -> bool:
 
 
 def _locked(name: str) -> list[Any]:
-    _need_jgo()
     from jgo.env import LockFile  # noqa: PLC0415
 
     return list(LockFile.load(lock_path(name)).dependencies)
@@ -117,6 +116,7 @@ def _inside(jar: Any) -> Path:
 
 
 def _repository() -> Path:
+    _need_jgo()
     from jgo.config import GlobalSettings  # noqa: PLC0415
 
     return Path(GlobalSettings.load().repo_cache)
