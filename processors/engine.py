@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from confluent_kafka import KafkaException, TopicPartition
 
 from processors import faust_transport
+from processors.contract import StateMismatch
 from processors.intake import Fetched
 from processors.transactions import SERVICE, Broken, Partition
 from processors.worker import Lane
@@ -35,11 +36,22 @@ T = TypeVar("T")
 
 LANE_RECORDS = 25_000
 """Most records that wait in all lanes together; Faust's buffer holds as many again."""
+COUNTERS = (
+    *("records", "trades", "duplicates", "holes", "late_trades", "late_repairs"),
+    *("dead_letters", "bars", "vpin", "transactions"),
+)
 REPORT_S = 1.0
 PROBE_S = 3.0
 TROUBLE_S = 5.0
 """How long after a trouble the engine calls itself DEGRADED."""
 STOP_S = 8.0
+FAILED_STOP_S = 2.0
+PLAIN = (RavenError, StateMismatch)
+"""Errors that say all in one sentence; of others the traceback is logged."""
+
+
+class Expelled(RavenError):
+    """Raised when the group has another member in this worker's slot."""
 
 
 class Stalled(RavenError):
@@ -56,6 +68,7 @@ class Engine:
         self._group = kafka.consumer(settings.kafka, GROUP_BARS)
         self._producer = kafka.producer(settings.kafka)
         self._reporter = Reporter(SERVICE, settings, self._codec, self._producer, now_us())
+        self._reporter.counters.update(dict.fromkeys(COUNTERS, 0))
         self._threads = ThreadPoolExecutor(max_workers=64, thread_name_prefix="partition")
         self._app: Any = None
         self._partitions = 0
@@ -88,7 +101,7 @@ class Engine:
         if self._failure is None:
             self._failure = error
             self._reporter.error(_sentence(error), now_us())
-            log.error("%s", _sentence(error), exc_info=None if isinstance(error, RavenError) else error)
+            log.error("%s", _sentence(error), exc_info=None if isinstance(error, PLAIN) else error)
         self._ending.set()
 
     async def in_thread(self, work: Callable[..., T], *args: Any) -> T:
@@ -138,9 +151,9 @@ class Engine:
             self.fail(error)
         await self._close_lanes()
         try:
-            await asyncio.wait_for(app.stop(), STOP_S)
+            await asyncio.wait_for(app.stop(), FAILED_STOP_S if self._failure else STOP_S)
         except Exception:
-            log.warning("Faust did not stop within %.0f s", STOP_S, exc_info=True)
+            log.warning("Faust did not stop in time", exc_info=True)
 
     def _connect(self, app: Any) -> None:
         topic = app.topic(TRADES, key_serializer="raw", value_serializer="raw", value_type=None, acks=False)
@@ -194,8 +207,13 @@ class Engine:
         self._assigned, self._moved_at = True, time.monotonic()
 
     async def _on_revoked(self, app: Any, revoked: set[Any], **_: Any) -> None:
-        self._assigned, self._moved_at = False, time.monotonic()
+        was_assigned, self._assigned, self._moved_at = self._assigned, False, time.monotonic()
         await self._close_lanes()
+        slot = self._settings.service.instance
+        if slot and was_assigned and not app.consumer.member_id():
+            self.fail(Expelled(f"the group gave up on this worker, or another process runs as {slot}"))
+            # Returning would join again, and take the slot away from whoever has it now.
+            await asyncio.Event().wait()
 
     async def _on_rebalance_complete(self, app: Any, **_: Any) -> None:
         """Faust seeks to the committed offsets when this returns: by then no older transaction is open."""
@@ -289,4 +307,4 @@ class Engine:
 
 
 def _sentence(error: BaseException) -> str:
-    return str(error) if isinstance(error, RavenError) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, PLAIN) else f"{type(error).__name__}: {error}"

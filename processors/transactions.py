@@ -66,7 +66,8 @@ class Partition:
         self._settings, self._codec, self._group, self._count = settings, codec, group, count
         self._producer: Producer | None = None
         self._symbols: dict[bytes, Symbol] = {}
-        self._touched: set[bytes] = set()
+        self._touched: dict[bytes, int] = {}
+        """Symbols that changed since the last commit, with the offset of their last record."""
         self._outputs: list[Output] = []
         self._letters: list[Letter] = []
         self._counts: Counter[str] = Counter()
@@ -131,8 +132,9 @@ class Partition:
             raise _broken(self.number, error.args[0]) from error
         self.committed_offset = self.next_offset
         counts = self._counts
+        counts["transactions"] += 1
         self._clear()
-        return counts + Counter(transactions=1)
+        return counts
 
     def _position(self) -> int:
         """The committed offset; on a group's first day the first that the log has."""
@@ -147,7 +149,7 @@ class Partition:
         return at.offset if at.offset >= 0 else low
 
     def _clear(self) -> None:
-        self._touched, self._outputs, self._letters, self._counts = set(), [], [], Counter()
+        self._touched, self._outputs, self._letters, self._counts = {}, [], [], Counter()
 
     def _fold(self, records: Sequence[Fetched]) -> None:
         runs, letters = intake.sort(self._codec, records, kafka.CLOCK_HEADER)
@@ -161,7 +163,7 @@ class Partition:
             if applied.refused:
                 by_offset = {record.offset: record for record in records}
                 self._letters += (Letter(by_offset[it.offset], it.reason, it.detail) for it in applied.refused)
-        self._touched.update(runs)
+        self._touched.update({key: run.offsets[-1] for key, run in runs.items()})
         made.sort(key=_place)
         self._outputs += made
 
@@ -205,7 +207,7 @@ class Partition:
             input_topic=TRADES,
             input_key=key.decode(),
             input_partitions=self._count,
-            offset=self.next_offset - 1,
+            offset=self._touched[key],
             layout=LAYOUT,
             parameters=parameters(self._settings.bars, venue, symbol),
             payload=self._symbols[key].snapshot(),
@@ -234,8 +236,8 @@ def check(state: State, settings: Settings, count: int) -> None:
         check_state(state.layout, state.parameters, settings.bars, venue, symbol)
         if state.input_partitions != count:
             raise StateMismatch(
-                f"the state of {state.input_key} was made when {TRADES} had {state.input_partitions} partitions; it has "
-                f"{count} now, and the trades of a key are in another one"
+                f"the state of {state.input_key} was made when {TRADES} had {state.input_partitions} partitions; it "
+                f"has {count} now, and the trades of a key are in another one"
             )
     except StateMismatch as error:
         raise StateMismatch(f"{error}. To reset all state: stop the engine, then {RESET}") from None
