@@ -1,7 +1,10 @@
 """What a fold is: trades of one instrument in, records out, its whole state in a snapshot."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from operator import mul
 from typing import Any, NamedTuple, Protocol
 
 from ravencore.records import Bar, Vpin
@@ -11,26 +14,83 @@ Row = dict[str, Any]
 
 
 class Clock(NamedTuple):
-    """Venue time has reached `time_us` in a quiet market: windows that end before or at it may close."""
+    """Venue time has reached `time_us` in a quiet market: windows that end before or at it close."""
 
     time_us: int
 
 
-@dataclass(frozen=True, slots=True)
 class Tape:
     """A run of accepted trades of one instrument in the order of the log, as columns of equal length.
 
     Duplicates and late repairs of holes are not in it. `price` and `quantity` are unscaled decimal(38,18) integers,
-    `notional` their exact product at scale 36, `event_time` is microseconds, `gap` marks the first trade after a hole.
+    `notional` their exact product at scale 36, `event_time` is microseconds; `gaps` are the rows that follow a hole,
+    ascending. `volumes`, `notionals`, `buy_volumes`, `buy_notionals` and `buy_counts` are running totals from 0, one
+    longer than the columns: the volume of rows a to b (exclusive) is `volumes[b] - volumes[a]`, whoever asks. So is
+    `signs`, the running total of +1 per buying and -1 per selling aggressor.
     """
 
-    event_time: Sequence[int]
-    trade_id: Sequence[str]
-    price: Sequence[int]
-    quantity: Sequence[int]
-    notional: Sequence[int]
-    buy: Sequence[bool]
-    gap: Sequence[bool]
+    __slots__ = (
+        "buy",
+        "buy_counts",
+        "buy_notionals",
+        "buy_volumes",
+        "event_time",
+        "gaps",
+        "in_order",
+        "notional",
+        "notionals",
+        "price",
+        "quantity",
+        "sequence",
+        "signs",
+        "trade_id",
+        "volumes",
+    )
+
+    def __init__(
+        self,
+        *,
+        event_time: Sequence[int],
+        trade_id: Sequence[str],
+        sequence: Sequence[int | None],
+        price: Sequence[int],
+        quantity: Sequence[int],
+        notional: Sequence[int],
+        buy: Sequence[bool],
+        gaps: Sequence[int] = (),
+    ) -> None:
+        self.event_time, self.trade_id, self.sequence = event_time, trade_id, sequence
+        self.price, self.quantity, self.notional = price, quantity, notional
+        self.buy, self.gaps = buy, gaps
+        self.volumes: list[int] = list(accumulate(quantity, initial=0))
+        self.notionals: list[int] = list(accumulate(notional, initial=0))
+        self.buy_volumes: list[int] = list(accumulate(map(mul, quantity, buy), initial=0))
+        self.buy_notionals: list[int] = list(accumulate(map(mul, notional, buy), initial=0))
+        self.buy_counts: list[int] = list(accumulate(buy, initial=0))
+        self.signs: list[int] = list(accumulate([1 if bought else -1 for bought in buy], initial=0))
+        self.in_order = sorted(event_time) == list(event_time)
+        """Whether event times never step back."""
+
+    def __len__(self) -> int:
+        return len(self.event_time)
+
+    def has_gap(self, start: int, stop: int) -> bool:
+        """Whether one of the rows from `start` to `stop` (exclusive) follows a hole."""
+        return bool(self.gaps) and self.next_gap(start) < stop
+
+    def next_gap(self, start: int) -> int:
+        """The first row at or after `start` that follows a hole; the tape's length where there is none."""
+        found = bisect_left(self.gaps, start)
+        return self.gaps[found] if found < len(self.gaps) else len(self)
+
+
+class Stream(NamedTuple):
+    """Whose records a fold makes: with `bar_seq` their identity."""
+
+    venue: str
+    symbol: str
+    kind: str
+    profile: str
 
 
 class Closed(NamedTuple):
@@ -40,26 +100,51 @@ class Closed(NamedTuple):
     record: Bar | Vpin
 
 
+class Folded(NamedTuple):
+    """What a fold made of a tape: records in order, and the rows it did not take because they came too late."""
+
+    closed: list[Closed]
+    late: Sequence[int] = ()
+
+
+class Refusal(NamedTuple):
+    """Why a fold cannot take a trade: a short name, and a sentence for a person."""
+
+    reason: str
+    detail: str
+
+
 class Fold(Protocol):
     """One stream of derived records of one instrument.
 
-    A fold is a pure state machine: the same tape gives the same records however it is cut into calls.
+    A fold is a pure state machine: the same tape gives the same records however it is cut into calls. Subclass it and
+    override what the fold needs.
     """
 
-    def trades(self, tape: Tape) -> list[Closed]:
-        """Records closed by these trades, in order."""
-
-    def late(self, event_time_us: int, price: int, quantity: int, notional: int, buy: bool) -> bool:
-        """Offer a late repair of a hole; True when it was taken (only a time window that is still open takes it)."""
-
-    def clock(self, time_us: int) -> list[Bar | Vpin]:
-        """Records closed by venue time having reached this."""
+    def trades(self, tape: Tape) -> Folded:
+        """Fold these trades."""
 
     def snapshot(self) -> Any:
         """All of the fold's state as MessagePack-able values, doubles as exact bits; a copy."""
 
     def restore(self, snapshot: Any) -> None:
         """Take over the state that `snapshot` gave; the fold's parameters are the same."""
+
+    def repair(self, tape: Tape) -> bool:
+        """Offer a late repair of a hole, a tape of one row; True when it was taken (only an open time window does)."""
+        return False
+
+    def clock(self, time_us: int) -> Sequence[Bar | Vpin]:
+        """Records closed by venue time having reached this."""
+        return ()
+
+    def suspects(self, quantity: Sequence[int], notional: Sequence[int]) -> Sequence[int]:
+        """Rows of these trades that must be asked about one by one with `refusal`; few, in practice none."""
+        return ()
+
+    def refusal(self, quantity: int, notional: int) -> Refusal | None:
+        """Why this trade cannot be folded after all that was folded so far; None where it can."""
+        return None
 
 
 class Output(NamedTuple):
@@ -88,7 +173,7 @@ class Applied:
     outputs: list[Output]
     refused: list[Refused]
     counts: dict[str, int]
-    """Counters to add: trades, duplicates, late_trades, late_repairs, holes."""
+    """Counters to add: trades (accepted in order), duplicates, late_trades, late_repairs, holes."""
 
 
 class StateMismatch(Exception):

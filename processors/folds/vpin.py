@@ -1,0 +1,228 @@
+"""VPIN (bars.md section 4): buckets of exactly V, bulk classification per bucket, and the aggressors' own form.
+
+Easley, Lopez de Prado, O'Hara, "Flow Toxicity and Liquidity in a High-frequency World", 2012, with the normal
+distribution in place of Student's t as in AFML section 19.5.
+"""
+
+import math
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Literal, Self
+
+from msgspec import Struct
+
+from processors.contract import Closed, Fold, Folded, Refusal, Stream, Tape
+from processors.folds.span import Span
+from ravencore.codec import decimal_bytes, decimal_units
+from ravencore.config import BarsSettings
+from ravencore.decimals import ONE, from_text, to_float, to_text
+from ravencore.errors import BadValue, ConfigError
+from ravencore.records import Vpin
+
+MOST_BUCKETS = 10_000
+"""A trade that would close more is refused: V is too small for it."""
+SQRT_2 = math.sqrt(2.0)
+
+
+class Parameters(Struct, frozen=True):
+    """What a profile of VPIN computes; V as decimal text."""
+
+    bucket_volume: str
+    unit: Literal["quote", "base"]
+    window: int
+    sigma_window: int
+    sigma_floor: float
+
+
+def parameters(settings: BarsSettings, venue: str, symbol: str) -> dict[str, Parameters]:
+    """The one profile `default`, with the instrument's own V; raises ConfigError when V is no positive number."""
+    vpin = settings.vpin
+    volume = vpin.bucket_volumes.get(f"{venue}:{symbol}", vpin.bucket_volume)
+    try:
+        units = from_text(volume)
+    except BadValue as error:
+        raise ConfigError(f"bars.vpin: the bucket volume of {venue}:{symbol}: {error}") from None
+    if units <= 0:
+        raise ConfigError(f"bars.vpin: the bucket volume of {venue}:{symbol} is {volume}: it must be positive")
+    return {"default": Parameters(to_text(units), vpin.unit, vpin.window, vpin.sigma_window, vpin.sigma_floor)}
+
+
+class Bucket(Span):
+    """The trades in the open bucket; `filled` and `bought` in exact units of the fold."""
+
+    __slots__ = ("bought", "filled")
+
+    def __init__(self, tape: Tape, start: int, stop: int) -> None:
+        super().__init__(tape, start, stop)
+        self.filled = self.bought = 0
+
+    def pack(self) -> list[Any]:
+        """The state as MessagePack-able values."""
+        return [*super().pack(), decimal_bytes(self.filled), decimal_bytes(self.bought)]
+
+    @classmethod
+    def unpack(cls, packed: list[Any]) -> Self:
+        """The bucket that `pack` wrote."""
+        bucket = super().unpack(packed)
+        bucket.filled, bucket.bought = map(decimal_units, packed[10:12])
+        return bucket
+
+
+class VpinBuckets(Fold):
+    """Volume buckets and VPIN of one profile.
+
+    Volumes are exact integers: notionals at scale 36 where the unit is quote, quantities at scale 18 where it is base.
+    """
+
+    def __init__(self, stream: Stream, parameters: Parameters) -> None:
+        self._stream = stream
+        self._by_quote = parameters.unit == "quote"
+        self._scale = ONE if self._by_quote else 1
+        """Exact units per unscaled decimal(38,18)."""
+        self._unscaled = from_text(parameters.bucket_volume)
+        self._volume = self._unscaled * self._scale
+        self._volume_double = to_float(self._unscaled)
+        self._window, self._floor = parameters.window, parameters.sigma_floor
+        self._bar_seq = 0
+        self._bucket: Bucket | None = None
+        self._last_close: int | None = None
+        self._changes: deque[float] = deque(maxlen=parameters.sigma_window)
+        self._imbalances: deque[float] = deque(maxlen=self._window)
+        self._one_sided: deque[int] = deque(maxlen=self._window)
+        """|2 * buy_volume - V| of the last buckets, in exact units."""
+
+    def trades(self, tape: Tape) -> Folded:
+        """Buckets that these trades fill.
+
+        The tape is a line of volume: trade i covers from totals[i] to totals[i + 1]. `begin` is where the open
+        bucket begins on it (below 0 when it began in an earlier tape), `begin + V` where it is full.
+        """
+        totals = tape.notionals if self._by_quote else tape.volumes
+        closed: list[Closed] = []
+        begin = -self._bucket.filled if self._bucket else 0
+        first = 0
+        while totals[-1] >= begin + self._volume:
+            full = begin + self._volume
+            stop = bisect_left(totals, full, first + 1)
+            self._pour(tape, first, stop, max(begin, 0), full)
+            closed.append(Closed(stop - 1, self._close()))
+            begin, first = full, stop if totals[stop] == full else stop - 1
+        if totals[-1] > max(begin, 0):
+            self._pour(tape, first, len(tape), max(begin, 0), totals[-1])
+        return Folded(closed)
+
+    def suspects(self, quantity: Sequence[int], notional: Sequence[int]) -> Sequence[int]:
+        """Trades of more than 10,000 buckets: only they can close more than that."""
+        amounts, most = notional if self._by_quote else quantity, MOST_BUCKETS * self._volume
+        if max(amounts) <= most:
+            return ()
+        return [row for row, amount in enumerate(amounts) if amount > most]
+
+    def refusal(self, quantity: int, notional: int) -> Refusal | None:
+        """The refusal of a trade that would close more than 10,000 buckets."""
+        filled = self._bucket.filled if self._bucket else 0
+        buckets = (filled + (notional if self._by_quote else quantity)) // self._volume
+        if buckets <= MOST_BUCKETS:
+            return None
+        detail = f"V too small: this trade would close {buckets} VPIN buckets of {to_text(self._unscaled)}"
+        return Refusal("bucket_too_small", f"{detail}; raise bars.vpin.bucket_volumes for the symbol")
+
+    def snapshot(self) -> Any:
+        """Everything, as MessagePack-able values."""
+        return [
+            self._bar_seq,
+            None if self._last_close is None else decimal_bytes(self._last_close),
+            list(self._changes),
+            list(self._imbalances),
+            [decimal_bytes(units) for units in self._one_sided],
+            self._bucket.pack() if self._bucket else None,
+        ]
+
+    def restore(self, snapshot: Any) -> None:
+        """Take over a snapshot."""
+        self._bar_seq, close, changes, imbalances, one_sided, bucket = snapshot
+        self._last_close = None if close is None else decimal_units(close)
+        self._changes = deque(changes, self._changes.maxlen)
+        self._imbalances = deque(imbalances, self._window)
+        self._one_sided = deque(map(decimal_units, one_sided), self._window)
+        self._bucket = None if bucket is None else Bucket.unpack(bucket)
+
+    def _pour(self, tape: Tape, start: int, stop: int, begin: int, end: int) -> None:
+        """Put the tape between the points `begin` and `end`, rows `start` to `stop` (exclusive), into the bucket."""
+        if self._bucket:
+            self._bucket.extend(tape, start, stop)
+        else:
+            self._bucket = Bucket(tape, start, stop)
+        self._bucket.filled += end - begin
+        self._bucket.bought += self._bought(tape, stop - 1, end) - self._bought(tape, start, begin)
+
+    def _bought(self, tape: Tape, row: int, point: int) -> int:
+        """Volume of buying aggressors up to a point on the tape that lies in or at an end of trade `row`."""
+        totals, bought = self._columns(tape)
+        return bought[row] + (point - totals[row] if tape.buy[row] else 0)
+
+    def _columns(self, tape: Tape) -> tuple[list[int], list[int]]:
+        return (tape.notionals, tape.buy_notionals) if self._by_quote else (tape.volumes, tape.buy_volumes)
+
+    def _close(self) -> Vpin:
+        bucket, seq = self._bucket, self._bar_seq
+        assert bucket is not None
+        self._bucket, self._bar_seq = None, seq + 1
+        sigma, bulk, imbalance = self._classify(bucket.close)
+        self._one_sided.append(abs(2 * bucket.bought - self._volume))
+        return Vpin(
+            venue=self._stream.venue,
+            symbol=self._stream.symbol,
+            profile=self._stream.profile,
+            bar_seq=seq,
+            unit="QUOTE" if self._by_quote else "BASE",
+            open_time=bucket.open_time,
+            close_time=bucket.close_time,
+            first_trade_id=bucket.first_id,
+            last_trade_id=bucket.last_id,
+            open=bucket.open,
+            high=bucket.high,
+            low=bucket.low,
+            close=bucket.close,
+            volume=self._unscaled,
+            buy_volume=bucket.bought // self._scale,
+            ticks=bucket.ticks,
+            sigma=sigma,
+            bulk_buy_volume=bulk,
+            order_imbalance=imbalance,
+            vpin=self._vpin(),
+            vpin_aggressor=self._vpin_aggressor(),
+            gap=bucket.gap,
+        )
+
+    def _classify(self, close: int) -> tuple[float, float, float] | tuple[None, None, None]:
+        """sigma, V_B and OI of the bucket that closes at this price; none until sigma_window price changes exist."""
+        before, self._last_close = self._last_close, close
+        if before is None:
+            return None, None, None
+        change = to_float(close - before)
+        self._changes.append(change)
+        if len(self._changes) < (self._changes.maxlen or 0):
+            return None, None, None
+        sigma = max(_deviation(self._changes), self._floor)
+        bulk = self._volume_double * (0.5 * math.erfc(-(change / sigma) / SQRT_2))
+        imbalance = abs(2.0 * bulk - self._volume_double)
+        self._imbalances.append(imbalance)
+        return sigma, bulk, imbalance
+
+    def _vpin(self) -> float | None:
+        if len(self._imbalances) < self._window:
+            return None
+        return math.fsum(self._imbalances) / (self._window * self._volume_double)
+
+    def _vpin_aggressor(self) -> float | None:
+        if len(self._one_sided) < self._window:
+            return None
+        return sum(self._one_sided) / (ONE * self._scale) / (self._window * self._volume_double)
+
+
+def _deviation(values: Sequence[float]) -> float:
+    """Population standard deviation. Squares are products: libm's pow is not correctly rounded everywhere."""
+    mean = math.fsum(values) / len(values)
+    return math.sqrt(math.fsum((value - mean) * (value - mean) for value in values) / len(values))

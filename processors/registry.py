@@ -1,0 +1,59 @@
+"""The one table of folds. A new kind is one file in folds/, its record's topic, and one line in FOLDS."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from processors.contract import Fold, Stream
+from processors.folds import imbalance, time_bars, vpin
+from ravencore.config import BarsSettings
+from ravencore.topics import BARS, VPIN
+
+
+class Kind(NamedTuple):
+    """A kind of derived record: where it goes, its profiles by name, and what makes it."""
+
+    kind: str
+    topic: str
+    parameters: Callable[[BarsSettings, str, str], Mapping[str, msgspec.Struct]]
+    """Of settings, venue and symbol; raises ConfigError."""
+    make: Callable[[Stream, Any], Fold]
+
+
+FOLDS: tuple[Kind, ...] = (
+    Kind("time", BARS["time"], time_bars.parameters, time_bars.TimeBars),
+    Kind("tib", BARS["tib"], imbalance.parameters, imbalance.TickImbalance),
+    Kind("vpin", VPIN, vpin.parameters, vpin.VpinBuckets),
+)
+"""In the order that outputs of one record are published in; within a kind, profiles stand as the settings list them."""
+
+
+class Profile(NamedTuple):
+    """One fold of an instrument, not made yet."""
+
+    topic: str
+    kind: str
+    name: str
+    parameters: msgspec.Struct
+    make: Callable[[], Fold]
+
+    @property
+    def key(self) -> str:
+        """Its name in a snapshot, for example `tib/tib_small`."""
+        return f"{self.kind}/{self.name}"
+
+
+def profiles(settings: BarsSettings, venue: str, symbol: str) -> list[Profile]:
+    """All folds of an instrument in their fixed order; raises ConfigError naming the setting that is wrong."""
+    return [
+        Profile(
+            kind.topic, kind.kind, name, parameters, _maker(kind, Stream(venue, symbol, kind.kind, name), parameters)
+        )
+        for kind in FOLDS
+        for name, parameters in kind.parameters(settings, venue, symbol).items()
+    ]
+
+
+def _maker(kind: Kind, stream: Stream, parameters: msgspec.Struct) -> Callable[[], Fold]:
+    return lambda: kind.make(stream, parameters)

@@ -1,0 +1,211 @@
+"""All folds of one instrument with the input rules of bars.md section 0, as one pure state machine.
+
+A trade is looked at in this order, and what stops it changes nothing else:
+1. Unsound (price, quantity or times that cannot be): refused, `bad_value`. Its id stays unseen: the next trade finds
+   a hole, and its bars say so.
+2. Seen before: a duplicate, counted and dropped.
+3. It would close more than 10,000 VPIN buckets: refused, `bucket_too_small`, before any fold sees it. Whether it
+   would depends on how full the open bucket is, which is a function of the trades before it in the log and of nothing
+   else; every fold misses it alike, and its id is a hole as in 1.
+4. Inside a hole: a late repair, offered to the time windows that are open.
+5. New: every fold takes it. Where its window is closed, that time bar counts it as late.
+"""
+
+from collections.abc import Sequence
+from copy import copy
+from operator import itemgetter
+from typing import Any
+
+import msgspec
+
+from processors.admission import Admission, Verdict
+from processors.columns import BAD_VALUE, Columns, columns, unsound
+from processors.contract import Applied, Clock, Output, Refusal, Refused, Row, StateMismatch, Tape
+from processors.registry import profiles
+from ravencore.config import BarsSettings
+from ravencore.records import Bar, Vpin
+
+LAYOUT: int = 1
+"""Version of the snapshot's layout; raise it whenever a fold's snapshot changes its shape or its meaning."""
+COUNTS = ("trades", "duplicates", "late_trades", "late_repairs", "holes")
+_encoder = msgspec.msgpack.Encoder()
+
+
+def parameters(settings: BarsSettings, venue: str, symbol: str) -> str:
+    """Canonical JSON of every profile's parameters of an instrument, by `kind/profile`; raises ConfigError."""
+    by_key = {profile.key: profile.parameters for profile in profiles(settings, venue, symbol)}
+    return msgspec.json.encode(by_key, order="sorted").decode()
+
+
+def check_state(layout: int, written: str, settings: BarsSettings, venue: str, symbol: str) -> None:
+    """Whether a State record of this layout and these parameters may be restored; raises StateMismatch.
+
+    Profiles that only one side has are no mismatch: a new one starts cold, one that is gone is kept asleep.
+    """
+    if layout != LAYOUT:
+        raise StateMismatch(
+            f"the state of {venue}:{symbol} has layout {layout}, and this version of Raven reads {LAYOUT}: "
+            "run the version that wrote it, or reset the state explicitly"
+        )
+    now = parameters(settings, venue, symbol)
+    _compare(msgspec.json.decode(written), msgspec.json.decode(now), venue, symbol)
+
+
+def _compare(before: dict[str, Any], now: dict[str, Any], venue: str, symbol: str) -> None:
+    differing = [key for key in sorted(before.keys() & now.keys()) if before[key] != now[key]]
+    if differing:
+        changes = "; ".join(f"{key} was {_text(before[key])} and is now {_text(now[key])}" for key in differing)
+        raise StateMismatch(
+            f"the state of {venue}:{symbol} was made with other parameters: {changes}. Give what changed a new "
+            "profile name, put the old parameters back, or reset the state explicitly"
+        )
+
+
+def _text(parameters: Any) -> str:
+    return msgspec.json.encode(parameters).decode()
+
+
+class _Batch:
+    """What a batch has done so far."""
+
+    def __init__(self) -> None:
+        self.outputs: list[Output] = []
+        self.refused: list[Refused] = []
+        self.counts = dict.fromkeys(COUNTS, 0)
+
+
+class Symbol:
+    """All folds of one instrument."""
+
+    def __init__(self, venue: str, symbol: str, settings: BarsSettings) -> None:
+        self._venue, self._symbol = venue, symbol
+        self._profiles = profiles(settings, venue, symbol)
+        self._folds = [profile.make() for profile in self._profiles]
+        self._admission = Admission()
+        self._asleep: dict[str, Any] = {}
+        """Snapshots of profiles that the settings no longer have: their bars are not numbered anew when they return."""
+        self._woken: set[str] = set()
+        """Profiles that slept, and have missed trades they do not know of: their next trade follows a hole."""
+
+    def apply(self, rows: Sequence[Row | Clock], offsets: Sequence[int]) -> Applied:
+        """Apply a batch of this instrument in the order of the log; the cut into batches changes no output."""
+        batch = _Batch()
+        trades: list[Row] = []
+        for place, row in enumerate(rows):
+            if not isinstance(row, Clock):
+                trades.append(row)
+                continue
+            self._trades(batch, trades, offsets[place - len(trades) : place])
+            trades = []
+            self._clock(batch, row, offsets[place])
+        self._trades(batch, trades, offsets[len(rows) - len(trades) :])
+        return Applied(batch.outputs, batch.refused, batch.counts)
+
+    def snapshot(self) -> bytes:
+        """The whole state as MessagePack: ids, then each fold's parameters and state by `kind/profile`."""
+        awake = {
+            profile.key: [profile.parameters, fold.snapshot()]
+            for profile, fold in zip(self._profiles, self._folds, strict=True)
+        }
+        return _encoder.encode([self._admission.snapshot(), awake, self._asleep, sorted(self._woken)])
+
+    def restore(self, payload: bytes) -> None:
+        """Take over a snapshot of the same instrument; raises StateMismatch when a profile's parameters differ."""
+        admission, awake, asleep, woken = msgspec.msgpack.decode(payload)
+        known = asleep | awake
+        before = {key: parameters for key, (parameters, _) in known.items()}
+        now = {profile.key: msgspec.to_builtins(profile.parameters) for profile in self._profiles}
+        _compare(before, now, self._venue, self._symbol)
+        self._admission.restore(admission)
+        for profile, fold in zip(self._profiles, self._folds, strict=True):
+            if profile.key in known:
+                fold.restore(known[profile.key][1])
+        self._woken = (set(woken) | set(asleep)) & set(now)
+        self._asleep = {key: state for key, state in known.items() if key not in now}
+
+    def _clock(self, batch: _Batch, clock: Clock, offset: int) -> None:
+        for order, (profile, fold) in enumerate(zip(self._profiles, self._folds, strict=True)):
+            batch.outputs += [Output(offset, order, profile.topic, bar, 0) for bar in fold.clock(clock.time_us)]
+
+    def _trades(self, batch: _Batch, rows: Sequence[Row], offsets: Sequence[int]) -> None:
+        if not rows:
+            return
+        trades = columns(rows)
+        bad = unsound(trades)
+        suspects = {row for fold in self._folds for row in fold.suspects(trades.quantity, trades.notional)}
+        if not bad and not suspects and self._admission.take_all(trades.sequence):
+            self._fold(batch, trades, offsets, [])
+        else:
+            self._sift(batch, trades, offsets, bad, suspects)
+
+    def _sift(
+        self, batch: _Batch, trades: Columns, offsets: Sequence[int], bad: dict[int, str], suspects: set[int]
+    ) -> None:
+        """Go through trades one by one, and fold what is new in stretches as long as may be."""
+        taken: list[int] = []
+        gaps: list[int] = []
+        for row, (sequence, trade_id, after_gap) in enumerate(
+            zip(trades.sequence, trades.trade_id, trades.after_gap, strict=True)
+        ):
+            if row in bad:
+                batch.refused.append(Refused(offsets[row], BAD_VALUE, bad[row]))
+                self._admission.miss(sequence)
+                continue
+            verdict = self._admission.judge(sequence, trade_id, after_gap)
+            if verdict is Verdict.DUPLICATE:
+                batch.counts["duplicates"] += 1
+                continue
+            if row in suspects or verdict is Verdict.REPAIR:
+                self._fold_rows(batch, trades, offsets, taken, gaps)
+                taken, gaps = [], []
+            if row in suspects and (refusal := self._refusal(trades, row)):
+                batch.refused.append(Refused(offsets[row], *refusal))
+                self._admission.miss(sequence)
+                continue
+            self._admission.note(sequence, trade_id)
+            if verdict is Verdict.REPAIR:
+                self._repair(batch, trades.take([row]).tape([]))
+                continue
+            if verdict is Verdict.AFTER_HOLE:
+                gaps.append(len(taken))
+            taken.append(row)
+        self._fold_rows(batch, trades, offsets, taken, gaps)
+
+    def _refusal(self, trades: Columns, row: int) -> Refusal | None:
+        found = (fold.refusal(trades.quantity[row], trades.notional[row]) for fold in self._folds)
+        return next(filter(None, found), None)
+
+    def _repair(self, batch: _Batch, tape: Tape) -> None:
+        batch.counts["late_repairs"] += 1
+        for fold in self._folds:
+            fold.repair(tape)
+
+    def _fold_rows(
+        self, batch: _Batch, trades: Columns, offsets: Sequence[int], rows: Sequence[int], gaps: Sequence[int]
+    ) -> None:
+        if rows:
+            self._fold(batch, trades.take(rows), [offsets[row] for row in rows], gaps)
+
+    def _fold(self, batch: _Batch, trades: Columns, offsets: Sequence[int], gaps: Sequence[int]) -> None:
+        """Give accepted trades to every fold, and put what they close in order."""
+        tape = trades.tape(gaps)
+        closed: list[tuple[int, int, Bar | Vpin]] = []
+        late: set[int] = set()
+        for order, (profile, fold) in enumerate(zip(self._profiles, self._folds, strict=True)):
+            folded = fold.trades(self._waking(tape) if profile.key in self._woken else tape)
+            closed += [(row, order, record) for row, record in folded.closed]
+            late.update(folded.late)
+        closed.sort(key=itemgetter(0, 1))  # stable: several records of one fold and row stay in their order
+        batch.outputs += [
+            Output(offsets[row], order, self._profiles[order].topic, record, trades.received_time[row])
+            for row, order, record in closed
+        ]
+        batch.counts["trades"] += len(tape)
+        batch.counts["holes"] += len(gaps)
+        batch.counts["late_trades"] += len(late)
+        self._woken.clear()
+
+    def _waking(self, tape: Tape) -> Tape:
+        waking = copy(tape)
+        waking.gaps = sorted({0, *tape.gaps})
+        return waking
