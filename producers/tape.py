@@ -10,9 +10,9 @@ jump is a SEQUENCE.
 
 An id that comes later still is a late repair. It is published as it comes, and then its Gap anew, with the same gap_id:
 - the hole's first or last id: the hole shrinks from that end, repair PARTIAL;
-- an id in its middle: the hole keeps its part below, PARTIAL, and the part above becomes a Gap of its own;
+- an id in its middle: the hole keeps its part below, and the part above becomes a Gap of its own, both PARTIAL;
 - its only id: no ids, missing 0, repair BACKFILLED.
-So the newest entries of all gap_ids name exactly the ids that are missing.
+So the newest entries of all gap_ids name exactly the ids that are missing, and NONE marks the holes as first found.
 """
 
 import heapq
@@ -195,7 +195,7 @@ class TradeTape:
             return [_hole(sequence + 1, hole.last, above)]
         if sequence == hole.last:
             return [_hole(hole.first, sequence - 1, below)]
-        rest = replace(above, gap_id=self._gap_id(sequence + 1), repair="NONE")
+        rest = replace(above, gap_id=self._gap_id(sequence + 1))
         return [_hole(hole.first, sequence - 1, below), _hole(sequence + 1, hole.last, rest)]
 
 

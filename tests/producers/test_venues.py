@@ -1,7 +1,8 @@
 """Every venue keeps the contract: its fixture frames give exact records, and no bytes give anything undocumented.
 
-Fixtures are lines of {"note", "frame", "expected" | "error": {"reason", "about"}} under frames/<venue>/; `instruments.jsonl` holds bodies of
-its REST side. They were written by hand from the venue's documents: they are the specification.
+Fixtures are the lines of frames/<venue>/*.jsonl: a note, a frame, and what is expected of it, or the error's reason and
+what it is about. `instruments.jsonl` holds bodies of the venue's REST side. They were written by hand from the venue's
+documents: they are the specification.
 """
 
 import json
