@@ -15,6 +15,19 @@ from ravencore.topics import GROUP_READER, TOPICS, Topic
 CLOCK_HEADER = "clock"
 """Header of a Clock record: microseconds of venue time as decimal text; its value is null."""
 TIMEOUT_S = 10.0
+RETRY_S = 0.1
+PASSING = frozenset(
+    {
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError._TRANSPORT,  # noqa: SLF001 - librdkafka's own: a connection was lost, it makes another
+    }
+)
+"""What is said of a partition made a moment ago, or while a broker comes back: the same call may succeed later.
+
+(`KafkaError.retriable()` is true for errors of transactions alone.)
+"""
 
 
 def producer(settings: KafkaSettings, **extra: Any) -> Producer:
@@ -94,6 +107,18 @@ def partitions(client: Consumer | AdminClient, topic: str) -> list[int]:
     return sorted(found.partitions)
 
 
+def watermarks(client: Consumer, topic: str, partition: int) -> tuple[int, int]:
+    """First offset and the one after the last committed record; raises KafkaException when the broker stays away."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while True:
+        try:
+            return client.get_watermark_offsets(TopicPartition(topic, partition), TIMEOUT_S)
+        except KafkaException as error:
+            if error.args[0].code() not in PASSING or time.monotonic() > deadline:
+                raise
+            time.sleep(RETRY_S)
+
+
 def read_to_end(settings: KafkaSettings, topic: str, name: str, each: Callable[[Message], None]) -> dict[int, int]:
     """Hand every record of a topic, from its start to its end as of now, to `each`; the next offset per partition.
 
@@ -101,9 +126,7 @@ def read_to_end(settings: KafkaSettings, topic: str, name: str, each: Callable[[
     """
     client = reader(settings, name)
     try:
-        ends = {
-            p: client.get_watermark_offsets(TopicPartition(topic, p), TIMEOUT_S)[1] for p in partitions(client, topic)
-        }
+        ends = {p: watermarks(client, topic, p)[1] for p in partitions(client, topic)}
         client.assign([TopicPartition(topic, p, 0) for p in ends])
         unread = {p for p, end in ends.items() if end > 0}
         deadline = time.monotonic() + TIMEOUT_S
@@ -128,7 +151,7 @@ def _note(message: Message, each: Callable[[Message], None], unread: set[int]) -
         each(message)
     elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's own name for the end of a partition
         unread.discard(message.partition())
-    elif not error.retriable():
+    elif error.code() not in PASSING:
         raise KafkaException(error)
 
 

@@ -1,6 +1,5 @@
 """Reads parts of topics as they are now, without belonging to a group."""
 
-import time
 from collections.abc import Iterator, Mapping
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -12,17 +11,6 @@ from ravenctl.cluster import QUIET
 
 BATCH = 1000
 SILENCE_S = 15.0
-RETRY_S = 0.1
-PASSING = frozenset(
-    {
-        KafkaError.NOT_LEADER_FOR_PARTITION,
-        KafkaError.LEADER_NOT_AVAILABLE,
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
-        KafkaError.BROKER_NOT_AVAILABLE,
-        KafkaError._TRANSPORT,  # noqa: SLF001 - librdkafka's own: a connection was lost, it makes another
-    }
-)
-"""What a broker says while it is busy becoming ready."""
 
 
 def reader(settings: KafkaSettings) -> Consumer:
@@ -35,19 +23,10 @@ def bounds(client: Consumer, topic: str) -> dict[int, tuple[int, int]]:
 
     Raises Unavailable when the topic does not exist or the broker is away.
     """
-    return {number: _bounds(client, topic, number) for number in kafka.partitions(client, topic)}
-
-
-def _bounds(client: Consumer, topic: str, number: int) -> tuple[int, int]:
-    deadline = time.monotonic() + SILENCE_S
-    while True:
-        try:
-            return client.get_watermark_offsets(TopicPartition(topic, number), SILENCE_S)
-        except KafkaException as error:
-            # A topic made a moment ago may have no leader yet.
-            if error.args[0].code() not in PASSING or time.monotonic() > deadline:
-                raise Unavailable(f"Kafka does not answer: {error.args[0].str()}") from None
-            time.sleep(RETRY_S)
+    try:
+        return {number: kafka.watermarks(client, topic, number) for number in kafka.partitions(client, topic)}
+    except KafkaException as error:
+        raise Unavailable(f"Kafka does not answer: {error.args[0].str()}") from None
 
 
 def read(client: Consumer, topic: str, starts: Mapping[int, int]) -> Iterator[Message]:
@@ -64,7 +43,7 @@ def read(client: Consumer, topic: str, starts: Mapping[int, int]) -> Iterator[Me
                 yield message
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's name for it
                 unread.discard(message.partition())
-            elif error.code() not in PASSING:
+            elif error.code() not in kafka.PASSING:
                 raise Unavailable(f"{topic} cannot be read: {error.str()}")
 
 

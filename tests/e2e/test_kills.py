@@ -1,0 +1,96 @@
+"""`kill -9` in the middle of a replay: the supervisor starts the service again, and nothing is lost or made twice."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ravenctl.local.stack import Stack
+from tests.e2e.made import Demo, command, demo, recording
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
+
+TRADES = 6_000
+PACE = "8"
+"""120 s of market in 15 s: long enough for a service to die twice and come back."""
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Two recordings; the first has a hole of its own."""
+    folder = tmp_path_factory.mktemp("recordings")
+    first = recording(folder / "btc.frames.zst", "BTCUSDT", TRADES, seed=4, holes=[range(2_000, 2_005)])
+    return [str(first), str(recording(folder / "eth.frames.zst", "ETHUSDT", TRADES, seed=5))]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(files: list[str], tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """The same recordings, played without a kill."""
+    return demo(tmp_path_factory.mktemp("undisturbed"), "--recording", *files, "--speed", "max")
+
+
+def issued(home: Path) -> int:
+    """Frames that the simulator has issued so far."""
+    announced = home / "demo" / "run" / "simulator.json"
+    if not announced.exists():
+        return 0
+    with urllib.request.urlopen(json.loads(announced.read_text())["RAVEN_SIMULATOR_URL"] + "/sim/stats") as response:
+        return int(json.load(response)["position"]["frames"])
+
+
+def pid_of(home: Path, service: str) -> int | None:
+    state = Stack(home / "demo").status()
+    member = state.members.get(service) if state else None
+    return member.pid if member and member.state == "running" else None
+
+
+def until(condition: Callable[[], Any], seconds: float = 90.0) -> Any:
+    """The condition's value as soon as it is true."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "it did not come about in time"
+        time.sleep(0.05)
+    return value
+
+
+def killed(home: Path, files: list[str], *services: str) -> Demo:
+    """A demo in which each service is killed after another thousand frames."""
+    figures = home / "figures.json"
+    options = ["--json", str(figures), "--recording", *files, "--speed", PACE]
+    with subprocess.Popen(
+        command(home, *options), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as running:
+        for number, service in enumerate(services, start=1):
+            until(lambda least=number * 1_000: issued(home) > least)  # type: ignore[misc]
+            os.kill(until(lambda name=service: pid_of(home, name)), signal.SIGKILL)  # type: ignore[misc]
+        assert running.stdout is not None
+        output = running.stdout.read()
+        code = running.wait(60)
+    return Demo(code, output, json.loads(figures.read_text()) if figures.exists() else {})
+
+
+def test_killed_workers_and_sinks_change_nothing(files: list[str], undisturbed: Demo, tmp_path: Path) -> None:
+    services = ("engine", "sink-influx", "sink-timescale", "engine")
+    found = killed(tmp_path, files, *services)
+    assert found.exit_code == 0, found.output
+    assert all(found.figures["restarts"][name] >= services.count(name) for name in services)
+    assert found.figures["digest"] == undisturbed.figures["digest"]
+    assert found.figures["bars"] == undisturbed.figures["bars"]
+    assert found.figures["trades_in_influx"] == undisturbed.figures["trades_in_influx"] == 2 * TRADES - 5
+
+
+def test_what_was_sent_to_a_killed_collector_is_one_gap(files: list[str], tmp_path: Path) -> None:
+    found = killed(tmp_path, files, "collector")
+    assert found.exit_code == 0, found.output
+    figures = found.figures
+    assert figures["restarts"]["collector"] == 1
+    assert figures["gaps_by_cause"] == {"DISCONNECT": 2, "SEQUENCE": 1}
+    assert figures["trades_in_kafka"] + figures["missing_ids"] == 2 * TRADES
+    assert figures["missing_ids"] > 5
