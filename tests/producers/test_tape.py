@@ -246,6 +246,15 @@ def test_books_have_one_gap_per_break_and_none_at_a_cold_start() -> None:
     assert (gap.from_time, gap.to_time) == (first.received_time, second.received_time)
 
 
+def test_a_line_lost_before_its_first_book_has_no_hole() -> None:
+    driver = Driver(new_session(None))
+    driver.connect()
+    driver.lose()
+    driver.connect("two")
+    driver.frame(book_frame())
+    assert [type(action) for action in driver.out] == [Book]
+
+
 def test_a_frame_that_was_never_asked_for_is_kept_as_bytes() -> None:
     driver = live()
     frame = trade_frame(1, driver.now, "ETHUSDT")

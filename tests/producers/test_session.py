@@ -1,0 +1,416 @@
+"""What the session says to the venue, what it makes of the answers, and its Clocks."""
+
+import itertools
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from producers.contract import TRADES
+from producers.session import BadBytes, Clock, Close, Latency, Session
+from producers.tape import Break, Seen
+from ravencore.records import Trade
+from tests.producers.made import (
+    BINANCE,
+    LOST,
+    SYMBOL,
+    Driver,
+    book_frame,
+    error_frame,
+    new_session,
+    reply_frame,
+    trade_frame,
+    us,
+)
+
+
+def requests(driver: Driver) -> list[tuple[str, list[str]]]:
+    said = [json.loads(text) for _, text in driver.sent]
+    return [(request["method"], request["params"]) for request in said]
+
+
+def states(session: Session) -> dict[str, str]:
+    return {f"{line.channel} {line.symbol}": line.state for line in session.subscriptions()}
+
+
+def connected(*symbols: str, answers: bool = True, **options: Any) -> Driver:
+    driver = Driver(new_session(100, options.get("clock"), *symbols), answers=answers)
+    driver.connect()
+    return driver
+
+
+# Subscriptions
+
+
+def test_all_channels_of_a_symbol_are_asked_for_in_one_message() -> None:
+    driver = connected("BTCUSDT", "ETHUSDT")
+    assert requests(driver) == [
+        ("SUBSCRIBE", ["btcusdt@trade", "btcusdt@depth20@100ms", "ethusdt@trade", "ethusdt@depth20@100ms"])
+    ]
+
+
+def test_a_feed_goes_from_connecting_over_subscribed_to_flowing() -> None:
+    session = new_session(100)
+    driver = Driver(session, answers=False)
+    assert states(session) == {"trades BTCUSDT": "CONNECTING", "books BTCUSDT": "CONNECTING"}
+    driver.connect()
+    assert states(session) == {"trades BTCUSDT": "CONNECTING", "books BTCUSDT": "CONNECTING"}
+    driver.frame(reply_frame(1))
+    assert states(session) == {"trades BTCUSDT": "SUBSCRIBED", "books BTCUSDT": "SUBSCRIBED"}
+    driver.trades(101)
+    assert states(session) == {"trades BTCUSDT": "FLOWING", "books BTCUSDT": "SUBSCRIBED"}
+    driver.lose()
+    assert states(session) == {"trades BTCUSDT": "CONNECTING", "books BTCUSDT": "CONNECTING"}
+    assert session.subscriptions()[0].last_received_time == us(1.0)
+
+
+def test_all_is_asked_for_again_after_a_reconnect() -> None:
+    driver = connected()
+    driver.lose()
+    driver.connect("two")
+    assert [method for method, _ in requests(driver)] == ["SUBSCRIBE", "SUBSCRIBE"]
+
+
+def test_many_feeds_are_batched_and_requests_leave_room_for_pings_and_pongs() -> None:
+    symbols = [f"S{number}" for number in range(300)]
+    driver = connected(*symbols)
+    driver.advance(2.0)
+    asked = [stream for _, streams in requests(driver) for stream in streams]
+    assert len(asked) == len(set(asked)) == 600
+    assert max(len(streams) for _, streams in requests(driver)) <= BINANCE.limits.feeds_per_message
+    times = [at for at, _ in driver.sent]
+    assert all(later - earlier >= 1 / 3 for earlier, later in itertools.pairwise(times))
+
+
+def test_a_connection_is_given_no_more_feeds_than_the_venue_allows() -> None:
+    driver = connected(*[f"S{number}" for number in range(600)])
+    driver.advance(5.0)
+    assert sum(len(streams) for _, streams in requests(driver)) == 1024
+    assert sum(state == "SUBSCRIBED" for state in states(driver.session).values()) == 1024
+
+
+def test_one_refused_feed_is_found_and_harms_no_other() -> None:
+    driver = connected("AAA", "BBB", answers=False)
+    for number in range(1, 12):
+        answered = [json.loads(text) for _, text in driver.sent if json.loads(text)["id"] == number]
+        for request in answered:
+            refused = "bbb@trade" in request["params"]
+            driver.frame(error_frame(number) if refused else reply_frame(number))
+        driver.advance(0.4)
+    assert states(driver.session) == {
+        "trades AAA": "SUBSCRIBED",
+        "books AAA": "SUBSCRIBED",
+        "trades BBB": "REFUSED",
+        "books BBB": "SUBSCRIBED",
+    }
+    assert driver.session.refusals() == ["BINANCE_SPOT refuses trades of BBB: no (2)"]
+    assert not driver.closed
+
+
+def test_an_error_that_names_no_request_answers_the_oldest() -> None:
+    session = Session(BINANCE, 0.5, None)
+    driver = Driver(session, answers=False)
+    driver.connect()
+    session.want("AAA", {})
+    session.want("BBB", {})
+    driver.advance(0.1)
+    driver.frame(b'{"code":3,"msg":"Invalid JSON"}')
+    driver.advance(1.0)
+    assert [streams for _, streams in requests(driver)[1:]] == [
+        ["aaa@trade"],
+        ["aaa@depth20@100ms"],
+        ["bbb@trade"],
+    ]
+
+
+def test_a_reply_to_nothing_is_kept_as_bytes() -> None:
+    driver = connected()
+    driver.frame(reply_frame(99))
+    assert isinstance(driver.out[-1], BadBytes)
+
+
+# Withdrawal
+
+
+def test_what_is_wanted_no_more_is_unsubscribed_and_the_rest_stays() -> None:
+    driver = connected("AAA", "BBB")
+    driver.session.unwant("AAA")
+    driver.advance(0.5)
+    assert requests(driver)[-1] == ("UNSUBSCRIBE", ["aaa@trade", "aaa@depth20@100ms"])
+    assert states(driver.session) == {"trades BBB": "SUBSCRIBED", "books BBB": "SUBSCRIBED"}
+    assert not driver.closed
+
+
+def test_the_connection_is_closed_when_nothing_is_left() -> None:
+    driver = connected()
+    driver.session.unwant(SYMBOL)
+    driver.advance(0.5)
+    assert requests(driver)[-1][0] == "UNSUBSCRIBE"
+    assert driver.closed[0] == Close(None)
+    assert driver.session.idle
+    assert states(driver.session) == {}
+
+
+def test_the_connection_is_closed_within_two_seconds_even_if_the_venue_says_nothing() -> None:
+    driver = connected(answers=False)
+    driver.frame(reply_frame(1))
+    driver.session.unwant(SYMBOL)
+    driver.advance(1.9)
+    assert driver.closed[0] == Close(None)
+
+
+def test_what_comes_before_the_unsubscription_is_acknowledged_is_published() -> None:
+    driver = connected(answers=False)
+    driver.frame(reply_frame(1))
+    driver.session.unwant(SYMBOL)
+    driver.advance(0.5)
+    driver.trades(101)
+    assert driver.ids == [101]
+    assert states(driver.session)["trades BTCUSDT"] == "FLOWING"
+
+
+def test_a_feed_stopped_and_started_again_has_a_gap_that_says_so() -> None:
+    driver = connected("AAA", SYMBOL)
+    driver.trades(101)
+    driver.session.unwant(SYMBOL)
+    driver.advance(0.5)
+    driver.session.want(SYMBOL, {TRADES: Seen(1, 1)})
+    driver.advance(0.5)
+    driver.trades(105)
+    driver.advance(0.6)
+    assert driver.holes[-1] == ("DISCONNECT", 102, 104, 3)
+    assert driver.gaps[-1].detail == "not demanded for a time"
+
+
+def test_a_symbol_wanted_again_before_it_was_ended_goes_on_without_a_gap() -> None:
+    driver = connected()
+    driver.trades(101)
+    driver.session.unwant(SYMBOL)
+    driver.session.want(SYMBOL, {})
+    driver.advance(1.0)
+    driver.trades(102)
+    assert len(requests(driver)) == 1
+    assert driver.holes == [("DISCONNECT", None, None, 0)]
+
+
+def test_a_symbol_wanted_again_while_it_is_being_ended_is_subscribed_anew() -> None:
+    driver = connected("AAA", SYMBOL, answers=False)
+    driver.frame(reply_frame(1))
+    driver.session.unwant(SYMBOL)
+    driver.advance(0.5)
+    driver.session.want(SYMBOL, {})
+    driver.advance(0.5)
+    assert [method for method, _ in requests(driver)] == ["SUBSCRIBE", "UNSUBSCRIBE"]
+    driver.frame(reply_frame(2))
+    driver.advance(0.5)
+    assert [method for method, _ in requests(driver)] == ["SUBSCRIBE", "UNSUBSCRIBE", "SUBSCRIBE"]
+
+
+# Dead connections
+
+
+def test_an_unanswered_request_ends_the_connection() -> None:
+    driver = connected(answers=False)
+    driver.advance(BINANCE.limits.reply_seconds - 0.1)
+    assert not driver.closed
+    driver.advance(0.2)
+    assert driver.closed[0].why == Break("DISCONNECT", "the venue left a request unanswered")
+
+
+def test_silence_ends_the_connection() -> None:
+    driver = connected()
+    driver.trades(101)
+    driver.advance(BINANCE.limits.silence_seconds - 0.1)
+    assert not driver.closed
+    driver.advance(0.2)
+    assert driver.closed[0].why == Break("SILENCE", "nothing came for 120 s")
+
+
+def test_the_venues_farewell_ends_the_connection_at_once() -> None:
+    driver = connected()
+    driver.frame(b'{"stream":"!serverShutdown","data":{"e":"serverShutdown","E":1770123456789}}')
+    assert driver.closed[0].why == Break("DISCONNECT", "the venue says serverShutdown")
+
+
+def test_a_cause_given_at_the_close_is_the_gaps() -> None:
+    driver = connected()
+    driver.trades(101)
+    driver.lose(Break("SILENCE", "nothing came"))
+    driver.connect("two")
+    driver.trades(102)
+    assert driver.holes[-1] == ("SILENCE", None, None, 0)
+
+
+# Clocks
+
+SECOND_US = 1_000_000
+
+
+def clocks(driver: Driver) -> list[tuple[str, int]]:
+    return [(action.symbol, action.time_us) for action in driver.out if isinstance(action, Clock)]
+
+
+def quiet(driver: Driver, seconds: float) -> None:
+    """Time in which only books come, every 0.1 s."""
+    for _ in range(round(seconds * 10)):
+        driver.frame(book_frame())
+        driver.advance(0.1)
+
+
+def test_a_quiet_symbol_gets_one_clock_half_a_second_past_each_window() -> None:
+    driver = connected(clock=SECOND_US)
+    driver.until(2.2)
+    quiet(driver, 0.6)
+    driver.trades(101)
+    quiet(driver, 0.6)
+    assert clocks(driver) == []
+    quiet(driver, 0.2)
+    assert clocks(driver) == [(SYMBOL, us(3))]
+    quiet(driver, 2.0)
+    assert clocks(driver) == [(SYMBOL, us(3)), (SYMBOL, us(4)), (SYMBOL, us(5))]
+
+
+def test_latency_is_taken_off() -> None:
+    driver = connected(clock=SECOND_US)
+    driver.until(3.0)
+    driver.frame(trade_frame(101, 2.6))
+    quiet(driver, 0.8)
+    assert clocks(driver) == []
+    quiet(driver, 0.2)
+    assert clocks(driver) == [(SYMBOL, us(3))]
+
+
+def test_a_recorders_clock_behind_the_venues_changes_nothing() -> None:
+    driver = connected(clock=SECOND_US)
+    driver.until(2.0)
+    driver.frame(trade_frame(101, 3.3))
+    quiet(driver, 1.1)
+    assert clocks(driver) == []
+    quiet(driver, 0.2)
+    assert clocks(driver) == [(SYMBOL, us(4))]
+
+
+def test_only_the_quiet_symbol_gets_a_clock() -> None:
+    driver = connected("AAA", "BBB", clock=SECOND_US)
+    for number in range(40):
+        driver.frame(trade_frame(101 + number, driver.now, "AAA"))
+        if number == 0:
+            driver.frame(trade_frame(101, driver.now, "BBB"))
+        driver.advance(0.1)
+    assert {symbol for symbol, _ in clocks(driver)} == {"BBB"}
+
+
+def test_no_clock_is_written_when_they_are_off() -> None:
+    driver = connected()
+    driver.trades(101)
+    quiet(driver, 5.0)
+    assert clocks(driver) == []
+
+
+def test_no_clock_is_written_before_the_first_trade_after_a_break() -> None:
+    driver = connected(clock=SECOND_US)
+    quiet(driver, 3.0)
+    driver.trades(101)
+    driver.lose()
+    driver.advance(3.0)
+    driver.connect("two")
+    quiet(driver, 3.0)
+    assert clocks(driver) == []
+    driver.trades(102)
+    quiet(driver, 2.0)
+    assert clocks(driver)
+
+
+def test_no_clock_is_written_while_a_hole_is_waited_for() -> None:
+    driver = Driver(Session(BINANCE, 5.0, SECOND_US))
+    driver.session.want(SYMBOL, {TRADES: Seen(100, us(0))})
+    driver.connect()
+    driver.trades(101, 103)
+    quiet(driver, 3.0)
+    assert clocks(driver) == []
+    driver.trades(102)
+    quiet(driver, 2.0)
+    assert clocks(driver)
+
+
+def test_a_stalled_line_is_no_quiet_market() -> None:
+    driver = connected(clock=SECOND_US)
+    driver.trades(101)
+    quiet(driver, 0.5)
+    driver.advance(2.5)
+    assert clocks(driver) == []
+    driver.frame(book_frame())
+    driver.advance(0.1)
+    assert clocks(driver) == []
+
+
+def test_a_line_silent_for_seconds_is_quiet_again() -> None:
+    driver = connected(clock=SECOND_US)
+    driver.trades(101)
+    driver.advance(2.9)
+    assert clocks(driver) == []
+    driver.advance(0.2)
+    assert clocks(driver)
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0.0, 2.5), st.floats(0.0, 0.3), st.sampled_from(["pass", "pass", "pass", "drop"])),
+        min_size=1,
+        max_size=25,
+    )
+)
+def test_no_trade_is_older_than_a_clock_before_it(tape: list[tuple[float, float, str]]) -> None:
+    """Trades printed some time apart, each up to 0.3 s under way, on a line that keeps their order."""
+    driver = connected(clock=SECOND_US)
+    printed, arrives = 1.0, 1.0
+    for place, (pause, delay, fate) in enumerate(tape):
+        printed += pause
+        arrives = max(arrives, printed + delay)
+        while driver.now + 0.1 < arrives:
+            driver.frame(book_frame())
+            driver.advance(0.1)
+        driver.until(arrives)
+        if fate == "pass":
+            driver.frame(trade_frame(101 + place, printed))
+    quiet(driver, 3.0)
+    reached = 0
+    for action in driver.out:
+        if isinstance(action, Clock):
+            assert action.time_us > reached
+            reached = action.time_us
+        elif isinstance(action, Trade):
+            assert action.event_time >= reached
+    if driver.ids:
+        assert reached > 0
+
+
+def test_the_largest_latency_is_forgotten_after_two_windows() -> None:
+    assert Latency().worst_us is None
+    latency = Latency()
+    latency.add(us(0), 900)
+    latency.add(us(1), -5)
+    latency.add(us(61), 10)
+    assert latency.worst_us == 900
+    latency.add(us(122), 20)
+    assert latency.worst_us == 20
+    latency.add(us(123), 15)
+    assert latency.worst_us == 20
+
+
+def test_nothing_is_sent_and_no_time_passes_without_a_connection() -> None:
+    driver = Driver(new_session(100))
+    driver.advance(200.0)
+    assert not driver.sent
+    assert not driver.closed
+    assert driver.session.lost(LOST, us(driver.now)) == []
+
+
+@pytest.mark.parametrize("symbol", ["BTCUSDT", "ETHUSDT"])
+def test_a_session_remembers_the_symbols_it_has_had(symbol: str) -> None:
+    session = new_session(100)
+    assert session.knows(symbol) == (symbol == SYMBOL)
+    session.unwant(SYMBOL)
+    assert session.knows(symbol) == (symbol == SYMBOL)
