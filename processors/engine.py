@@ -7,6 +7,7 @@ Crash-only: what the engine cannot handle ends the process with exit code 1, and
 """
 
 import asyncio
+import functools
 import logging
 import signal
 import tempfile
@@ -202,9 +203,11 @@ class Engine:
         await self._close_lanes()
         self._positions.clear()
         for tp in sorted(assigned):
-            partition = Partition(self._settings, self._codec, self._group, tp.partition, self._partitions)
-            self._lanes[tp.partition] = Lane(self, partition)
+            self._lanes[tp.partition] = Lane(self, functools.partial(self._partition, tp.partition))
         self._assigned, self._moved_at = True, time.monotonic()
+
+    def _partition(self, number: int) -> Partition:
+        return Partition(self._settings, self._codec, self._group, number, self._partitions)
 
     async def _on_revoked(self, app: Any, revoked: set[Any], **_: Any) -> None:
         was_assigned, self._assigned, self._moved_at = self._assigned, False, time.monotonic()

@@ -32,7 +32,7 @@ from ravencore.topics import DEAD_LETTERS, GROUP_BARS, STATE_BARS, TRADES, VPIN
 
 TRANSACTION_TIMEOUT_MS = 10_000
 """What a killed worker left open holds up readers for no longer than this; a restarted one aborts it at once."""
-CALL_S = 15.0
+CALL_S = 10.0
 READ_S = 15.0
 RECEIVED_HEADER = "received"
 """Header of an output: when its closing trade was received, microseconds as decimal text; no header after a Clock."""

@@ -1,6 +1,7 @@
 """One partition at work: batches wait in a lane, and its task applies and commits them in threads."""
 
 import asyncio
+import contextlib
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -18,6 +19,9 @@ TRANSACTION_RECORDS = 10_000
 COMMIT_WITHIN_S = 0.2
 """How long records that closed nothing wait for more: nobody waits for a transaction without outputs."""
 RETRY_S = 0.5
+HANGS_S = 30.0
+"""A blocking call that takes longer never returns: librdkafka 2.16 does that to transactions, whatever the time-out,
+when a broker goes down at the wrong moment (https://github.com/confluentinc/librdkafka/issues/5456)."""
 
 
 class Host(Protocol):
@@ -48,13 +52,13 @@ class Host(Protocol):
 class Lane:
     """Batches of one partition on their way into transactions."""
 
-    def __init__(self, host: Host, partition: Partition) -> None:
-        self.partition = partition
+    def __init__(self, host: Host, new_partition: Callable[[], Partition]) -> None:
+        self.partition = new_partition()
         self.restored = False
         """At work; False while it is being opened, for the first time or anew."""
         self.settled = asyncio.Event()
         """Opened once, or closed before that: Faust may seek."""
-        self._host = host
+        self._host, self._new_partition = host, new_partition
         self._waiting: deque[Batch] = deque()
         self._applied: deque[Batch] = deque()
         """Batches in the folds that are not committed: they are folded again when the transaction fails."""
@@ -102,10 +106,22 @@ class Lane:
         finally:
             self.restored = False
             self.settled.set()
-            await self._host.in_thread(self.partition.close)
+            await self._close_partition()
+
+    async def _blocking(self, work: Callable[..., T], *args: Any) -> T:
+        """Work of the partition in a thread; raises Broken when it hangs, and the thread is left behind."""
+        try:
+            return await asyncio.wait_for(self._host.in_thread(work, *args), HANGS_S)
+        except TimeoutError:
+            number, self.partition = self.partition.number, self._new_partition()
+            raise Broken(f"a call to Kafka for partition {number} hangs since {HANGS_S:.0f} s", fenced=False) from None
+
+    async def _close_partition(self) -> None:
+        with contextlib.suppress(Broken):
+            await self._blocking(self.partition.close)
 
     async def _open(self) -> None:
-        await self._host.in_thread(self.partition.open)
+        await self._blocking(self.partition.open)
         if not self._waiting:
             self._expected = self.partition.next_offset
         self.restored = True
@@ -130,7 +146,7 @@ class Lane:
         while not self._closing:
             await self._arrival()
             batches = self._take()
-            if await self._host.in_thread(self._apply, batches):
+            if await self._blocking(self._apply, batches):
                 await self._commit()
         await self._commit()
 
@@ -165,7 +181,7 @@ class Lane:
 
     async def _commit(self) -> None:
         began = time.monotonic()
-        counts = await self._host.in_thread(self.partition.commit)
+        counts = await self._blocking(self.partition.commit)
         self._applied.clear()
         if counts:
             self._host.committed(counts, time.monotonic() - began)
