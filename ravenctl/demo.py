@@ -26,11 +26,11 @@ from ravencore.codec import Codec
 from ravencore.config import InfluxSettings, MartSettings, Settings, load
 from ravencore.errors import Unavailable
 from ravencore.records import ServiceStatus
-from ravencore.topics import BOOKS, GROUP_BARS, GROUP_SINK, TRADES
+from ravencore.topics import BOOKS, GROUP_BARS, GROUP_SINK, TOPICS, TRADES
 from ravenctl import control, mart, readback, summary
 from ravenctl.cluster import DEMO
 from ravenctl.demo_view import Scene, View
-from ravenctl.drain import Reader, behind, wait_until_drained
+from ravenctl.drain import Offsets, Place, Reader, behind, wait_until_drained
 from ravenctl.local.progress import ConsoleReporter
 from ravenctl.local.services import SERVICES, python_service
 from ravenctl.local.stack import Stack
@@ -245,7 +245,9 @@ class _Demo:
         kafka.ensure_topics(self._settings.kafka)
         self._feed = StatusFeed(self._settings.kafka, self._codec)
         self._outputs = Outputs(self._settings.kafka, self._codec)
-        self._scan = readback.TradeScan(self._settings.kafka, self._codec)
+        self._trades = readback.Trades(self._settings.kafka, self._codec)
+        self._gaps = readback.Gaps(self._settings.kafka, self._codec)
+        self._offsets = Offsets(self._settings.kafka, [topic.name for topic in TOPICS])
         self._outputs.start()
         try:
             with View(self._console) as self._view:
@@ -256,7 +258,8 @@ class _Demo:
         finally:
             self._outputs.stop()
             self._feed.close()
-            self._scan.close()
+            self._trades.close()
+            self._gaps.close()
         return self._conclude(found)
 
     # Playing
@@ -317,24 +320,37 @@ class _Demo:
     # Draining
 
     def _left(self) -> dict[str, int]:
-        """How much is on its way still, by where it is."""
-        self._scan.advance()
+        """How much is still on its way, by where; asked in the order of the stream, so that nothing slips past."""
         left = {"collector": self._not_in_kafka()}
-        left |= {reader.service: behind(self._settings.kafka, reader) for reader in READERS}
+        for reader in READERS:
+            ends = self._offsets.ends()
+            left |= {f"consumer of {place[0]}": n for place, n in self._unread(ends, reader).items()}
+            left[reader.service] = behind(
+                reader.topics, ends, self._offsets.committed(reader.group), self._outputs.last
+            )
         left["influx store"] = self._questdb().unapplied()
         return left
+
+    def _unread(self, ends: readback.Ends, reader: Reader) -> dict[Place, int]:
+        """What the demo's own consumer has not read of a topic that this reader reads as well."""
+        reached = self._outputs.reached
+        derived = {place: end for place, end in ends.items() if place[0] in OUTPUT_TOPICS and place[0] in reader.topics}
+        return {place: end - reached.get(place, 0) for place, end in derived.items() if end > reached.get(place, 0)}
 
     def _not_in_kafka(self) -> int:
         """Ids up to the last one sent that are neither a trade in Kafka nor in a Gap."""
         stats = self._stats()
         if stats is None:
             return 0
-        ranges = readback.gap_ranges(readback.gaps(self._settings.kafka, self._codec))
+        ends = self._offsets.ends()
+        self._gaps.advance(ends)
+        self._trades.advance(ends)
+        ranges = readback.gap_ranges(self._gaps.missing)
         left = 0
         for symbol, sent in stats["symbols"].items():
             if sent["delivered_unique"]:
                 market = f"{stats['venue']}:{symbol}"
-                left += missing(self._scan.markets.get(market, readback.Ids()), ranges.get(market, []), sent)
+                left += missing(self._trades.markets.get(market, readback.Ids()), ranges.get(market, []), sent)
         return left + int(max(stats["injected"]["garbage"] - self._counters.total["dead_letters"], 0))
 
     def _draining(self, left: Mapping[str, int]) -> None:
@@ -353,7 +369,7 @@ class _Demo:
         settings, codec = self._settings.kafka, self._codec
         self._feed.poll(1.5)  # the collector's last counts
         self._counters.add(self._feed.latest.values())
-        found_gaps = readback.gaps(settings, codec)
+        found_gaps = self._gaps.missing
         in_kafka = readback.outputs(settings, codec)
         rows = mart.records(self._settings.mart)
         questdb = self._questdb()
@@ -361,7 +377,7 @@ class _Demo:
         return summary.Findings(
             source=self._stats(),
             counters=self._counters.total,
-            kafka=self._scan.markets,
+            kafka=self._trades.markets,
             influx=questdb.trades(),
             gap_ranges=readback.gap_ranges(found_gaps),
             gaps=len(found_gaps),
@@ -375,7 +391,7 @@ class _Demo:
             digest=in_kafka.digest,
             books_in_kafka=readback.count_records(settings, BOOKS),
             books_in_influx=questdb.books(),
-            unreadable=self._scan.unreadable,
+            unreadable=self._trades.unreadable,
             seconds=seconds,
             latency_ms={"p50": p50, "p99": p99},
             restarts=self._restarts(),

@@ -86,8 +86,8 @@ def line(scene: Scene) -> str:
 def draw(scene: Scene, now_us: int) -> RenderableType:
     """The scene as a screen of at most 40 lines."""
     parts: list[RenderableType] = [_head(scene), "", _services(scene, now_us)]
-    if scene.outputs and scene.outputs.last:
-        parts += ["", _markets(scene.outputs), "", _bars(list(scene.outputs.newest)[-BARS_SHOWN:])]
+    if scene.outputs and scene.outputs.newest:
+        parts += ["", _markets(scene.outputs), "", _bars(list(scene.outputs.bars)[-BARS_SHOWN:])]
         parts += ["", _latency(scene.outputs)]
     return Group(*parts)
 
@@ -162,7 +162,7 @@ def _markets(outputs: Outputs) -> Table:
     kinds = sorted({name.rpartition("/")[0] for name in outputs.counts if "/" in name})
     table = _table("MARKET", "PRICE", *(kind.replace("vpin/default", "buckets") for kind in kinds), "VPIN",
                    right=("PRICE", *(kind.replace("vpin/default", "buckets") for kind in kinds), "VPIN"))  # fmt: skip
-    last = dict(outputs.last)
+    last = dict(outputs.newest)
     for market in sorted({name.rpartition("/")[2] for name in last}):
         newest = max((r for name, r in last.items() if name.endswith(f"/{market}")), key=lambda r: r.close_time)
         bucket = last.get(f"vpin/default/{market}")

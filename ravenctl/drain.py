@@ -1,20 +1,26 @@
 """Waits until everything that was sent has arrived everywhere, by asking Kafka and not the clock."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from ravencore import kafka
 from ravencore.config import KafkaSettings
 from ravencore.errors import Unavailable
-from ravenctl import reading
 from ravenctl.cluster import QUIET
 from ravenctl.shell import CommandFailed
 
 NO_PROGRESS_S = 45.0
-POLL_S = 0.2
+POLL_S = 0.1
+REQUEST_S = 10.0
+
+Place = tuple[str, int]
+"""A topic and the number of a partition."""
 
 
 @dataclass(frozen=True)
@@ -26,28 +32,49 @@ class Reader:
     topics: tuple[str, ...]
 
 
-def behind(settings: KafkaSettings, reader: Reader) -> int:
-    """How many records a group has not committed yet; raises Unavailable.
+class Offsets:
+    """Where topics end and how far groups have come; two requests, however many partitions there are."""
 
-    In a topic written in transactions the offsets of markers count for nothing: what remains is read to tell.
-    """
-    client = kafka.consumer(settings, reader.group, **QUIET)
-    looker = reading.reader(settings)
+    def __init__(self, settings: KafkaSettings, topics: Sequence[str]) -> None:
+        self._client = AdminClient({"bootstrap.servers": settings.bootstrap, **QUIET})
+        self._places = [(topic, number) for topic in topics for number in kafka.partitions(self._client, topic)]
+
+    def ends(self) -> dict[Place, int]:
+        """The offset after the last committed record or marker of each partition; raises Unavailable."""
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        asked = {TopicPartition(*place): latest for place in self._places}
+        futures = self._client.list_offsets(
+            asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=REQUEST_S
+        )
+        return {(str(place.topic), place.partition): _result(future).offset for place, future in futures.items()}
+
+    def committed(self, group: str) -> dict[Place, int]:
+        """The offsets a group has committed; raises Unavailable."""
+        asked = [ConsumerGroupTopicPartitions(group)]
+        (future,) = self._client.list_consumer_group_offsets(
+            asked, require_stable=True, request_timeout=REQUEST_S
+        ).values()
+        places = _result(future).topic_partitions or []
+        return {(str(place.topic), place.partition): place.offset for place in places}
+
+
+def _result(future: Any) -> Any:
     try:
-        return sum(_behind(client, looker, topic) for topic in reader.topics)
-    except KafkaException as error:
-        raise Unavailable(f"Kafka does not answer: {error.args[0].str()}") from None
-    finally:
-        client.close()
-        looker.close()
+        return future.result(REQUEST_S)
+    except (KafkaException, TimeoutError) as error:
+        raise Unavailable(f"Kafka does not answer: {error}") from None
 
 
-def _behind(client: Consumer, looker: Consumer, topic: str) -> int:
-    edges = reading.bounds(looker, topic)
-    places = client.committed([TopicPartition(topic, number) for number in edges], reading.SILENCE_S)
-    at = {place.partition: max(place.offset, edges[place.partition][0]) for place in places}
-    starts = {number: offset for number, offset in at.items() if offset < edges[number][1]}
-    return sum(1 for _ in reading.read(looker, topic, starts)) if starts else 0
+def behind(
+    topics: Iterable[str], ends: Mapping[Place, int], committed: Mapping[Place, int], last: Mapping[Place, int]
+) -> int:
+    """How many offsets of its topics a group has not committed.
+
+    `last` holds, for topics written in transactions, the offset after the last record: what lies between that and the
+    end are markers, which nobody commits.
+    """
+    reached = {place: min(end, last.get(place, end)) for place, end in ends.items() if place[0] in set(topics)}
+    return sum(max(end - committed.get(place, 0), 0) for place, end in reached.items())
 
 
 def wait_until_drained(
@@ -60,15 +87,15 @@ def wait_until_drained(
 
     `measure` says how much is left where; `explain` says why the places named may be stuck.
     """
-    best: Mapping[str, int] = {}
+    before: Mapping[str, int] = {}
     deadline = time.monotonic() + no_progress_s
     while True:
         left = {name: count for name, count in measure().items() if count}
-        say(left)
         if not left:
             return
-        if left != best:
-            best, deadline = left, time.monotonic() + no_progress_s
+        say(left)
+        if left != before:
+            before, deadline = left, time.monotonic() + no_progress_s
         if time.monotonic() > deadline:
             told = ", ".join(f"{name}: {count:,}" for name, count in left.items())
             raise CommandFailed(f"nothing has moved for {no_progress_s:.0f} s; left are {told}. {explain(left)}")

@@ -6,7 +6,7 @@ from array import array
 from collections import Counter, deque
 from typing import cast
 
-from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from ravencore import kafka
 from ravencore.codec import Codec
@@ -15,7 +15,7 @@ from ravencore.errors import Unreadable
 from ravencore.records import Bar, Vpin
 from ravencore.topics import BARS, VPIN
 from ravenctl import reading
-from ravenctl.cluster import QUIET
+from ravenctl.drain import Place
 
 TOPICS = (*BARS.values(), VPIN)
 RECEIVED_HEADER = "received"
@@ -36,16 +36,19 @@ class Outputs(threading.Thread):
     def __init__(self, settings: KafkaSettings, codec: Codec) -> None:
         super().__init__(name="outputs", daemon=True)
         self.counts: Counter[str] = Counter()
-        self.last: dict[str, Bar | Vpin] = {}
-        self.newest: deque[Bar] = deque(maxlen=NEWEST)
+        self.newest: dict[str, Bar | Vpin] = {}
+        self.bars: deque[Bar] = deque(maxlen=NEWEST)
         self.latencies_us = array("q")
-        self.read_to: dict[tuple[str, int], int] = {}
-        """Offset after the last record read, by topic and partition; markers of transactions are no records."""
+        self.last: dict[Place, int] = {}
+        """Offset after the last record of each partition."""
+        self.reached: dict[Place, int] = {}
+        """How far each partition has been read, markers of transactions included."""
         self.lost: str | None = None
         self._codec = codec
         self._stopping = threading.Event()
-        self._client = kafka.reader(settings, "demo", **QUIET, **{"fetch.wait.max.ms": 50})
-        self._assign(self._client)
+        self._client = reading.reader(settings)
+        places = ((topic, number) for topic in TOPICS for number in kafka.partitions(self._client, topic))
+        self._client.assign([TopicPartition(*place, 0) for place in places])
 
     def stop(self) -> None:
         """End the thread and wait for it."""
@@ -69,22 +72,19 @@ class Outputs(threading.Thread):
             except KafkaException as error:
                 self.lost = error.args[0].str()
                 return
-            if message is not None and message.error() is None:
-                self._take(message, time.time_ns() // 1000)
+            if message is not None:
+                self._note(message, time.time_ns() // 1000)
 
-    @staticmethod
-    def _assign(client: Consumer) -> None:
-        client.assign(
-            [
-                TopicPartition(topic, number, low)
-                for topic in TOPICS
-                for number, (low, _) in reading.bounds(client, topic).items()
-            ]
-        )
+    def _note(self, message: Message, arrived_us: int) -> None:
+        place, offset = (message.topic() or "", message.partition() or 0), message.offset() or 0
+        error = message.error()
+        if error is None:
+            self._take(message, arrived_us)
+            self.last[place] = self.reached[place] = offset + 1
+        elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's name for it
+            self.reached[place] = offset
 
     def _take(self, message: Message, arrived_us: int) -> None:
-        place = (message.topic() or "", message.partition() or 0)
-        self.read_to[place] = (message.offset() or 0) + 1
         received = _received(message)
         if received is not None:
             self.latencies_us.append(arrived_us - received)
@@ -99,9 +99,9 @@ class Outputs(threading.Thread):
         if isinstance(record, Bar | Vpin):
             name = series(record)
             self.counts[name] += 1
-            self.last[name] = record
+            self.newest[name] = record
             if isinstance(record, Bar):
-                self.newest.append(record)
+                self.bars.append(record)
 
 
 def _received(message: Message) -> int | None:

@@ -8,11 +8,9 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
-
-from confluent_kafka import Message
 
 from ravencore.codec import Codec
 from ravencore.config import KafkaSettings
@@ -28,6 +26,8 @@ TIMEOUT_S = 60.0
 
 Range = tuple[int, int]
 """First and last id, inclusive."""
+Ends = Mapping[tuple[str, int], int]
+"""Where partitions end, by topic and number."""
 
 
 @dataclass
@@ -43,34 +43,22 @@ class Ids:
         return sorted(int(text) for text in self.ids if text.isdigit())
 
 
-class TradeScan:
+class Trades:
     """Trades in Kafka by market; `advance` reads what has been added since."""
 
     def __init__(self, settings: KafkaSettings, codec: Codec) -> None:
         self.markets: dict[str, Ids] = {}
         self.unreadable = 0
         self._codec = codec
-        self._client = reading.reader(settings)
-        self._next: dict[int, int] = {}
+        self._scan = reading.Scan(settings, TRADES)
+        self.close = self._scan.close
 
-    def advance(self) -> None:
-        """Read to the end of the topic as it is now; raises Unavailable."""
-        edges = reading.bounds(self._client, TRADES)
-        starts = {number: self._next.get(number, low) for number, (low, high) in edges.items()}
-        starts = {number: start for number, start in starts.items() if start < edges[number][1]}
-        if starts:
-            for batch in _batches(self._noting(reading.read(self._client, TRADES, starts))):
-                self._take(batch)
-
-    def close(self) -> None:
-        """Let go of the broker."""
-        self._client.close()
-
-    def _noting(self, messages: Iterable[Message]) -> Iterator[bytes]:
-        for message in messages:
-            self._next[message.partition() or 0] = (message.offset() or 0) + 1
-            if (value := message.value()) is not None:  # None is a Clock
-                yield value
+    def advance(self, ends: Ends) -> None:
+        """Read to these ends; raises Unavailable."""
+        # A null value is a Clock.
+        values = (value for message in self._scan.new(ends) if (value := message.value()) is not None)
+        for batch in _batches(values):
+            self._take(batch)
 
     def _take(self, values: list[bytes]) -> None:
         rows = self._codec.decode_trades(values)
@@ -109,13 +97,25 @@ def _batches(values: Iterable[bytes]) -> Iterator[list[bytes]]:
 # The continuity ledger
 
 
-def gaps(settings: KafkaSettings, codec: Codec) -> list[Gap]:
-    """Gaps in trades that miss ids; of a hole that was written more than once, the newest entry."""
-    newest: dict[str, Gap] = {}
-    for message in reading.read_all(settings, GAPS):
-        gap = codec.decode_as(Gap, message.value())
-        newest[gap.gap_id] = gap
-    return [gap for gap in newest.values() if gap.channel == "trades" and gap.missing]
+class Gaps:
+    """The newest entry of each Gap in Kafka; `advance` reads what has been added since."""
+
+    def __init__(self, settings: KafkaSettings, codec: Codec) -> None:
+        self._newest: dict[str, Gap] = {}
+        self._codec = codec
+        self._scan = reading.Scan(settings, GAPS)
+        self.close = self._scan.close
+
+    def advance(self, ends: Ends) -> None:
+        """Read to these ends; raises Unavailable."""
+        for message in self._scan.new(ends):
+            gap = self._codec.decode_as(Gap, message.value())
+            self._newest[gap.gap_id] = gap
+
+    @property
+    def missing(self) -> list[Gap]:
+        """Gaps in trades that miss ids."""
+        return [gap for gap in self._newest.values() if gap.channel == "trades" and gap.missing]
 
 
 def gap_ranges(found: Iterable[Gap]) -> dict[str, list[Range]]:
