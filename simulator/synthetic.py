@@ -2,7 +2,7 @@
 
 Per symbol: taker orders arrive in bursts (a Hawkes process with a fast and a slow kernel); their sides come from a few
 hidden metaorders with Pareto lengths, worked off in parts, so that signs have long memory (Lillo, Mike and Farmer
-2005); sizes are lognormal, a share of them round. An order walks through the book: one order may give several trades at one
+2005); sizes are lognormal, a share of them round. An order walks through the book: it may give several trades at one
 instant, at worsening prices. It pushes the mid, which slowly comes back, while a random walk carries the rest of the
 volatility and makers requote around both. Depth differences every 100 ms tell exactly what the book became.
 """

@@ -1,0 +1,203 @@
+"""Laws of the fault injector: what it does can be taken back, and a perfect observer counts what was injected."""
+
+from collections import Counter
+from collections.abc import Sequence
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simulator.contract import Frame, SimulatorError
+from simulator.faults import LOOKAHEAD_FRAMES, MAX_GAP_TRADES, MAX_REORDER_NS, Action, inject, parse_spec
+from simulator.ledger import Ids
+
+EVERYTHING = {"gap": 0.15, "duplicate": 0.15, "reorder": 0.15, "garbage": 0.1, "cut": 0.05}
+SYMBOLS = ("AAAUSDT", "BBBUSDT", "CCCUSDT")
+
+
+def frame(symbol: str, trade_id: int | None, time_ns: int = 0) -> Frame:
+    kind = "other" if trade_id is None else "trade"
+    payload = f"{symbol} {trade_id} {time_ns}".encode()
+    return Frame(time_ns, kind, symbol, f"{symbol}@{kind}", payload, payload, trade_id)
+
+
+def spoil(original: Frame, rng: Random) -> Frame:
+    return Frame(original.time_ns, "garbage", original.symbol, original.stream, b"?", b"?")
+
+
+@st.composite
+def markets(draw: st.DrawFn) -> list[Frame]:
+    """Trades of three symbols among other frames; ids count up, with a hole now and then."""
+    ids = dict.fromkeys(SYMBOLS, 100)
+    frames = []
+    time_ns = 0
+    steps = st.tuples(st.sampled_from(SYMBOLS), st.sampled_from((0, 0, 1, 1, 1, 1, 1, 1, 1, 4)), st.integers(0, 150))
+    for symbol, step, pause_ms in draw(st.lists(steps, max_size=120)):
+        time_ns += pause_ms * 1_000_000
+        ids[symbol] += step
+        frames.append(frame(symbol, ids[symbol] if step else None, time_ns))
+    return frames
+
+
+def injected(frames: Sequence[Frame], seed: int = 1, spec: dict[str, float | int] | None = None) -> list[Action]:
+    return list(inject(frames, spec or EVERYTHING, seed, spoil, len(frames)))
+
+
+def taken_back(actions: Sequence[Action]) -> list[Frame]:
+    """The input again: leave out what was added, and put a reordered pair back where its second half is sent."""
+    frames: list[Frame] = []
+    early: dict[str, Frame] = {}
+    for action in actions:
+        if action.frame is None or action.what in {"extra", "garbage"}:
+            continue
+        if action.fault == "reorder":
+            early[action.frame.symbol] = action.frame
+            continue
+        frames.append(action.frame)
+        if action.frame.symbol in early and action.frame.trade_id is not None:
+            frames.append(early.pop(action.frame.symbol))
+    assert not early
+    return frames
+
+
+def observed(actions: Sequence[Action]) -> Counter[str]:
+    seen: dict[str, Ids] = {}
+    for action in actions:
+        if action.what in {"send", "extra"} and action.frame is not None and action.frame.trade_id is not None:
+            seen.setdefault(action.frame.symbol, Ids()).add(action.frame.trade_id)
+    return Counter(
+        gap=sum(len(ids.holes) for ids in seen.values()),
+        gap_trades=sum(ids.missing for ids in seen.values()),
+        duplicate=sum(ids.duplicates for ids in seen.values()),
+    )
+
+
+def claimed(actions: Sequence[Action]) -> Counter[str]:
+    counts = Counter(action.fault for action in actions if action.fault is not None)
+    return Counter(
+        gap=counts["gap"],
+        gap_trades=sum(action.what == "withhold" for action in actions),
+        duplicate=counts["duplicate"],
+    )
+
+
+def by_symbol(frames: Sequence[Frame]) -> dict[str, list[Frame]]:
+    rows: dict[str, list[Frame]] = {symbol: [] for symbol in SYMBOLS}
+    for row in frames:
+        rows[row.symbol].append(row)
+    return rows
+
+
+@settings(deadline=None)
+@given(markets(), st.integers(0, 5))
+def test_each_symbol_gets_its_input_back_when_the_faults_are_taken_away(frames: list[Frame], seed: int) -> None:
+    restored = taken_back(injected(frames, seed))
+    trades = [row for row in restored if row.trade_id is not None]
+    assert by_symbol(trades) == by_symbol([row for row in frames if row.trade_id is not None])
+    assert [row for row in restored if row.trade_id is None] == [row for row in frames if row.trade_id is None]
+
+
+@settings(deadline=None)
+@given(markets(), st.integers(0, 5))
+def test_a_perfect_observer_counts_the_holes_of_the_source_and_what_was_injected(
+    frames: list[Frame], seed: int
+) -> None:
+    actions = injected(frames, seed)
+    source = observed([Action("send", row) for row in frames])
+    assert observed(actions) == source + claimed(actions)
+
+
+@settings(deadline=None)
+@given(markets(), st.integers(0, 5))
+def test_the_first_and_last_trade_of_a_symbol_are_sent_in_their_place(frames: list[Frame], seed: int) -> None:
+    actions = injected(frames, seed)
+    for rows in by_symbol([row for row in frames if row.trade_id is not None]).values():
+        sent = [a.frame for a in actions if a.what == "send" and rows and a.frame in rows]
+        assert sent[:1] == rows[:1]
+        assert sent[-1:] == rows[-1:]
+
+
+@settings(deadline=None)
+@given(markets(), st.integers(0, 5))
+def test_a_reordered_pair_is_close_in_time_and_no_cut_falls_into_it(frames: list[Frame], seed: int) -> None:
+    actions = injected(frames, seed)
+    for at, action in enumerate(actions):
+        if action.fault == "reorder":
+            late = actions[at + 1].frame
+            assert action.frame is not None
+            assert late is not None
+            assert (late.symbol, late.trade_id) == (action.frame.symbol, (action.frame.trade_id or 0) - 1)
+            assert 0 <= action.frame.time_ns - late.time_ns <= MAX_REORDER_NS
+
+
+@settings(deadline=None)
+@given(markets(), st.integers(0, 5))
+def test_no_cut_parts_a_gap_from_the_trade_that_shows_it(frames: list[Frame], seed: int) -> None:
+    hidden = set()
+    for action in injected(frames, seed):
+        if action.what == "cut":
+            assert not hidden
+        elif action.frame is not None and action.what == "withhold":
+            hidden.add(action.frame.symbol)
+        elif action.frame is not None and action.what == "send" and action.frame.trade_id is not None:
+            hidden.discard(action.frame.symbol)
+
+
+@given(markets(), st.integers(0, 3))
+def test_one_seed_gives_one_sequence(frames: list[Frame], seed: int) -> None:
+    assert injected(frames, seed) == injected(frames, seed)
+
+
+def steady(count: int) -> list[Frame]:
+    return [frame(SYMBOLS[i % 2], 1000 + i // 2, i * 1_000_000) for i in range(count)]
+
+
+def test_another_seed_gives_another_sequence() -> None:
+    assert injected(steady(500), 1) != injected(steady(500), 2)
+
+
+def test_whole_numbers_are_met_exactly_beyond_the_lookahead_too() -> None:
+    spec: dict[str, float | int] = {"gap": 40, "duplicate": 30, "reorder": 20, "garbage": 10, "cut": 3}
+    actions = injected(steady(3 * LOOKAHEAD_FRAMES), 7, spec)
+    assert Counter(action.fault for action in actions if action.fault) == spec
+    at = [index for index, action in enumerate(actions) if action.fault]
+    assert at[0] < LOOKAHEAD_FRAMES
+    assert at[-1] > 2 * LOOKAHEAD_FRAMES
+
+
+def test_probabilities_come_out_as_asked() -> None:
+    actions = injected(steady(20_000), 3, {"gap": 0.01, "duplicate": 0.01})
+    counts = Counter(action.fault for action in actions if action.fault)
+    assert 140 < counts["gap"] < 260
+    assert 140 < counts["duplicate"] < 260
+    lengths = Counter(action.what for action in actions)["withhold"] / counts["gap"]
+    assert 2.0 < lengths < MAX_GAP_TRADES
+
+
+def test_without_faults_everything_is_sent() -> None:
+    assert injected(steady(10), spec={"gap": 0}) == [Action("send", row) for row in steady(10)]
+
+
+def test_a_spec_is_read() -> None:
+    assert parse_spec("gap=0.001, duplicate=5,cut=2") == {"gap": 0.001, "duplicate": 5, "cut": 2}
+    assert parse_spec("") == {}
+    assert isinstance(parse_spec("gap=1.0")["gap"], float)
+
+
+@pytest.mark.parametrize(
+    ("spec", "problem"),
+    [
+        ("bend=0.1", "gap, duplicate, reorder, garbage, cut"),
+        ("gap", "unknown fault 'gap'"),
+        ("gap=", "probability"),
+        ("gap=1.5", "probability"),
+        ("gap=-1", "probability"),
+        ("gap=nan", "probability"),
+        ("gap=0.1,gap=0.2", "twice"),
+        ("gap=0.6,cut=0.6", "exceed 1"),
+    ],
+)
+def test_a_wrong_spec_is_refused_with_the_reason(spec: str, problem: str) -> None:
+    with pytest.raises(SimulatorError, match=problem):
+        parse_spec(spec)
