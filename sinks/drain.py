@@ -298,6 +298,8 @@ class Drain:
         while not wait_for([future], TICK_S).done:
             self._tick()
             if time.monotonic() - started > LONG_CALL_S:
+                self._reporter.state = "DEGRADED"
+                self._reporter.error(f"no answer for {time.monotonic() - started:.0f} s", now_us())
                 self._stay_alive(0)
             if self._stopping_since and time.monotonic() - self._stopping_since > STOP_S:
                 raise Stopped

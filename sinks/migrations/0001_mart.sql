@@ -72,10 +72,10 @@ CREATE TABLE mart.fact__time_bar (
     expected_ticks double precision,
     warmup         boolean NOT NULL,
     gap            boolean NOT NULL,
-    PRIMARY KEY (instrument_id, coin_id, quote_id, exchange_id, interval_id, kind, profile, bar_seq, open_time)
+    PRIMARY KEY (instrument_id, kind, profile, bar_seq, coin_id, quote_id, exchange_id, interval_id, open_time)
 );
 COMMENT ON TABLE mart.fact__time_bar IS
-    'Time bars. open_time is in the key because a hypertable wants it there; (ids, kind, profile, bar_seq) is unique.';
+    'Time bars, one for each (instrument, kind, profile, bar_seq): open_time is in the key because hypertables want it.';
 CREATE INDEX fact__time_bar__newest
     ON mart.fact__time_bar (coin_id, quote_id, exchange_id, interval_id, open_time DESC);
 
@@ -106,7 +106,7 @@ CREATE TABLE mart.fact__tick_imbalance (
     expected_ticks double precision,
     warmup         boolean NOT NULL,
     gap            boolean NOT NULL,
-    PRIMARY KEY (instrument_id, coin_id, quote_id, exchange_id, interval_id, kind, profile, bar_seq, open_time)
+    PRIMARY KEY (instrument_id, kind, profile, bar_seq, coin_id, quote_id, exchange_id, interval_id, open_time)
 );
 COMMENT ON TABLE mart.fact__tick_imbalance IS 'Tick-imbalance and tick-run bars.';
 CREATE INDEX fact__tick_imbalance__newest
@@ -139,7 +139,7 @@ CREATE TABLE mart.fact__vpin (
     vpin            double precision,
     vpin_aggressor  double precision,
     gap             boolean NOT NULL,
-    PRIMARY KEY (instrument_id, coin_id, quote_id, exchange_id, interval_id, kind, profile, bar_seq, open_time)
+    PRIMARY KEY (instrument_id, kind, profile, bar_seq, coin_id, quote_id, exchange_id, interval_id, open_time)
 );
 COMMENT ON TABLE mart.fact__vpin IS 'VPIN buckets; kind is always vpin, interval none.';
 CREATE INDEX fact__vpin__newest

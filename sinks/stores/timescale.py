@@ -8,7 +8,7 @@ mart itself is asked.
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import psycopg
@@ -37,8 +37,10 @@ WRITE_LOCK = 0x7261_7665_6E02
 SESSION = "SET TIME ZONE 'UTC'; SET statement_timeout = '60s'"
 NO_INTERVAL = "none"
 
-IDENTITY = ("instrument_id", "coin_id", "quote_id", "exchange_id", "interval_id", "kind", "profile", "bar_seq")
-"""What a row is identified by; the primary key adds open_time, as a hypertable demands."""
+IDENTITY = ("instrument_id", "kind", "profile", "bar_seq")
+"""What a row is identified by: an instrument has its coins for good. These lead the primary key, which adds the other
+ids and, as a hypertable demands, open_time."""
+OTHER_IDS = ("coin_id", "quote_id", "exchange_id", "interval_id")
 BAR_VALUES = tuple(
     name for name in Bar.__struct_fields__ if name not in {"venue", "symbol", "kind", "profile", "bar_seq"}
 )
@@ -76,7 +78,7 @@ class Fact(NamedTuple):
     @property
     def columns(self) -> str:
         """All columns, in the order of a COPY line after its number."""
-        return ", ".join((*IDENTITY, *self.values))
+        return ", ".join((*IDENTITY, *OTHER_IDS, *self.values))
 
 
 FACTS = {
@@ -100,27 +102,29 @@ def encode(number: int, record: Bar | Vpin, ids: Ids, interval_id: int) -> str:
     https://www.postgresql.org/docs/current/sql-copy.html#SQL-COPY-FILE-FORMATS
     """
     kind = record.kind if isinstance(record, Bar) else "vpin"
-    values = BAR_VALUES if isinstance(record, Bar) else VPIN_VALUES
+    writers = BAR_WRITERS if isinstance(record, Bar) else VPIN_WRITERS
     try:
-        cells = [cell(name, getattr(record, name)) for name in values]
+        cells = [write(getattr(record, name)) for name, write in writers]
     except OverflowError:
         raise Refused(f"a time of {record.open_time} to {record.close_time} µs is outside the calendar") from None
-    identity = f"{number}\t{ids[0]}\t{ids[1]}\t{ids[2]}\t{ids[3]}\t{interval_id}"
-    names = f"{kind.translate(ESCAPES)}\t{record.profile.translate(ESCAPES)}\t{record.bar_seq}"
-    return "\t".join((identity, names, *cells)) + "\n"
+    names = f"{kind.translate(ESCAPES)}\t{record.profile.translate(ESCAPES)}"
+    identity = f"{number}\t{ids.instrument_id}\t{names}\t{record.bar_seq}"
+    others = f"{ids.coin_id}\t{ids.quote_id}\t{ids.exchange_id}\t{interval_id}"
+    return "\t".join((identity, others, *cells)) + "\n"
 
 
-def cell(name: str, value: Any) -> str:
-    """One value of COPY's text format; which are decimals and times says the column's name."""
+def cell(value: Any) -> str:
+    """One value of COPY's text format that is neither a decimal nor a time."""
     if value is None:
         return "\\N"
-    if name in DECIMALS:
-        return to_text(value)
-    if name in TIMES:
-        return iso_time(value)
-    if isinstance(value, str):
-        return value.translate(ESCAPES)
-    return repr(value)
+    return value.translate(ESCAPES) if isinstance(value, str) else repr(value)
+
+
+def _writers(names: Sequence[str]) -> tuple[tuple[str, Callable[[Any], str]], ...]:
+    return tuple((name, to_text if name in DECIMALS else iso_time if name in TIMES else cell) for name in names)
+
+
+BAR_WRITERS, VPIN_WRITERS = _writers(BAR_VALUES), _writers(VPIN_VALUES)
 
 
 def insert_sql(fact: Fact) -> str:
@@ -153,8 +157,9 @@ def conflicts_sql(fact: Fact) -> str:
 class Timescale:
     """Bars and VPIN in a star schema.
 
-    At least once, and a second write changes nothing: the key is (ids, kind, profile, bar_seq). A row that differs from
-    the one kept under its key is refused (conflicting_row). A batch is one transaction, durable when `write` returns.
+    At least once, and a second write changes nothing: the key is (instrument, kind, profile, bar_seq). A row that
+    differs from the one kept under its key is refused (conflicting_row). A batch is one transaction, durable when
+    `write` returns.
     """
 
     name = "timescale"
@@ -213,10 +218,11 @@ class Timescale:
         for entry in known:
             if interval_of(_fact(entry)) in self._intervals:
                 by_topic[entry.topic].append(entry)
-        with connection.transaction():
-            connection.execute("SELECT pg_advisory_xact_lock(%s)", [WRITE_LOCK])
-            for topic, entries in by_topic.items():
-                refused += self._keep(connection, FACTS[topic], entries)
+        if by_topic:
+            with connection.transaction():
+                connection.execute("SELECT pg_advisory_xact_lock(%s)", [WRITE_LOCK])
+                for topic, entries in by_topic.items():
+                    refused += self._keep(connection, FACTS[topic], entries)
         return Outcome(refused, waiting)
 
     def _learn(self, connection: psycopg.Connection, entries: Sequence[Entry]) -> list[Rejection]:
@@ -319,6 +325,8 @@ def _instruments(connection: psycopg.Connection) -> dict[Names, Known]:
 def _connect(dsn: str) -> psycopg.Connection:
     # A server that vanished without a word is noticed after ten seconds, not after the system's two hours.
     settings: dict[str, Any] = {"connect_timeout": 5, "tcp_user_timeout": 10_000, "keepalives_idle": 5}
+    # A prepared statement keeps the plan that was good when the mart was empty.
+    settings["prepare_threshold"] = None
     connection = psycopg.connect(dsn, autocommit=True, application_name="raven-sink-timescale", **settings)
     connection.execute(SESSION)
     return connection
