@@ -278,8 +278,6 @@ class Session:
         out = line.tape.add(trade, sequence, now, self._connection)
         if line.tape.held:
             self._waiting[feed] = line.tape
-        elif feed in self._waiting:
-            del self._waiting[feed]
         return [*out]
 
     def _take_book(self, book: Book, frame: bytes) -> list[Action]:

@@ -208,6 +208,18 @@ def test_a_symbol_wanted_again_while_it_is_being_ended_is_subscribed_anew() -> N
     assert [method for method, _ in requests(driver)] == ["SUBSCRIBE", "UNSUBSCRIBE", "SUBSCRIBE"]
 
 
+def test_a_withdrawal_that_the_connection_did_not_live_to_see_is_no_lost_connection() -> None:
+    driver = connected("AAA", SYMBOL)
+    driver.trades(101)
+    driver.session.unwant(SYMBOL)
+    driver.lose()
+    driver.connect("two")
+    driver.session.want(SYMBOL, {})
+    driver.advance(0.5)
+    driver.trades(102)
+    assert driver.gaps[-1].detail == "not demanded for a time"
+
+
 # Dead connections
 
 
@@ -217,6 +229,26 @@ def test_an_unanswered_request_ends_the_connection() -> None:
     assert not driver.closed
     driver.advance(0.2)
     assert driver.closed[0].why == Break("DISCONNECT", "the venue left a request unanswered")
+
+
+def test_what_a_dead_connection_left_unanswered_is_not_held_against_the_next() -> None:
+    driver = connected(answers=False)
+    driver.advance(5.0)
+    driver.lose()
+    driver.advance(200.0)
+    driver.answers = True
+    driver.connect("two")
+    driver.advance(20.0)
+    assert not driver.closed
+
+
+def test_the_silence_between_two_connections_is_not_held_against_the_next() -> None:
+    driver = connected()
+    driver.lose()
+    driver.advance(200.0)
+    driver.answers = False
+    driver.connect("two")
+    assert not driver.closed
 
 
 def test_silence_ends_the_connection() -> None:
@@ -270,6 +302,17 @@ def test_a_quiet_symbol_gets_one_clock_half_a_second_past_each_window() -> None:
     assert clocks(driver) == [(SYMBOL, us(3))]
     quiet(driver, 2.0)
     assert clocks(driver) == [(SYMBOL, us(3)), (SYMBOL, us(4)), (SYMBOL, us(5))]
+
+
+def test_a_clock_is_never_behind_a_trade_that_was_published() -> None:
+    driver = connected(clock=SECOND_US)
+    driver.until(3.3)
+    driver.frame(trade_frame(101, 3.2))
+    driver.frame(trade_frame(102, 2.9))
+    quiet(driver, 1.2)
+    assert clocks(driver) == []
+    quiet(driver, 0.5)
+    assert clocks(driver) == [(SYMBOL, us(4))]
 
 
 def test_latency_is_taken_off() -> None:
