@@ -4,12 +4,13 @@ Whole columns are tested at once; only a batch that fails is looked at row by ro
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from operator import itemgetter, mul, sub
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import fields
+from operator import itemgetter, sub
 
-from processors.contract import Row, Tape
+from processors.contract import Row
 from ravencore.codec import decimal_units
+from ravencore.columns import TradeColumns
 from ravencore.decimals import LIMIT, ONE, SCALE, scale_of, to_text
 
 AHEAD_US = 60_000_000
@@ -20,58 +21,35 @@ MOST_VOLUME = LIMIT // HEADROOM
 MOST_NOTIONAL = MOST_VOLUME * ONE
 BAD_VALUE = "bad_value"
 
-_fields = itemgetter("event_time", "received_time", "trade_id", "sequence", "price", "quantity", "side", "after_gap")
+_NAMES = [field.name for field in fields(TradeColumns)]
+_cells = itemgetter("event_time", "received_time", "trade_id", "sequence", "price", "quantity", "side", "after_gap")
 
 
-class Columns(NamedTuple):
-    """The trades of a batch; `notional` is price * quantity at scale 36."""
-
-    event_time: Sequence[int]
-    received_time: Sequence[int]
-    trade_id: Sequence[str]
-    sequence: Sequence[int | None]
-    price: Sequence[int]
-    quantity: Sequence[int]
-    notional: Sequence[int]
-    side: Sequence[str]
-    after_gap: Sequence[bool]
-
-    def take(self, rows: Sequence[int]) -> "Columns":
-        """These rows alone."""
-        if len(rows) == len(self.side):
-            return self
-        return Columns(*([column[row] for row in rows] for column in self))  # type: ignore[arg-type]
-
-    def tape(self, gaps: Sequence[int]) -> Tape:
-        """The trades as a tape, with the rows that follow a hole."""
-        buy = [side == "BUY" for side in self.side]
-        return Tape(
-            event_time=self.event_time,
-            trade_id=self.trade_id,
-            sequence=self.sequence,
-            price=self.price,
-            quantity=self.quantity,
-            notional=self.notional,
-            buy=buy,
-            gaps=gaps,
-        )
-
-
-def columns(rows: Sequence[Row]) -> Columns:
-    """Columns of at least one trade."""
+def of_rows(rows: Sequence[Row]) -> TradeColumns:
+    """Columns of at least one row."""
     event_time, received_time, trade_id, sequence, price, quantity, side, after_gap = zip(
-        *map(_fields, rows), strict=True
+        *map(_cells, rows), strict=True
     )
-    prices, quantities = _decimals(price), _decimals(quantity)
-    notional = list(map(mul, prices, quantities))
-    return Columns(event_time, received_time, trade_id, sequence, prices, quantities, notional, side, after_gap)
+    buy = [name == "BUY" for name in side]
+    return TradeColumns(
+        event_time, received_time, trade_id, sequence, _decimals(price), _decimals(quantity), buy, after_gap
+    )
 
 
-def unsound(trades: Columns) -> dict[int, str]:
+def take(trades: TradeColumns, rows: Sequence[int]) -> TradeColumns:
+    """Some rows, ascending, without repetition."""
+    if len(rows) == len(trades.price):
+        return trades
+    columns = (getattr(trades, name) for name in _NAMES)
+    return TradeColumns(*([column[row] for row in rows] for column in columns))
+
+
+def unsound(trades: TradeColumns) -> dict[int, str]:
     """Rows that are no sound trades, and why; empty in all but strange batches."""
     if _all_sound(trades):
         return {}
-    return {row: fault for row in range(len(trades.side)) for fault in _faults(trades, row)}
+    faults = {row: _fault(trades, row) for row in range(len(trades.price))}
+    return {row: fault for row, fault in faults.items() if fault}
 
 
 def _decimals(raw: Sequence[bytes]) -> list[int]:
@@ -80,34 +58,36 @@ def _decimals(raw: Sequence[bytes]) -> list[int]:
     return list(map(int.from_bytes, raw))
 
 
-def _all_sound(trades: Columns) -> bool:
+def _all_sound(trades: TradeColumns) -> bool:
+    price, quantity = max(trades.price), max(trades.quantity)
     return (
         min(trades.price) > 0
         and min(trades.quantity) > 0
-        and max(trades.price) < LIMIT
-        and max(trades.quantity) < MOST_VOLUME
-        and max(trades.notional) < MOST_NOTIONAL
+        and price < LIMIT
+        and quantity < MOST_VOLUME
+        and price * quantity < MOST_NOTIONAL
         and max(map(sub, trades.event_time, trades.received_time)) <= AHEAD_US
         # The most decimals of any price are those of their greatest common divisor.
         and scale_of(math.gcd(*trades.price)) + scale_of(math.gcd(*trades.quantity)) <= SCALE
     )
 
 
-def _faults(trades: Columns, row: int) -> Iterator[str]:
-    """At most one sentence: the first fault of a trade."""
+def _fault(trades: TradeColumns, row: int) -> str | None:
+    """The first fault of a trade, as a sentence."""
     price, quantity = trades.price[row], trades.quantity[row]
     ahead_us = trades.event_time[row] - trades.received_time[row]
     if price <= 0:
-        yield f"price {to_text(price)} is not positive"
-    elif quantity <= 0:
-        yield f"quantity {to_text(quantity)} is not positive"
-    elif price >= LIMIT:
-        yield "price is too large for decimal(38,18)"
-    elif quantity >= MOST_VOLUME:
-        yield f"quantity {to_text(quantity)}: a bar's volume could overflow decimal(38,18)"
-    elif trades.notional[row] >= MOST_NOTIONAL:
-        yield f"price {to_text(price)} x quantity {to_text(quantity)}: a bar's total could overflow decimal(38,18)"
-    elif ahead_us > AHEAD_US:
-        yield f"event_time is {ahead_us / 1e6:.6f} s after received_time"
-    elif scale_of(price) + scale_of(quantity) > SCALE:
-        yield f"price {to_text(price)} x quantity {to_text(quantity)} has more than {SCALE} decimals"
+        return f"price {to_text(price)} is not positive"
+    if quantity <= 0:
+        return f"quantity {to_text(quantity)} is not positive"
+    if price >= LIMIT:
+        return "price is too large for decimal(38,18)"
+    if quantity >= MOST_VOLUME:
+        return f"quantity {to_text(quantity)}: the volume of a bar could overflow decimal(38,18)"
+    if price * quantity >= MOST_NOTIONAL:
+        return f"price {to_text(price)} x quantity {to_text(quantity)}: a bar's total could overflow decimal(38,18)"
+    if ahead_us > AHEAD_US:
+        return f"event_time is {ahead_us / 1e6:.6f} s after received_time"
+    if scale_of(price) + scale_of(quantity) > SCALE:
+        return f"price {to_text(price)} x quantity {to_text(quantity)} has more than {SCALE} decimals"
+    return None

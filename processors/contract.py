@@ -7,6 +7,7 @@ from itertools import accumulate
 from operator import mul
 from typing import Any, NamedTuple, Protocol
 
+from ravencore.columns import TradeColumns
 from ravencore.records import Bar, Vpin
 
 Row = dict[str, Any]
@@ -23,10 +24,9 @@ class Tape:
     """A run of accepted trades of one instrument in the order of the log, as columns of equal length.
 
     Duplicates and late repairs of holes are not in it. `price` and `quantity` are unscaled decimal(38,18) integers,
-    `notional` their exact product at scale 36, `event_time` is microseconds; `gaps` are the rows that follow a hole,
-    ascending. `volumes`, `notionals`, `buy_volumes`, `buy_notionals` and `buy_counts` are running totals from 0, one
-    longer than the columns: the volume of rows a to b (exclusive) is `volumes[b] - volumes[a]`, whoever asks. So is
-    `signs`, the running total of +1 per buying and -1 per selling aggressor.
+    `event_time` is microseconds; `gaps` are the rows that follow a hole, ascending. The others are running totals from
+    0, one longer than the columns, so that whoever asks, the volume of rows a to b (exclusive) is
+    `volumes[b] - volumes[a]`: `notionals` at scale 36, `signs` of +1 per buying and -1 per selling aggressor.
     """
 
     __slots__ = (
@@ -37,38 +37,26 @@ class Tape:
         "event_time",
         "gaps",
         "in_order",
-        "notional",
         "notionals",
         "price",
-        "quantity",
         "sequence",
         "signs",
         "trade_id",
         "volumes",
     )
 
-    def __init__(
-        self,
-        *,
-        event_time: Sequence[int],
-        trade_id: Sequence[str],
-        sequence: Sequence[int | None],
-        price: Sequence[int],
-        quantity: Sequence[int],
-        notional: Sequence[int],
-        buy: Sequence[bool],
-        gaps: Sequence[int] = (),
-    ) -> None:
-        self.event_time, self.trade_id, self.sequence = event_time, trade_id, sequence
-        self.price, self.quantity, self.notional = price, quantity, notional
-        self.buy, self.gaps = buy, gaps
+    def __init__(self, trades: TradeColumns, gaps: Sequence[int] = ()) -> None:
+        self.event_time, self.trade_id, self.sequence = trades.event_time, trades.trade_id, trades.sequence
+        self.price, self.buy, self.gaps = trades.price, trades.buy, gaps
+        quantity, buy = trades.quantity, trades.buy
+        notional = list(map(mul, trades.price, quantity))
         self.volumes: list[int] = list(accumulate(quantity, initial=0))
         self.notionals: list[int] = list(accumulate(notional, initial=0))
         self.buy_volumes: list[int] = list(accumulate(map(mul, quantity, buy), initial=0))
         self.buy_notionals: list[int] = list(accumulate(map(mul, notional, buy), initial=0))
         self.buy_counts: list[int] = list(accumulate(buy, initial=0))
         self.signs: list[int] = list(accumulate([1 if bought else -1 for bought in buy], initial=0))
-        self.in_order = sorted(event_time) == list(event_time)
+        self.in_order = sorted(trades.event_time) == list(trades.event_time)
         """Whether event times never step back."""
 
     def __len__(self) -> int:
@@ -138,11 +126,11 @@ class Fold(Protocol):
         """Records closed by venue time having reached this."""
         return ()
 
-    def suspects(self, quantity: Sequence[int], notional: Sequence[int]) -> Sequence[int]:
-        """Rows of these trades that must be asked about one by one with `refusal`; few, in practice none."""
+    def suspects(self, price: Sequence[int], quantity: Sequence[int]) -> Sequence[int]:
+        """Rows of these trades that must be asked about one by one with `refusal`; in practice none."""
         return ()
 
-    def refusal(self, quantity: int, notional: int) -> Refusal | None:
+    def refusal(self, price: int, quantity: int) -> Refusal | None:
         """Why this trade cannot be folded after all that was folded so far; None where it can."""
         return None
 

@@ -19,9 +19,10 @@ from typing import Any
 import msgspec
 
 from processors.admission import Admission, Verdict
-from processors.columns import BAD_VALUE, Columns, columns, unsound
+from processors.columns import BAD_VALUE, of_rows, take, unsound
 from processors.contract import Applied, Clock, Output, Refusal, Refused, Row, StateMismatch, Tape
 from processors.registry import profiles
+from ravencore.columns import TradeColumns
 from ravencore.config import BarsSettings
 from ravencore.records import Bar, Vpin
 
@@ -73,6 +74,9 @@ class _Batch:
         self.refused: list[Refused] = []
         self.counts = dict.fromkeys(COUNTS, 0)
 
+    def applied(self) -> Applied:
+        return Applied(self.outputs, self.refused, self.counts)
+
 
 class Symbol:
     """All folds of one instrument."""
@@ -95,11 +99,17 @@ class Symbol:
             if not isinstance(row, Clock):
                 trades.append(row)
                 continue
-            self._trades(batch, trades, offsets[place - len(trades) : place])
+            self._rows(batch, trades, offsets[place - len(trades) : place])
             trades = []
             self._clock(batch, row, offsets[place])
-        self._trades(batch, trades, offsets[len(rows) - len(trades) :])
-        return Applied(batch.outputs, batch.refused, batch.counts)
+        self._rows(batch, trades, offsets[len(rows) - len(trades) :])
+        return batch.applied()
+
+    def apply_columns(self, trades: TradeColumns, offsets: Sequence[int]) -> Applied:
+        """As `apply`, for at least one trade and no Clocks, as `ravencore.columns` reads them."""
+        batch = _Batch()
+        self._trades(batch, trades, offsets)
+        return batch.applied()
 
     def snapshot(self) -> bytes:
         """The whole state as MessagePack: ids, then each fold's parameters and state by `kind/profile`."""
@@ -127,19 +137,20 @@ class Symbol:
         for order, (profile, fold) in enumerate(zip(self._profiles, self._folds, strict=True)):
             batch.outputs += [Output(offset, order, profile.topic, bar, 0) for bar in fold.clock(clock.time_us)]
 
-    def _trades(self, batch: _Batch, rows: Sequence[Row], offsets: Sequence[int]) -> None:
-        if not rows:
-            return
-        trades = columns(rows)
+    def _rows(self, batch: _Batch, rows: Sequence[Row], offsets: Sequence[int]) -> None:
+        if rows:
+            self._trades(batch, of_rows(rows), offsets)
+
+    def _trades(self, batch: _Batch, trades: TradeColumns, offsets: Sequence[int]) -> None:
         bad = unsound(trades)
-        suspects = {row for fold in self._folds for row in fold.suspects(trades.quantity, trades.notional)}
+        suspects = {row for fold in self._folds for row in fold.suspects(trades.price, trades.quantity)}
         if not bad and not suspects and self._admission.take_all(trades.sequence):
             self._fold(batch, trades, offsets, [])
         else:
             self._sift(batch, trades, offsets, bad, suspects)
 
     def _sift(
-        self, batch: _Batch, trades: Columns, offsets: Sequence[int], bad: dict[int, str], suspects: set[int]
+        self, batch: _Batch, trades: TradeColumns, offsets: Sequence[int], bad: dict[int, str], suspects: set[int]
     ) -> None:
         """Go through trades one by one, and fold what is new in stretches as long as may be."""
         taken: list[int] = []
@@ -164,15 +175,15 @@ class Symbol:
                 continue
             self._admission.note(sequence, trade_id)
             if verdict is Verdict.REPAIR:
-                self._repair(batch, trades.take([row]).tape([]))
+                self._repair(batch, Tape(take(trades, [row])))
                 continue
             if verdict is Verdict.AFTER_HOLE:
                 gaps.append(len(taken))
             taken.append(row)
         self._fold_rows(batch, trades, offsets, taken, gaps)
 
-    def _refusal(self, trades: Columns, row: int) -> Refusal | None:
-        found = (fold.refusal(trades.quantity[row], trades.notional[row]) for fold in self._folds)
+    def _refusal(self, trades: TradeColumns, row: int) -> Refusal | None:
+        found = (fold.refusal(trades.price[row], trades.quantity[row]) for fold in self._folds)
         return next(filter(None, found), None)
 
     def _repair(self, batch: _Batch, tape: Tape) -> None:
@@ -181,14 +192,14 @@ class Symbol:
             fold.repair(tape)
 
     def _fold_rows(
-        self, batch: _Batch, trades: Columns, offsets: Sequence[int], rows: Sequence[int], gaps: Sequence[int]
+        self, batch: _Batch, trades: TradeColumns, offsets: Sequence[int], rows: Sequence[int], gaps: Sequence[int]
     ) -> None:
         if rows:
-            self._fold(batch, trades.take(rows), [offsets[row] for row in rows], gaps)
+            self._fold(batch, take(trades, rows), [offsets[row] for row in rows], gaps)
 
-    def _fold(self, batch: _Batch, trades: Columns, offsets: Sequence[int], gaps: Sequence[int]) -> None:
+    def _fold(self, batch: _Batch, trades: TradeColumns, offsets: Sequence[int], gaps: Sequence[int]) -> None:
         """Give accepted trades to every fold, and put what they close in order."""
-        tape = trades.tape(gaps)
+        tape = Tape(trades, gaps)
         closed: list[tuple[int, int, Bar | Vpin]] = []
         late: set[int] = set()
         for order, (profile, fold) in enumerate(zip(self._profiles, self._folds, strict=True)):

@@ -112,17 +112,17 @@ class VpinBuckets(Fold):
             self._pour(tape, first, len(tape), max(begin, 0), totals[-1])
         return Folded(closed)
 
-    def suspects(self, quantity: Sequence[int], notional: Sequence[int]) -> Sequence[int]:
+    def suspects(self, price: Sequence[int], quantity: Sequence[int]) -> Sequence[int]:
         """Trades of more than 10,000 buckets: only they can close more than that."""
-        amounts, most = notional if self._by_quote else quantity, MOST_BUCKETS * self._volume
-        if max(amounts) <= most:
+        most = MOST_BUCKETS * self._volume
+        if self._amount(max(price), max(quantity)) <= most:
             return ()
-        return [row for row, amount in enumerate(amounts) if amount > most]
+        return [row for row in range(len(price)) if self._amount(price[row], quantity[row]) > most]
 
-    def refusal(self, quantity: int, notional: int) -> Refusal | None:
+    def refusal(self, price: int, quantity: int) -> Refusal | None:
         """The refusal of a trade that would close more than 10,000 buckets."""
         filled = self._bucket.filled if self._bucket else 0
-        buckets = (filled + (notional if self._by_quote else quantity)) // self._volume
+        buckets = (filled + self._amount(price, quantity)) // self._volume
         if buckets <= MOST_BUCKETS:
             return None
         detail = f"V too small: this trade would close {buckets} VPIN buckets of {to_text(self._unscaled)}"
@@ -147,6 +147,9 @@ class VpinBuckets(Fold):
         self._imbalances = deque(imbalances, self._window)
         self._one_sided = deque(map(decimal_units, one_sided), self._window)
         self._bucket = None if bucket is None else Bucket.unpack(bucket)
+
+    def _amount(self, price: int, quantity: int) -> int:
+        return price * quantity if self._by_quote else quantity
 
     def _pour(self, tape: Tape, start: int, stop: int, begin: int, end: int) -> None:
         """Put the tape between the points `begin` and `end`, rows `start` to `stop` (exclusive), into the bucket."""
