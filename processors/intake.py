@@ -1,12 +1,16 @@
-"""A fetched batch of trades sorted by instrument, with what cannot be read set aside: pure."""
+"""All instruments of a partition: fetched batches in, outputs and dead letters out, in the order of the log; pure."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 from msgspec.structs import asdict
 
-from processors.contract import Clock, Row
+from processors.contract import Applied, Clock, Output, Row
+from processors.symbol import Symbol
 from ravencore.codec import Codec, decimal_bytes
+from ravencore.columns import decode_columns
+from ravencore.config import BarsSettings
 from ravencore.errors import Unreadable
 from ravencore.records import Trade
 
@@ -37,80 +41,129 @@ class Letter(NamedTuple):
     detail: str
 
 
-class Run:
-    """The records of one instrument in a batch, in the order of the log."""
+class Made(NamedTuple):
+    """What a batch made."""
 
-    __slots__ = ("offsets", "rows", "symbol", "venue")
-
-    def __init__(self, venue: str, symbol: str) -> None:
-        self.venue, self.symbol = venue, symbol
-        self.rows: list[Row | Clock] = []
-        self.offsets: list[int] = []
-
-
-class Sorted(NamedTuple):
-    """A batch by Kafka key, and the records that nobody can use."""
-
-    runs: dict[bytes, Run]
+    outputs: list[Output]
+    """By offset, then by the registry's order."""
     letters: list[Letter]
+    counts: Counter[str]
+    touched: dict[bytes, int]
+    """Instruments whose state changed, by key, with the offset of the last record that is in it."""
 
 
-def sort(codec: Codec, records: Sequence[Fetched], clock_header: str) -> Sorted:
-    """Decode a batch and part it by instrument; a null value is a Clock, its time in the header named.
+class Instruments:
+    """The instruments of a partition by Kafka key; `clock_header` names the header of a null value that is a Clock."""
 
-    Raises Unavailable when a schema registry is needed and away.
-    """
-    runs: dict[bytes, Run] = {}
-    letters: list[Letter] = []
-    strangers: dict[bytes | None, str] = {}
-    for record, row in zip(records, _decoded(codec, records, clock_header), strict=True):
-        key = record.key
-        run = runs.get(key) if key is not None else None
-        if run is None:
-            run = _new_run(key, runs, strangers)
-        if isinstance(row, str):
-            letters.append(Letter(record, UNREADABLE, row))
-        elif run is None:
-            letters.append(Letter(record, WRONG_KEY, strangers[key]))
-        elif isinstance(row, Clock) or (row["symbol"] == run.symbol and row["venue"] == run.venue):
-            run.rows.append(row)
-            run.offsets.append(record.offset)
+    def __init__(self, codec: Codec, settings: BarsSettings, clock_header: str) -> None:
+        self._codec, self._settings, self._clock_header = codec, settings, clock_header
+        self._symbols: dict[bytes, Symbol] = {}
+
+    def restore(self, key: bytes, payload: bytes) -> None:
+        """Take over an instrument's snapshot; raises StateMismatch."""
+        venue, _, name = key.decode().partition(":")
+        symbol = Symbol(venue, name, self._settings)
+        symbol.restore(payload)
+        self._symbols[key] = symbol
+
+    def snapshot(self, key: bytes) -> bytes:
+        """An instrument's whole state."""
+        return self._symbols[key].snapshot()
+
+    def apply(self, records: Sequence[Fetched]) -> Made:
+        """Fold a batch in, each instrument's records together: at best 1 µs a trade to decode, and no dict for it.
+
+        Raises Unavailable when a schema registry is needed and away: then all that was folded must be restored.
+        """
+        made = Made([], [], Counter(), {})
+        for key, run in _by_key(records).items():
+            parts = _parts(key)
+            if parts is None:
+                made.letters.extend(Letter(record, WRONG_KEY, f"the key {key!r} is not VENUE:SYMBOL") for record in run)
+            else:
+                self._apply_run(made, key or b"", parts, run)
+        made.outputs.sort(key=_place)
+        made.letters.sort(key=_letter_place)
+        return made
+
+    def _apply_run(self, made: Made, key: bytes, parts: tuple[str, str], run: list[Fetched]) -> None:
+        values = [record.value for record in run if record.value is not None]
+        trades = decode_columns(self._codec, *parts, values) if len(values) == len(run) else None
+        if trades is not None:
+            offsets = [record.offset for record in run]
+            applied = self._symbol(key, parts).apply_columns(trades, offsets)
         else:
-            detail = f"a trade of {row['venue']}:{row['symbol']} under the key {run.venue}:{run.symbol}"
-            letters.append(Letter(record, WRONG_KEY, detail))
-    return Sorted({key: run for key, run in runs.items() if run.rows}, letters)
+            rows, offsets = self._read(made.letters, parts, run, values)
+            if not rows:
+                return
+            applied = self._symbol(key, parts).apply(rows, offsets)
+        made.touched[key] = offsets[-1]
+        _note(made, applied, run)
+
+    def _symbol(self, key: bytes, parts: tuple[str, str]) -> Symbol:
+        if key not in self._symbols:
+            self._symbols[key] = Symbol(*parts, self._settings)
+        return self._symbols[key]
+
+    def _read(
+        self, letters: list[Letter], parts: tuple[str, str], run: list[Fetched], values: list[bytes]
+    ) -> tuple[list[Row | Clock], list[int]]:
+        """Rows and Clocks with their offsets, one by one; what is none becomes a letter."""
+        decoded = _rows(self._codec, values)
+        rows: list[Row | Clock] = []
+        offsets: list[int] = []
+        for record in run:
+            row = next(decoded) if record.value is not None else self._clock(record)
+            if isinstance(row, str):
+                letters.append(Letter(record, UNREADABLE, row))
+            elif isinstance(row, Clock) or (row["venue"], row["symbol"]) == parts:
+                rows.append(row)
+                offsets.append(record.offset)
+            else:
+                detail = f"a trade of {row['venue']}:{row['symbol']} under the key {':'.join(parts)}"
+                letters.append(Letter(record, WRONG_KEY, detail))
+        return rows, offsets
+
+    def _clock(self, record: Fetched) -> Clock | str:
+        text = dict(record.headers).get(self._clock_header)
+        if text is None:
+            return f"a null value without the header {self._clock_header!r}"
+        try:
+            return Clock(int(text))
+        except ValueError:
+            return f"the header {self._clock_header!r} holds {text!r}, which is no number of microseconds"
 
 
-def _new_run(key: bytes | None, runs: dict[bytes, Run], strangers: dict[bytes | None, str]) -> Run | None:
+def _by_key(records: Sequence[Fetched]) -> dict[bytes | None, list[Fetched]]:
+    runs: dict[bytes | None, list[Fetched]] = {}
+    for record in records:
+        run = runs.get(record.key)
+        if run is None:
+            runs[record.key] = [record]
+        else:
+            run.append(record)
+    return runs
+
+
+def _parts(key: bytes | None) -> tuple[str, str] | None:
     try:
-        venue, colon, symbol = (key or b"").decode().partition(":")
+        venue, _, symbol = (key or b"").decode().partition(":")
     except UnicodeDecodeError:
-        venue, colon, symbol = "", "", ""
-    if key is None or not (venue and colon and symbol):
-        strangers[key] = f"the key {key!r} is not VENUE:SYMBOL"
         return None
-    return runs.setdefault(key, Run(venue, symbol))
+    return (venue, symbol) if venue and symbol else None
 
 
-def _decoded(codec: Codec, records: Sequence[Fetched], clock_header: str) -> Iterable[Row | Clock | str]:
-    """A row or Clock for each record, or the sentence that says why there is none."""
-    values = [record.value for record in records]
-    trades = [value for value in values if value is not None]
-    rows = iter(_rows(codec, trades))
-    if len(trades) == len(values):
-        return rows
-    return [_clock(record, clock_header) if record.value is None else next(rows) for record in records]
-
-
-def _rows(codec: Codec, values: list[bytes]) -> Sequence[Row | str]:
-    """Rows of a batch; one bad value costs a search by halves, not the batch."""
+def _rows(codec: Codec, values: list[bytes]) -> Iterator[Row | str]:
+    """A row for each value or the sentence that says why there is none; one bad value costs a search by halves."""
     rows = codec.decode_trades(values)
     if rows is not None:
-        return rows
-    if len(values) == 1:
-        return [_single(codec, values[0])]
-    middle = len(values) // 2
-    return [*_rows(codec, values[:middle]), *_rows(codec, values[middle:])]
+        yield from rows
+    elif len(values) == 1:
+        yield _single(codec, values[0])
+    else:
+        middle = len(values) // 2
+        yield from _rows(codec, values[:middle])
+        yield from _rows(codec, values[middle:])
 
 
 def _single(codec: Codec, value: bytes) -> Row | str:
@@ -118,15 +171,20 @@ def _single(codec: Codec, value: bytes) -> Row | str:
         trade = codec.decode_as(Trade, value)
     except Unreadable as error:
         return str(error)
-    row: dict[str, Any] = asdict(trade)
-    return {**row, "price": decimal_bytes(trade.price), "quantity": decimal_bytes(trade.quantity)}
+    return {**asdict(trade), "price": decimal_bytes(trade.price), "quantity": decimal_bytes(trade.quantity)}
 
 
-def _clock(record: Fetched, header: str) -> Clock | str:
-    text = dict(record.headers).get(header)
-    if text is None:
-        return f"a null value without the header {header!r}"
-    try:
-        return Clock(int(text))
-    except ValueError:
-        return f"the header {header!r} holds {text!r}, which is no number of microseconds"
+def _note(made: Made, applied: Applied, run: list[Fetched]) -> None:
+    made.outputs.extend(applied.outputs)
+    made.counts.update(applied.counts)
+    if applied.refused:
+        by_offset = {record.offset: record for record in run}
+        made.letters.extend(Letter(by_offset[it.offset], it.reason, it.detail) for it in applied.refused)
+
+
+def _place(output: Output) -> tuple[int, int]:
+    return output.offset, output.order
+
+
+def _letter_place(letter: Letter) -> int:
+    return letter.record.offset

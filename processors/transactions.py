@@ -18,10 +18,9 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from processors import intake
 from processors.contract import Output, StateMismatch
-from processors.intake import Fetched, Letter
-from processors.symbol import LAYOUT, Symbol, check_state, parameters
+from processors.intake import Fetched, Instruments, Letter
+from processors.symbol import LAYOUT, check_state, parameters
 from ravencore import kafka
 from ravencore.codec import Codec
 from ravencore.config import Settings
@@ -32,7 +31,7 @@ from ravencore.topics import DEAD_LETTERS, GROUP_BARS, STATE_BARS, TRADES, VPIN
 
 TRANSACTION_TIMEOUT_MS = 10_000
 """What a killed worker left open holds up readers for no longer than this; a restarted one aborts it at once."""
-CALL_S = 10.0
+CALL_S = 5.0
 READ_S = 15.0
 RECEIVED_HEADER = "received"
 """Header of an output: when its closing trade was received, microseconds as decimal text; no header after a Clock."""
@@ -65,7 +64,7 @@ class Partition:
         self.committed_offset = 0
         self._settings, self._codec, self._group, self._count = settings, codec, group, count
         self._producer: Producer | None = None
-        self._symbols: dict[bytes, Symbol] = {}
+        self._instruments = self._none()
         self._touched: dict[bytes, int] = {}
         """Symbols that changed since the last commit, with the offset of their last record."""
         self._outputs: list[Output] = []
@@ -81,8 +80,8 @@ class Partition:
         with _unavailable(f"partition {self.number} cannot be opened"):
             self._producer = _transactional(self._settings, self.number)
             self._producer.init_transactions(CALL_S)
-            for message in _read(self._settings, self.number):
-                self._restore(message)
+            for value in _newest(self._settings, self.number).values():
+                self._restore(value)
             self.next_offset = self.committed_offset = self._position()
 
     def close(self) -> None:
@@ -91,7 +90,7 @@ class Partition:
             self._producer.purge()
         self._producer = None
         self.next_offset = self.committed_offset
-        self._symbols = {}
+        self._instruments = self._none()
         self._clear()
 
     def apply(self, records: Sequence[Fetched]) -> None:
@@ -104,8 +103,12 @@ class Partition:
         if not records:
             return
         with _folding:
-            self._fold(records)
+            made = self._instruments.apply(records)
         self.next_offset = records[-1].offset + 1
+        self._outputs += made.outputs
+        self._letters += made.letters
+        self._touched |= made.touched
+        self._counts += made.counts
         self._counts["records"] += len(records)
 
     @property
@@ -148,28 +151,11 @@ class Partition:
             )
         return at.offset if at.offset >= 0 else low
 
+    def _none(self) -> Instruments:
+        return Instruments(self._codec, self._settings.bars, kafka.CLOCK_HEADER)
+
     def _clear(self) -> None:
         self._touched, self._outputs, self._letters, self._counts = {}, [], [], Counter()
-
-    def _fold(self, records: Sequence[Fetched]) -> None:
-        runs, letters = intake.sort(self._codec, records, kafka.CLOCK_HEADER)
-        self._letters += letters
-        made: list[Output] = []
-        for key, run in runs.items():
-            symbol = self._symbols.get(key) or self._new_symbol(key, run.venue, run.symbol)
-            applied = symbol.apply(run.rows, run.offsets)
-            made += applied.outputs
-            self._counts.update(applied.counts)
-            if applied.refused:
-                by_offset = {record.offset: record for record in records}
-                self._letters += (Letter(by_offset[it.offset], it.reason, it.detail) for it in applied.refused)
-        self._touched.update({key: run.offsets[-1] for key, run in runs.items()})
-        made.sort(key=_place)
-        self._outputs += made
-
-    def _new_symbol(self, key: bytes, venue: str, symbol: str) -> Symbol:
-        self._symbols[key] = Symbol(venue, symbol, self._settings.bars)
-        return self._symbols[key]
 
     def _transact(self, producer: Producer, next_offset: int) -> None:
         producer.begin_transaction()
@@ -179,7 +165,7 @@ class Partition:
             value = self._codec.encode(output.record)
             _produce(producer, output.topic, value, market_key(output.record), headers=headers)
             self._counts["vpin" if output.topic == VPIN else "bars"] += 1
-        for letter in sorted(self._letters, key=lambda letter: letter.record.offset):
+        for letter in self._letters:
             _produce(producer, DEAD_LETTERS, self._codec.encode(self._dead(letter)), letter.record.key)
             self._counts["dead_letters"] += 1
         for key in sorted(self._touched):
@@ -210,18 +196,13 @@ class Partition:
             offset=self._touched[key],
             layout=LAYOUT,
             parameters=parameters(self._settings.bars, venue, symbol),
-            payload=self._symbols[key].snapshot(),
+            payload=self._instruments.snapshot(key),
         )
 
-    def _restore(self, message: Message) -> None:
-        value = message.value()
-        if value is None:
-            self._symbols.pop((message.key() or b"").partition(b"|")[2], None)
-            return
+    def _restore(self, value: bytes) -> None:
         state = self._codec.decode_as(State, value)
         check(state, self._settings, self._count)
-        venue, _, symbol = state.input_key.partition(":")
-        self._new_symbol(state.input_key.encode(), venue, symbol).restore(state.payload)
+        self._instruments.restore(state.input_key.encode(), state.payload)
 
 
 def state_key(input_key: bytes) -> bytes:
@@ -260,10 +241,6 @@ def reset_state(settings: Settings) -> int:
     return len(alive)
 
 
-def _place(output: Output) -> tuple[int, int]:
-    return output.offset, output.order
-
-
 def _transactional(settings: Settings, number: int) -> Producer:
     extra: dict[str, Any] = {
         "transactional.id": f"{GROUP_BARS}-{TRADES}-{number}",
@@ -281,6 +258,18 @@ def _produce(producer: Producer, topic: str, value: bytes, key: bytes | None, **
             return
         except BufferError:
             producer.poll(0.1)
+
+
+def _newest(settings: Settings, number: int) -> dict[bytes, bytes]:
+    """The newest committed snapshot of each symbol of a partition."""
+    newest: dict[bytes, bytes] = {}
+    for message in _read(settings, number):
+        key, value = message.key() or b"", message.value()
+        if value is None:
+            newest.pop(key, None)
+        else:
+            newest[key] = value
+    return newest
 
 
 def _read(settings: Settings, number: int) -> Iterator[Message]:

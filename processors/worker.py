@@ -19,9 +19,11 @@ TRANSACTION_RECORDS = 10_000
 COMMIT_WITHIN_S = 0.2
 """How long records that closed nothing wait for more: nobody waits for a transaction without outputs."""
 RETRY_S = 0.5
-HANGS_S = 30.0
+HANGS_S = 15.0
 """A blocking call that takes longer never returns: librdkafka 2.16 does that to transactions, whatever the time-out,
 when a broker goes down at the wrong moment (https://github.com/confluentinc/librdkafka/issues/5456)."""
+
+OPENS_S = 60.0
 
 
 class Host(Protocol):
@@ -108,20 +110,20 @@ class Lane:
             self.settled.set()
             await self._close_partition()
 
-    async def _blocking(self, work: Callable[..., T], *args: Any) -> T:
+    async def _calls_kafka(self, work: Callable[[], T], seconds: float = HANGS_S) -> T:
         """Work of the partition in a thread; raises Broken when it hangs, and the thread is left behind."""
         try:
-            return await asyncio.wait_for(self._host.in_thread(work, *args), HANGS_S)
+            return await asyncio.wait_for(self._host.in_thread(work), seconds)
         except TimeoutError:
             number, self.partition = self.partition.number, self._new_partition()
-            raise Broken(f"a call to Kafka for partition {number} hangs since {HANGS_S:.0f} s", fenced=False) from None
+            raise Broken(f"a call to Kafka for partition {number} hangs since {seconds:.0f} s", fenced=False) from None
 
     async def _close_partition(self) -> None:
         with contextlib.suppress(Broken):
-            await self._blocking(self.partition.close)
+            await self._calls_kafka(self.partition.close)
 
     async def _open(self) -> None:
-        await self._blocking(self.partition.open)
+        await self._calls_kafka(self.partition.open, OPENS_S)
         if not self._waiting:
             self._expected = self.partition.next_offset
         self.restored = True
@@ -146,7 +148,7 @@ class Lane:
         while not self._closing:
             await self._arrival()
             batches = self._take()
-            if await self._blocking(self._apply, batches):
+            if await self._host.in_thread(self._apply, batches):
                 await self._commit()
         await self._commit()
 
@@ -181,7 +183,7 @@ class Lane:
 
     async def _commit(self) -> None:
         began = time.monotonic()
-        counts = await self._blocking(self.partition.commit)
+        counts = await self._calls_kafka(self.partition.commit)
         self._applied.clear()
         if counts:
             self._host.committed(counts, time.monotonic() - began)
