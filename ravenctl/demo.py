@@ -30,7 +30,7 @@ from ravencore.topics import BOOKS, GROUP_BARS, GROUP_SINK, TOPICS, TRADES
 from ravenctl import control, mart, readback, summary
 from ravenctl.cluster import DEMO
 from ravenctl.demo_view import Scene, View
-from ravenctl.drain import Offsets, Place, Reader, behind, wait_until_drained
+from ravenctl.drain import Offsets, Reader, behind, wait_until_drained
 from ravenctl.local.progress import ConsoleReporter
 from ravenctl.local.services import SERVICES, python_service
 from ravenctl.local.stack import Stack
@@ -49,8 +49,8 @@ LIVE_SYMBOLS = ("BTCUSDT", "ETHUSDT")
 SUBSCRIBE_S = 60.0
 STATS_EVERY_S = 0.25
 HTTP_S = 5.0
-READERS = (
-    Reader("engine", GROUP_BARS, (TRADES,)),
+ENGINE = Reader("engine", GROUP_BARS, (TRADES,))
+SINKS = (
     Reader("sink-influx", GROUP_SINK + "influx", (TRADES, BOOKS)),
     Reader("sink-timescale", GROUP_SINK + "timescale", OUTPUT_TOPICS),
 )
@@ -321,21 +321,21 @@ class _Demo:
 
     def _left(self) -> dict[str, int]:
         """How much is still on its way, by where; asked in the order of the stream, so that nothing slips past."""
-        left = {"collector": self._not_in_kafka()}
-        for reader in READERS:
-            ends = self._offsets.ends()
-            left |= {f"consumer of {place[0]}": n for place, n in self._unread(ends, reader).items()}
-            left[reader.service] = behind(
-                reader.topics, ends, self._offsets.committed(reader.group), self._outputs.last
-            )
+        left = {"collector": self._not_in_kafka(), "engine": self._behind(ENGINE, self._offsets.ends())}
+        left["transactions"] = self._offsets.undecided()
+        ends = self._offsets.ends()
+        left["consumer"] = self._unread(ends)
+        left |= {sink.service: self._behind(sink, ends) for sink in SINKS}
         left["influx store"] = self._questdb().unapplied()
         return left
 
-    def _unread(self, ends: readback.Ends, reader: Reader) -> dict[Place, int]:
-        """What the demo's own consumer has not read of a topic that this reader reads as well."""
+    def _behind(self, reader: Reader, ends: readback.Ends) -> int:
+        return behind(reader.topics, ends, self._offsets.committed(reader.group), self._outputs.last)
+
+    def _unread(self, ends: readback.Ends) -> int:
+        """What the demo's own consumer has not read of the derived topics."""
         reached = self._outputs.reached
-        derived = {place: end for place, end in ends.items() if place[0] in OUTPUT_TOPICS and place[0] in reader.topics}
-        return {place: end - reached.get(place, 0) for place, end in derived.items() if end > reached.get(place, 0)}
+        return sum(max(end - reached.get(place, 0), 0) for place, end in ends.items() if place[0] in OUTPUT_TOPICS)
 
     def _not_in_kafka(self) -> int:
         """Ids up to the last one sent that are neither a trade in Kafka nor in a Gap."""

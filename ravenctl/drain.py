@@ -41,11 +41,20 @@ class Offsets:
 
     def ends(self) -> dict[Place, int]:
         """The offset after the last committed record or marker of each partition; raises Unavailable."""
+        return self._ends(IsolationLevel.READ_COMMITTED)
+
+    def undecided(self) -> int:
+        """How many offsets belong to transactions whose markers are not written yet; raises Unavailable.
+
+        A coordinator answers a commit before it has written the markers into the partitions.
+        """
+        written = self._ends(IsolationLevel.READ_UNCOMMITTED)
+        return sum(max(written[place] - end, 0) for place, end in self.ends().items())
+
+    def _ends(self, level: IsolationLevel) -> dict[Place, int]:
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         asked = {TopicPartition(*place): latest for place in self._places}
-        futures = self._client.list_offsets(
-            asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=REQUEST_S
-        )
+        futures = self._client.list_offsets(asked, isolation_level=level, request_timeout=REQUEST_S)
         return {(str(place.topic), place.partition): _result(future).offset for place, future in futures.items()}
 
     def committed(self, group: str) -> dict[Place, int]:
