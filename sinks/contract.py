@@ -58,8 +58,8 @@ class Outcome(NamedTuple):
     `refused` never will be; `waiting` may be once another record has come, and is offered again for `wait_s`.
     """
 
-    refused: Sequence[Rejection] = ()
-    waiting: Sequence[Rejection] = ()
+    refused: list[Rejection]
+    waiting: list[Rejection]
 
 
 class Store(Protocol):

@@ -224,7 +224,7 @@ class Influx:
         encoded, refused = points(batch)
         bad = keep_good(encoded, self._post)
         self._see_applied()
-        return Outcome([*refused, *(Rejection(entry, REFUSED, answer) for (entry, _), answer in bad)])
+        return Outcome([*refused, *(Rejection(entry, REFUSED, answer) for (entry, _), answer in bad)], [])
 
     def close(self) -> None:
         """Close the connection."""

@@ -97,16 +97,13 @@ def interval_of(record: Bar | Vpin) -> str:
 
 
 def encode(number: int, record: Bar | Vpin, ids: Ids, interval_id: int) -> str:
-    """A line of COPY's text format: number, identity, values; raises Refused for times no database has.
+    """A line of COPY's text format: number, identity, other ids, values.
 
     https://www.postgresql.org/docs/current/sql-copy.html#SQL-COPY-FILE-FORMATS
     """
     kind = record.kind if isinstance(record, Bar) else "vpin"
     writers = BAR_WRITERS if isinstance(record, Bar) else VPIN_WRITERS
-    try:
-        cells = [write(getattr(record, name)) for name, write in writers]
-    except OverflowError:
-        raise Refused(f"a time of {record.open_time} to {record.close_time} µs is outside the calendar") from None
+    cells = [write(getattr(record, name)) for name, write in writers]
     names = f"{kind.translate(ESCAPES)}\t{record.profile.translate(ESCAPES)}"
     identity = f"{number}\t{ids.instrument_id}\t{names}\t{record.bar_seq}"
     others = f"{ids.coin_id}\t{ids.quote_id}\t{ids.exchange_id}\t{interval_id}"
@@ -147,7 +144,8 @@ def conflicts_sql(fact: Fact) -> str:
     )
     return (
         f"SELECT number, array_remove(ARRAY[{differing}], NULL) FROM staging__{fact.name} new "
-        f"JOIN mart.{fact.name} kept USING ({', '.join(IDENTITY)}) WHERE ({new}) IS DISTINCT FROM ({kept})"
+        f"JOIN mart.{fact.name} kept USING ({', '.join(IDENTITY)}) "
+        f"WHERE ({new}) IS DISTINCT FROM ({kept}) ORDER BY number"
     )
 
 
@@ -253,22 +251,18 @@ class Timescale:
 
     def _keep(self, connection: psycopg.Connection, fact: Fact, entries: Sequence[Entry]) -> list[Rejection]:
         """Insert entries of one table; what is refused and what conflicts is returned, the rest is kept."""
-        lines: list[tuple[int, Entry, str]] = []
         conflicts: list[tuple[int, list[str]]] = []
-        refused: list[Rejection] = []
-        for entry in entries:
+        lines = []
+        for number, entry in enumerate(entries):
             record, ids = _fact(entry), self._instruments[_names(entry)].ids
-            try:
-                lines.append((len(lines), entry, encode(len(lines), record, ids, self._intervals[interval_of(record)])))
-            except Refused as error:
-                refused.append(Rejection(entry, REFUSED, str(error)))
+            lines.append(encode(number, record, ids, self._intervals[interval_of(record)]))
 
-        def attempt(some: Sequence[tuple[int, Entry, str]]) -> None:
-            conflicts.extend(_insert(connection, fact, "".join(line for _, _, line in some)))
+        def attempt(some: Sequence[tuple[Entry, str]]) -> None:
+            conflicts.extend(_insert(connection, fact, "".join(line for _, line in some)))
 
-        bad = keep_good(lines, attempt)
-        refused += [Rejection(entry, REFUSED, answer) for (_, entry, _), answer in bad]
-        return refused + [_conflict(lines[number][1], columns) for number, columns in conflicts]
+        bad = keep_good(list(zip(entries, lines, strict=True)), attempt)
+        refused = [Rejection(entry, REFUSED, answer) for (entry, _), answer in bad]
+        return refused + [_conflict(entries[number], columns) for number, columns in conflicts]
 
 
 def _insert(connection: psycopg.Connection, fact: Fact, lines: str) -> list[tuple[int, list[str]]]:
