@@ -13,6 +13,7 @@ import zstandard
 
 START_NS = 1_723_161_254_000_000_000
 STEP_NS = 20_000_000
+LONGEST_S = 400
 
 
 def frame(stream: str, data: str) -> str:
@@ -52,7 +53,7 @@ def recording(path: Path, symbol: str, trades: int, seed: int, holes: Iterable[r
         side = side if rng.random() < 0.8 else not side
         price += rng.choice((0, 0, 1, 2)) * (-1 if side else 1)
         if number not in missing:
-            lots, time_ms = rng.randint(1, 5000), time_ns // 1_000_000
+            lots, time_ms = rng.randint(1, 50), time_ns // 1_000_000
             text = trade_frame(symbol, first_id + number, time_ms, price_cents=price, lots=lots, seller=side)
             lines.append(f"{time_ns}\t{text}")
         if number % 10 == 0:
@@ -65,6 +66,7 @@ def recording(path: Path, symbol: str, trades: int, seed: int, holes: Iterable[r
 class Demo:
     """A `ravenctl demo` that ran to its end."""
 
+    home: Path
     exit_code: int
     output: str
     figures: dict[str, Any] = field(default_factory=dict)
@@ -85,9 +87,12 @@ def demo(home: Path, *options: str) -> Demo:
     figures = home / "figures.json"
     home.mkdir(parents=True, exist_ok=True)
     figures.unlink(missing_ok=True)
-    done = subprocess.run(
-        command(home, "--json", str(figures), *options),
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=280, check=False,
-    )  # fmt: skip
+    arguments = command(home, "--json", str(figures), *options)
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:
+        try:
+            output, _ = running.communicate(timeout=LONGEST_S)
+        except subprocess.TimeoutExpired:
+            running.terminate()  # a demo ends its servers then; killed, it could not
+            output, _ = running.communicate()
     told = json.loads(figures.read_text()) if figures.exists() else {}
-    return Demo(done.returncode, done.stdout, told)
+    return Demo(home, running.returncode, output, told)

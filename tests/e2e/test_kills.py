@@ -17,9 +17,9 @@ from tests.e2e.made import Demo, command, demo, recording
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
-TRADES = 6_000
-PACE = "8"
-"""120 s of market in 15 s: long enough for a service to die twice and come back."""
+TRADES = 4_000
+PACE = "5"
+"""80 s of market in 16 s: long enough for a service to die twice and come back."""
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def killed(home: Path, files: list[str], *services: str) -> Demo:
         assert running.stdout is not None
         output = running.stdout.read()
         code = running.wait(60)
-    return Demo(code, output, json.loads(figures.read_text()) if figures.exists() else {})
+    return Demo(home, code, output, json.loads(figures.read_text()) if figures.exists() else {})
 
 
 def test_killed_workers_and_sinks_change_nothing(files: list[str], undisturbed: Demo, tmp_path: Path) -> None:
