@@ -6,11 +6,10 @@ Beside `X.frames.zst` may stand `X.rest_depth.frames.zst` (REST depth responses)
 """
 
 import heapq
-import io
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,6 +25,7 @@ QUOTE_ASSETS = (
 DEFAULT_TICK_E8 = 1_000_000
 DEFAULT_LOT_E8 = 1_000
 PROGRESS_LINES = 100_000
+CHUNK_BYTES = 1 << 17
 
 Progress = Callable[[int], None]
 
@@ -35,8 +35,9 @@ def lines(path: Path) -> Iterator[tuple[int, bytes]]:
     number = 0
     try:
         with path.open("rb") as file:
-            for number, line in enumerate(_decompressed(file, path), start=1):
-                time_text, tab, raw = line.rstrip(b"\r\n").partition(b"\t")
+            chunks = _decompressed(file) if path.suffix == ".zst" else iter(lambda: file.read(CHUNK_BYTES), b"")
+            for number, line in enumerate(_split(chunks), start=1):
+                time_text, tab, raw = line.rstrip(b"\r").partition(b"\t")
                 if not tab or not raw or not time_text.isdigit():
                     raise SimulatorError(f"{path}, line {number}: not `<recv_ns><tab><frame>`: {line[:80]!r}")
                 yield int(time_text), raw
@@ -46,11 +47,26 @@ def lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise SimulatorError(f"{path}: damaged zstd data after line {number}: {error}") from error
 
 
-def _decompressed(file: BinaryIO, path: Path) -> BinaryIO:
-    if path.suffix != ".zst":
-        return file
-    reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
-    return io.BufferedReader(reader, buffer_size=1 << 20)
+def _decompressed(file: BinaryIO) -> Iterator[bytes]:
+    """stream_reader takes a file cut short for its end; this raises ZstdError."""
+    frame = None
+    while data := file.read(CHUNK_BYTES):
+        while data:
+            frame = frame or zstandard.ZstdDecompressor().decompressobj()
+            yield frame.decompress(data)
+            data = frame.unused_data if frame.eof else b""
+            frame = None if frame.eof else frame
+    if frame is not None:
+        raise zstandard.ZstdError("the file ends too early")
+
+
+def _split(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    rest = b""
+    for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from whole
+    if rest:
+        yield rest
 
 
 def read_frames(path: Path, dialect: Dialect) -> Iterator[Frame]:

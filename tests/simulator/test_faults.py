@@ -134,7 +134,7 @@ def test_a_reordered_pair_is_close_in_time_and_no_cut_falls_into_it(frames: list
 @settings(deadline=None)
 @given(markets(), st.integers(0, 5))
 def test_no_cut_parts_a_gap_from_the_trade_that_shows_it(frames: list[Frame], seed: int) -> None:
-    hidden = set()
+    hidden: set[str] = set()
     for action in injected(frames, seed):
         if action.what == "cut":
             assert not hidden
