@@ -27,6 +27,7 @@ from ravenctl.shell import (
     console,
     given_bootstrap,
     seconds,
+    show,
 )
 
 app = typer.Typer(
@@ -140,7 +141,7 @@ def status(
         elif not feed.latest:
             typer.echo("no service has reported yet: start them with `ravenctl local up`")
         else:
-            console().print(statusview.show(feed.latest, _now_us()))
+            show(console(), statusview.show(feed.latest, _now_us()))
     finally:
         feed.close()
 

@@ -5,9 +5,12 @@ that was sent has arrived everywhere, reads back what Kafka and the stores hold,
 """
 
 import json
+import os
 import shutil
 import signal
+import socket
 import time
+import urllib.parse
 import urllib.request
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -37,15 +40,17 @@ from ravenctl.local.stack import Stack
 from ravenctl.local.state import Endpoints, ServiceSpec
 from ravenctl.outputs import TOPICS as OUTPUT_TOPICS
 from ravenctl.outputs import Outputs
-from ravenctl.shell import CommandFailed, WrongUse
+from ravenctl.shell import CommandFailed, WrongUse, show
 from ravenctl.statusview import StatusFeed, fresh
 from simulator.contract import SimulatorError
 from simulator.faults import parse_spec
+from simulator.synthetic import LISTINGS
 
 USER = "demo"
 DURATION_S = 120.0
 """Of a source that has no end of its own."""
 LIVE_SYMBOLS = ("BTCUSDT", "ETHUSDT")
+START_S = 300.0
 SUBSCRIBE_S = 60.0
 STATS_EVERY_S = 0.25
 HTTP_S = 5.0
@@ -104,6 +109,8 @@ def services(plan: Plan) -> list[ServiceSpec]:
 
 def run(plan: Plan, console: Console) -> bool:
     """Show Raven at work; whether all promises held. Raises RavenError when it cannot be shown."""
+    if plan.source == "live":
+        _check_way_out(load())
     home = plan.home / DEMO
     stack = Stack(home, services(plan))
     with stopping_on_signals():
@@ -111,12 +118,27 @@ def run(plan: Plan, console: Console) -> bool:
         done = kept = False
         try:
             console.print(f"Raven demo: {plan.title}; servers, exchange and services start in {home}", soft_wrap=True)
-            stack.up(ConsoleReporter(console))
+            stack.up(ConsoleReporter(console), START_S)
             kept = _Demo(plan, stack, console).run()
             done = True
         finally:
             _leave(plan, stack, console, done=done, clean=kept)
     return kept
+
+
+def _check_way_out(settings: Settings) -> None:
+    """Raises Unavailable when the exchange cannot be reached from here, before anything is started."""
+    if urllib.request.getproxies():
+        return  # the collector goes through the proxy; it will say what it finds
+    for venue in control.known_venues():
+        url = urllib.parse.urlsplit(getattr(settings.venues, venue).ws_url)
+        try:
+            socket.create_connection((url.hostname or "", url.port or 443), HTTP_S).close()
+        except OSError as error:
+            raise Unavailable(
+                f"{venue} at {url.netloc} cannot be reached ({error}): without a way to the internet, "
+                "`ravenctl demo` plays a synthetic market, and --recording what was recorded"
+            ) from None
 
 
 def _clear(stack: Stack, console: Console) -> None:
@@ -203,7 +225,12 @@ def make_plan(
         raise WrongUse("--speed and --fault are for recordings and the synthetic market: an exchange has its own pace")
     if recordings and plan.symbols:
         raise WrongUse("--symbol is for --synthetic and --live: a recording has its own symbols")
+    if plan.json_file and not os.access(plan.json_file.absolute().parent, os.W_OK):
+        raise WrongUse(f"--json {plan.json_file} cannot be written: its folder is missing or closed to you")
     symbols = control.wanted(plan.symbols, None, USER).symbols or (LIVE_SYMBOLS if live else ())
+    unknown = [] if live else [symbol for symbol in symbols if symbol not in LISTINGS]
+    if unknown:
+        raise WrongUse(f"the synthetic market has no {unknown[0]}: it has {', '.join(LISTINGS)}")
     endless = duration_s is None and not recordings
     return replace(plan, symbols=symbols, duration_s=DURATION_S if endless else duration_s, faults=_faults(plan.faults))
 
@@ -405,7 +432,9 @@ class _Demo:
 
     def _conclude(self, found: summary.Findings) -> bool:
         kept = summary.promises(found)
-        self._console.print(summary.show(found, kept))
+        show(self._console, summary.show(found, kept))
+        for note in found.source["notes"] if found.source else ():
+            self._console.print(f"note: {note}", soft_wrap=True)
         if self._plan.json_file:
             text = json.dumps(summary.figures(found, kept), indent=2)
             self._plan.json_file.write_text(text + "\n")

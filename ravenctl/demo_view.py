@@ -109,7 +109,9 @@ def _head(scene: Scene) -> RenderableType:
 
 
 def _services(scene: Scene, now_us: int) -> Table:
-    table = _table("SERVICE", "STATE", "RATE/S", "LAG", "DONE", "", right=("RATE/S", "LAG"))
+    table = _table("SERVICE", "STATE", "RATE/S", "LAG", "DONE", right=("RATE/S", "LAG"))
+    for column, width in zip(table.columns, (14, 8, 6, 6), strict=False):
+        column.min_width = width
     if scene.simulator:
         table.add_row("simulator", *_simulator(scene.simulator))
     there = sorted(scene.statuses.values(), key=_rank)
@@ -122,8 +124,7 @@ def _services(scene: Scene, now_us: int) -> Table:
             Text(state.lower(), style=style),
             "-" if pace is None else f"{pace:,.0f}",
             f"{sum(status.lag.values()):,}" if status.lag else "-",
-            done(status.counters),
-            Text((status.last_error or "")[:60], style="red"),
+            Text.assemble(done(status.counters), (f"  {status.last_error}" if status.last_error else "", "red")),
         )
     return table
 
@@ -131,8 +132,9 @@ def _services(scene: Scene, now_us: int) -> Table:
 def _simulator(stats: Mapping[str, Any]) -> tuple[str | Text, ...]:
     moment = str(stats["position"]["time"])[11:19] if stats["position"]["frames"] else ""
     state = Text(stats["state"], style="yellow" if stats["state"] == "waiting" else "green")
-    faults = ", ".join(f"{name} {count}" for name, count in stats["injected"].items() if count)
-    return state, "-", "-", f"{stats['frames']:,} frames sent {moment}", Text(faults, style="yellow")
+    faults = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in stats["injected"].items() if count)
+    sent = f"{stats['frames']:,} frames, at {moment}" if moment else "nothing sent yet"
+    return state, "-", "-", Text.assemble(sent, (f"; injected: {faults}" if faults else "", "yellow"))
 
 
 def done(counters: Mapping[str, int]) -> str:
@@ -151,7 +153,7 @@ _COUNTS = {
     "bars": "bars",
     "vpin": "buckets",
     "rows_written": "rows",
-    "gaps": "gaps",
+    "gaps": "gap records",
     "duplicates": "duplicates",
     "dead_letters": "dead letters",
 }
@@ -212,5 +214,5 @@ def _rank(status: ServiceStatus) -> tuple[int, str]:
 def _table(*names: str, right: tuple[str, ...] = ()) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold dim")
     for name in names:
-        table.add_column(name, justify="right" if name in right else "left", no_wrap=True)
+        table.add_column(name, justify="right" if name in right else "left", no_wrap=True, overflow="ellipsis")
     return table

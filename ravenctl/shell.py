@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from typer.core import TyperCommand, TyperGroup
 
 from ravencore.errors import ConfigError, RavenError, Unavailable
@@ -91,6 +91,16 @@ def seconds(text: str) -> float:
 def console() -> Console:
     """Standard output: colours and the screen's width on a terminal, plain and never wrapped when piped."""
     return Console(highlight=False) if sys.stdout.isatty() else Console(width=1000, highlight=False, no_color=True)
+
+
+def show(screen: Console, what: RenderableType) -> None:
+    """Print tables; where it is piped, without the blanks that fill their columns."""
+    if screen.is_terminal:
+        screen.print(what)
+        return
+    with screen.capture() as captured:
+        screen.print(what)
+    typer.echo("\n".join(text.rstrip() for text in captured.get().splitlines()))
 
 
 def given_bootstrap(ctx: typer.Context, own: str | None) -> str | None:

@@ -74,6 +74,8 @@ def test_every_command_has_help_with_an_example(name: str) -> None:
         (["demo", "--live", "--synthetic"], "choose one"),
         (["demo", "--live", "--speed", "max"], "its own pace"),
         (["demo", "--recording", "no-such-file"], "there is no recording no-such-file"),
+        (["demo", "--symbol", "NOSUCHCOIN"], "it has BTCUSDT"),
+        (["demo", "--json", "no/such/folder/out.json"], "cannot be written"),
     ],
 )
 def test_wrong_use_is_one_line_and_exit_code_2(args: list[str], says: str) -> None:
@@ -131,6 +133,23 @@ def test_which_cluster_is_meant(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     monkeypatch.setenv("RAVEN_KAFKA__BOOTSTRAP", "environment:2")
     assert resolve().kafka.bootstrap == "environment:2"
     assert resolve("option:3").kafka.bootstrap == "option:3"
+
+
+def test_a_live_demo_without_a_way_out_says_so_before_it_starts_anything(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("RAVEN_VENUES__BINANCE_SPOT__WS_URL", f"ws://127.0.0.1:{taken.getsockname()[1]}")
+        monkeypatch.setenv("RAVEN_VENUES__BINANCE_SPOT__REST_URL", "http://127.0.0.1:1")
+        result = CliRunner().invoke(app, ["demo", "--live", "--home", str(tmp_path)])
+    assert result.exit_code == UNAVAILABLE
+    assert "cannot be reached" in result.stderr
+    assert "synthetic market" in result.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 # A demo's plan
