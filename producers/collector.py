@@ -73,6 +73,8 @@ HTTP_OK = 200
 TOO_MANY_REQUESTS = frozenset({418, 429})
 UNITS_US = {"ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000}
 PRODUCER_LIMITS = {"queue.buffering.max.messages": 100_000, "queue.buffering.max.kbytes": 65_536}
+QUIET = {"log_level": 2}
+"""librdkafka says twenty times a second that a broker is away; `Outlet.broker_error` says it once, in the status."""
 OUTLET_COUNTERS = ("trades_published", "books_published", "gaps", "dead_letters", "clocks")
 
 R = TypeVar("R", bound=Record)
@@ -120,8 +122,7 @@ class Outlet:
             settings.kafka,
             error_cb=self._on_error,
             on_delivery=self._on_refused,
-            logger=log,
-            **{**PRODUCER_LIMITS, "delivery.report.only.error": True},
+            **{**PRODUCER_LIMITS, **QUIET, "delivery.report.only.error": True},
         )
         self._codec, self._wire = codec, Wire(codec)
         self._queue: deque[tuple[str, Published]] = deque()
@@ -531,7 +532,7 @@ class Demands:
         self._thread.join(TIMEOUT_S)
 
     def _run(self) -> None:
-        client = kafka.reader(self._settings.kafka, SERVICE, logger=log)
+        client = kafka.reader(self._settings.kafka, SERVICE, **QUIET)
         try:
             while not self._stopping.is_set() and not self._assign(client):
                 self._stopping.wait(RETRY_FIRST_S)
@@ -748,7 +749,7 @@ def newest(settings: Settings, topic: str, keys: Collection[bytes]) -> dict[byte
 
     Reads backwards, in chunks that grow, until each key has been found. Raises Unavailable when the broker is away.
     """
-    client = kafka.reader(settings.kafka, SERVICE, logger=log)
+    client = kafka.reader(settings.kafka, SERVICE, **QUIET)
     try:
         edges = {
             number: client.get_watermark_offsets(TopicPartition(topic, number), TIMEOUT_S)
@@ -780,10 +781,11 @@ def _read(client: Consumer, topic: str, spans: Mapping[int, range]) -> Iterator[
     client.assign([TopicPartition(topic, number, span.start) for number, span in spans.items()])
     unread = set(spans)
     while unread:
-        messages = client.consume(TAIL_CHUNK_RECORDS, TIMEOUT_S)
-        if not messages:
+        # `consume` waits for as many as it is asked for: wait for one, then take what is there.
+        first = client.poll(TIMEOUT_S)
+        if first is None:
             raise Unavailable(f"{topic} cannot be read back: nothing came for {TIMEOUT_S:.0f} s")
-        for message in messages:
+        for message in (first, *client.consume(TAIL_CHUNK_RECORDS, 0.0)):
             number, offset = message.partition() or 0, message.offset() or 0
             if message.error() is None and offset in spans[number]:
                 yield message

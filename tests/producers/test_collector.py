@@ -1,0 +1,368 @@
+"""The collector as a process, between a real broker and a simulated exchange; each test has symbols of its own."""
+
+import http.server
+import json
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from producers import collector
+from producers.collector import last_seen, shortest_us, wanted_symbols
+from producers.tape import Seen
+from ravencore import kafka, topics
+from ravencore.config import Settings
+from ravencore.errors import ConfigError
+from ravencore.records import Book, DeadLetter, Demand, Gap, Instrument, Trade
+from ravenctl.local.broker import Broker
+from tests.producers.rig import CODEC, Rig, Simulator, until
+
+pytestmark = pytest.mark.stack
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[Broker]:
+    with Broker() as node:
+        yield node
+
+
+@pytest.fixture
+def rig(broker: Broker) -> Iterator[Rig]:
+    with Rig(broker.bootstrap) as made:
+        yield made
+
+
+def test_demands_name_symbols_by_venue() -> None:
+    demands = [
+        Demand(demand_id="1", user="a", symbol="X", created_time=0),
+        Demand(demand_id="2", user="b", symbol="Y", venues=("B", "C"), outputs=("bars.tib",), created_time=0),
+        Demand(demand_id="3", user="b", symbol="X", venues=("B",), created_time=0),
+    ]
+    assert wanted_symbols(demands, ["A", "B"]) == {"A": {"X"}, "B": {"X", "Y"}, "C": {"Y"}}
+
+
+def test_the_shortest_interval_is_found_and_a_wrong_one_named() -> None:
+    assert shortest_us(["1m", "15m", "500ms", "1h", "1s"]) == 500_000
+    assert shortest_us([]) is None
+    with pytest.raises(ConfigError, match="'1 s' is no interval"):
+        shortest_us(["1m", "1 s"])
+
+
+# Reading back
+
+
+def trade(symbol: str, sequence: int) -> Trade:
+    return Trade(
+        venue="BINANCE_SPOT",
+        symbol=symbol,
+        event_time=sequence * 1000,
+        received_time=1,
+        trade_id=str(sequence),
+        sequence=sequence,
+        price=1,
+        quantity=1,
+        side="BUY",
+    )
+
+
+def test_last_ids_are_found_behind_other_symbols_clocks_repairs_and_rubbish(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collector, "TAIL_CHUNK_RECORDS", 10)
+    producer = kafka.producer(rig.settings)
+
+    def put(symbol: str, value: bytes | None, topic: str = topics.TRADES) -> None:
+        producer.produce(topic, value, f"BINANCE_SPOT:{symbol}".encode())
+
+    for sequence in (1, 2, 7, 5):
+        put("BACK1", CODEC.encode(trade("BACK1", sequence)))
+    put("BACK1", None)
+    put("BACK1", b"rubbish")
+    book = Book(venue="BINANCE_SPOT", symbol="BACK1", received_time=77, source="VENUE_SNAPSHOT", bids=(), asks=())
+    put("BACK1", CODEC.encode(book), topics.BOOKS)
+    for sequence in range(3000):
+        put(f"BACK{sequence % 30 + 3}", CODEC.encode(trade("BACK2", sequence)))
+    put("BACK2", CODEC.encode(trade("BACK2", 42)))
+    assert producer.flush(30) == 0
+    settings = Settings(kafka=rig.settings)
+    seen = last_seen(settings, CODEC, "BINANCE_SPOT", ["BACK1", "BACK2", "NEVER"])
+    assert seen == {
+        "BACK1": {"trades": Seen(7, 7000), "books": Seen(None, 77)},
+        "BACK2": {"trades": Seen(42, 42000)},
+    }
+    monkeypatch.setattr(collector, "TAIL_RECORDS", 100)
+    assert set(last_seen(settings, CODEC, "BINANCE_SPOT", ["BACK1", "BACK2"])) == {"BACK2"}
+
+
+# Collecting
+
+
+def test_faults_are_counted_exactly_and_the_instrument_comes_first(rig: Rig) -> None:
+    faults = "gap=8,duplicate=8,reorder=8,garbage=8,cut=2"
+    market = ("--synthetic", "--symbols", "BTCUSDT", "--duration", "90s", "--seed", "5")
+    exchange = rig.simulator(*market, "--speed", "max", "--fault", faults)
+    rig.demand("BTCUSDT")
+    service = rig.collector(exchange.environment)
+    exchange.played()
+    stats = exchange.stats()
+    service.heard(stats["frames"])
+    until(lambda: service.counters()["gaps"] >= stats["observable"]["gaps"], "all gaps are found")
+    status = service.stop()
+    seen = stats["symbols"]["BTCUSDT"]
+    ids = rig.trades("BTCUSDT")
+    assert len(ids) == len(set(ids)) == seen["delivered_unique"] > 1000
+    assert ids == sorted(ids)
+    found = rig.gaps("BTCUSDT")
+    holes = [gap for gap in found if gap.missing]
+    assert len(holes) == seen["observable"]["gaps"] == 8
+    missing = [number for gap in holes for number in ids_of(gap)]
+    assert len(missing) == seen["observable"]["gap_trades"]
+    assert set(missing) == set(range(ids[0], ids[-1])) - set(ids)
+    assert sum(gap.cause == "DISCONNECT" for gap in found) == 2
+    assert [gap.missing for gap in found if gap.cause == "COLD_START"] == [None]
+    assert len(rig.gaps("BTCUSDT", "books")) == 2
+    assert status.state == "STOPPED"
+    assert status.subscriptions == ()
+    assert status.counters["duplicates"] == 8
+    assert status.counters["dead_letters"] == 8
+    assert status.counters["reconnects"] == 2
+    assert status.counters["trades_received"] == seen["delivered"]
+    assert status.counters["trades_published"] == len(ids)
+    assert status.counters["gaps"] == len(found) + 2
+    letters = [letter for letter in rig.records(topics.DEAD_LETTERS, DeadLetter) if letter.connection]
+    assert len(letters) == 8
+    assert {letter.reason for letter in letters} <= {"unreadable_frame", "bad_value"}
+    (instrument,) = [found for found in rig.records(topics.INSTRUMENTS, Instrument) if found.symbol == "BTCUSDT"]
+    assert (instrument.base, instrument.quote, instrument.kind) == ("BTC", "USDT", "SPOT")
+    first = next(trade for trade in rig.records(topics.TRADES, Trade) if trade.symbol == "BTCUSDT")
+    assert instrument.received_time < first.received_time
+
+
+def test_a_stop_ends_the_subscription_at_the_exchange(rig: Rig) -> None:
+    exchange = rig.simulator("--synthetic", "--symbols", "ETHUSDT,SOLUSDT", "--speed", "1")
+    service = rig.collector(exchange.environment)
+    service.running()
+    assert exchange.stats()["connections"]["accepted"] == 0
+    rig.demand("ETHUSDT")
+    rig.demand("SOLUSDT")
+    service.flows("ETHUSDT", "SOLUSDT")
+    rig.withdraw("ETHUSDT")
+    until(lambda: service.states() == {"trades SOLUSDT": "FLOWING", "books SOLUSDT": "FLOWING"}, "one is ended", 3.0)
+    time.sleep(0.5)
+    before = rig.trades("ETHUSDT")
+    rig.withdraw("SOLUSDT")
+    until(lambda: exchange.stats()["connections"]["open"] == 0, "the connection is closed", 2.0)
+    until(lambda: service.states() == {}, "nothing is listed", 3.0)
+    assert rig.trades("ETHUSDT") == before
+    rig.demand("ETHUSDT")
+    service.flows("ETHUSDT")
+    status = service.stop()
+    assert exchange.stats()["connections"] == {"open": 0, "accepted": 2}
+    again = [gap for gap in rig.gaps("ETHUSDT") if gap.cause == "DISCONNECT"]
+    ids = rig.trades("ETHUSDT")
+    assert [gap.detail for gap in again] == ["not demanded for a time"]
+    assert again[0].missing == ids[-1] - ids[0] + 1 - len(ids)
+    assert status.counters["trades_received"] == status.counters["trades_published"]
+    assert status.counters["reconnects"] == 0
+
+
+def test_after_kill_9_what_was_missed_is_one_gap_and_nothing_else_is_missing(rig: Rig) -> None:
+    exchange = rig.simulator("--synthetic", "--symbols", "BNBUSDT", "--speed", "4", "--duration", "100s")
+    rig.demand("BNBUSDT")
+    first = rig.collector(exchange.environment)
+    first.flows("BNBUSDT")
+    until(lambda: first.counters()["trades_published"] > 200, "it collects")
+    first.kill()
+    before = exchange.stats()["symbols"]["BNBUSDT"]["issued"]
+    until(lambda: exchange.stats()["symbols"]["BNBUSDT"]["issued"] > before + 50, "the exchange goes on")
+    second = rig.collector(exchange.environment)
+    second.flows("BNBUSDT")
+    exchange.played()
+    stats = exchange.stats()["symbols"]["BNBUSDT"]
+    until(lambda: rig.trades("BNBUSDT")[-1] == stats["last_id"], "all has come")
+    second.stop()
+    ids = rig.trades("BNBUSDT")
+    assert ids == sorted(set(ids))
+    missing = sorted(set(range(ids[0], ids[-1] + 1)) - set(ids))
+    assert missing == list(range(missing[0], missing[-1] + 1))
+    holes = [(gap.cause, gap.from_sequence, gap.to_sequence, gap.detail) for gap in rig.gaps("BNBUSDT")]
+    assert holes == [
+        ("COLD_START", None, None, "nothing is known from before this trade"),
+        ("DISCONNECT", missing[0], missing[-1], "the collector was away"),
+    ]
+    assert [gap.cause for gap in rig.gaps("BNBUSDT", "books")] == ["DISCONNECT"]
+
+
+def test_an_unknown_symbol_is_refused_and_harms_no_other(rig: Rig) -> None:
+    exchange = rig.simulator("--synthetic", "--symbols", "XRPUSDT", "--speed", "1")
+    rig.demand("NOPEUSDT")
+    rig.demand("XRPUSDT")
+    rig.demand("ELSEWHERE", "KRAKEN")
+    service = rig.collector(exchange.environment)
+    service.flows("XRPUSDT")
+    states = service.states()
+    assert {states["trades NOPEUSDT"], states["books NOPEUSDT"], states["trades ELSEWHERE"]} == {"REFUSED"}
+    status = service.status()
+    assert status is not None
+    assert status.state == "RUNNING"
+    assert status.last_error == "BINANCE_SPOT refuses NOPEUSDT: Invalid symbol. (-1121)"
+    rig.withdraw("NOPEUSDT")
+    until(lambda: "trades NOPEUSDT" not in service.states(), "it is forgotten")
+
+
+def test_a_demand_that_cannot_be_read_is_kept_as_a_dead_letter(rig: Rig) -> None:
+    exchange = rig.simulator("--synthetic", "--symbols", "DOGEUSDT", "--speed", "1")
+    service = rig.collector(exchange.environment)
+    service.running()
+    rig.produce(topics.CONTROL, b"rig-bad", b"rubbish")
+    rig.demand("DOGEUSDT")
+    service.flows("DOGEUSDT")
+    rig.produce(topics.CONTROL, b"rig-bad", None)
+    service.stop()
+    letters = [letter for letter in rig.records(topics.DEAD_LETTERS, DeadLetter) if letter.key == b"rig-bad"]
+    assert [(letter.payload, letter.reason, letter.topic) for letter in letters] == [
+        (b"rubbish", "unreadable_record", topics.CONTROL)
+    ]
+
+
+def test_clocks_close_the_windows_of_a_quiet_market(rig: Rig) -> None:
+    recording = rig.folder / "quiet.frames"
+    recording.write_text("".join(quiet_market("QUIUSDT")))
+    exchange = rig.simulator("--recording", str(recording), "--speed", "1")
+    rig.demand("QUIUSDT")
+    service = rig.collector(exchange.environment, RAVEN_COLLECTOR__CLOCKS="true")
+    exchange.played()
+    until(lambda: len(rig.trades("QUIUSDT")) == 2, "both trades have come")
+    service.stop()
+    log: list[Any] = []
+
+    def keep(message: Any) -> None:
+        if message.key() == b"BINANCE_SPOT:QUIUSDT":
+            value = message.value()
+            header = dict(message.headers() or []).get(kafka.CLOCK_HEADER)
+            log.append(CODEC.decode_as(Trade, value).sequence if value else int(header or 0))
+
+    kafka.read_to_end(rig.settings, topics.TRADES, "rig", keep)
+    assert log[:5] == [1, *((START_S + second) * 1_000_000 for second in (1, 2, 3)), 2]
+
+
+START_S = 1_723_161_255
+
+
+def quiet_market(symbol: str) -> Iterator[str]:
+    """A trade, more than three seconds of books alone, and another trade."""
+    for tenth in range(1, 50):
+        at_ms = START_S * 1000 + tenth * 100
+        data: dict[str, Any] = {"lastUpdateId": tenth, "bids": [["1.0", "1"]], "asks": [["2.0", "1"]]}
+        yield line(symbol, "depth20@100ms", at_ms, data)
+        if tenth in {2, 41}:
+            ids = {"e": "trade", "E": at_ms, "s": symbol, "t": tenth // 40 + 1}
+            yield line(symbol, "trade", at_ms, {**ids, "p": "1", "q": "1", "T": at_ms, "m": True, "M": True})
+
+
+def line(symbol: str, channel: str, at_ms: int, data: dict[str, Any]) -> str:
+    return f"{at_ms}000000\t{json.dumps({'stream': f'{symbol.lower()}@{channel}', 'data': data})}\n"
+
+
+class BusyVenue(http.server.BaseHTTPRequestHandler):
+    """exchangeInfo that is asked too often, broken and full of rubbish before it answers."""
+
+    asked: list[float]
+
+    def do_GET(self) -> None:
+        self.asked.append(time.monotonic())
+        answers = [(429, b"{}"), (502, b"<html>"), (200, b"<html>"), (200, INFO)]
+        status, body = answers[min(len(self.asked), len(answers)) - 1]
+        self.send_response(status)
+        if status == 429:
+            self.send_header("Retry-After", "2")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+INFO = json.dumps(
+    {"symbols": [{"symbol": "ADAUSDT", "status": "TRADING", "baseAsset": "ADA", "quoteAsset": "USDT", "filters": []}]}
+).encode()
+
+
+def test_a_busy_venue_is_left_alone_as_long_as_it_says_and_asked_again(rig: Rig) -> None:
+    BusyVenue.asked = []
+    exchange = rig.simulator("--synthetic", "--symbols", "ADAUSDT", "--speed", "1")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), BusyVenue) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        rig.demand("ADAUSDT")
+        rest = f"http://127.0.0.1:{server.server_port}"
+        service = rig.collector(exchange.environment, RAVEN_VENUES__BINANCE_SPOT__REST_URL=rest)
+        until(lambda: service.states().get("trades ADAUSDT") == "WAITING", "it waits for its instrument")
+        service.flows("ADAUSDT")
+        server.shutdown()
+    assert len(BusyVenue.asked) == 4
+    assert BusyVenue.asked[1] - BusyVenue.asked[0] >= 2.0
+
+
+def test_an_exchange_that_is_away_is_said_and_found_again(rig: Rig) -> None:
+    exchange = rig.simulator("--synthetic", "--symbols", "LTCUSDT", "--speed", "1")
+    rig.demand("LTCUSDT")
+    service = rig.collector(exchange.environment)
+    service.flows("LTCUSDT")
+    exchange.process.kill()
+    exchange.process.wait()
+    until(lambda: (status := service.status()) and status.state == "DEGRADED", "it is seen to be away")
+    port = exchange.environment["RAVEN_SIMULATOR_URL"].rpartition(":")[2]
+    rig.simulator("--synthetic", "--symbols", "LTCUSDT", "--speed", "1", "--port", port)
+    service.flows("LTCUSDT")
+    until(lambda: (status := service.status()) and status.state == "RUNNING", "it runs again")
+
+
+# A broker of its own, to be killed
+
+SMALL_BUFFER = """
+from producers import collector
+from ravencore.service import run
+
+collector.PRODUCER_LIMITS["queue.buffering.max.messages"] = 500
+run(collector.collect)
+"""
+
+
+def test_while_the_broker_is_away_the_exchange_is_not_read_and_nothing_is_lost() -> None:
+    market = ("--synthetic", "--symbols", "BTCUSDT", "--duration", "15m")
+    with Broker() as mortal, Rig(mortal.bootstrap) as rig:
+        exchange = rig.simulator(*market, "--speed", "max")
+        rig.demand("BTCUSDT")
+        service = rig.collector(exchange.environment, ("-c", SMALL_BUFFER))
+        until(lambda: exchange.stats()["state"] == "playing", "it plays")
+        mortal.kill()
+        until(lambda: stands_still(exchange), "the exchange is not read any more")
+        assert exchange.stats()["state"] == "playing"
+        mortal.start()
+        exchange.played()
+        stats = exchange.stats()["symbols"]["BTCUSDT"]
+        until(lambda: rig.trades("BTCUSDT")[-1:] == [stats["last_id"]], "all has come")
+        status = service.stop()
+        assert "Kafka does not answer" in (status.last_error or "")
+        # An exchange that waits for a pong for a minute may lose its patience, if the broker takes so long to come up.
+        patient = status.counters["reconnects"] == 0
+        assert rig.holes("BTCUSDT")["COLD_START", None] == 1
+        assert len(rig.gaps("BTCUSDT")) == 1 or not patient
+        missing = {number for gap in rig.gaps("BTCUSDT") if gap.missing for number in ids_of(gap)}
+        every = range(stats["first_id"], stats["last_id"] + 1)
+        assert rig.trades("BTCUSDT") == [number for number in every if number not in missing]
+
+
+def ids_of(gap: Gap) -> range:
+    assert gap.from_sequence is not None
+    assert gap.to_sequence is not None
+    return range(gap.from_sequence, gap.to_sequence + 1)
+
+
+def stands_still(exchange: Simulator) -> bool:
+    before = exchange.stats()["frames_issued"]
+    time.sleep(1.0)
+    return bool(exchange.stats()["frames_issued"] == before)
