@@ -219,8 +219,8 @@ def throughput_table(results: dict[str, list[Result]]) -> Table:
         "contestant", "trades/s", "slowest", "fastest", "CPU µs", "of that folds", "engine is", "folds free", "aim"
     )
     table.caption = (
-        "CPU microseconds per trade, all threads. folds: decoding and folding, which are made for batches and cost more "
-        "one by one. folds free: the engine's CPU, folds included, against the contestant's without them."
+        "CPU microseconds per trade, all threads. folds: decoding and folding, which are made for batches and cost "
+        "more one by one. folds free: the engine's CPU, folds included, against the contestant's without them."
     )
     ours = median(results["engine"], "seconds") if "engine" in results else 0.0
     our_cpu = median(results["engine"], "cpu_seconds") if "engine" in results else 0.0

@@ -79,6 +79,7 @@ class Engine:
         self._ending = asyncio.Event()
         self._failure: BaseException | None = None
         self._trouble_at: float | None = None
+        self._trouble = ""
         self._commit_ms: list[float] = []
         self._rated = (0, time.monotonic())
         self._moved_at = time.monotonic()
@@ -123,7 +124,9 @@ class Engine:
         """Note that something is away; the lane keeps trying."""
         self._trouble_at = time.monotonic()
         self._reporter.error(str(error), now_us())
-        log.warning("%s", error)
+        if str(error) != self._trouble:
+            self._trouble = str(error)
+            log.warning("%s", error)
 
     async def owns(self, partition: int) -> bool:
         """Whether the broker says that this very member of the group has the partition."""
@@ -197,7 +200,7 @@ class Engine:
         rewind = lane.put(batch)
         if rewind is not None:
             log.warning("partition %d: offsets %d to %d have not come, reading again", number, rewind, batch[0].offset)
-            await self._app.consumer.seek(TopicPartition(TRADES, number), rewind)
+            await self._app.consumer.rewind(number, rewind)
 
     async def _on_assigned(self, app: Any, assigned: set[Any], **_: Any) -> None:
         await self._close_lanes()
@@ -249,8 +252,13 @@ class Engine:
         except KafkaException as error:
             self.trouble(Unavailable(f"Kafka at {self._settings.kafka.bootstrap}: {error.args[0].str()}"))
             return
-        at = {number: lane.partition.committed_offset for number, lane in self._lanes.items()}
+        at = {number: await self._at(number, lane) for number, lane in self._lanes.items()}
         self._reporter.lag = {f"{TRADES}-{n}": max(0, end - at[n]) for n, end in ends.items() if n in at}
+
+    async def _at(self, number: int, lane: Lane) -> int:
+        """Where a partition stands: the committed offset, or past it where the log has only markers of transactions."""
+        committed = lane.partition.committed_offset
+        return max(committed, await self._app.consumer.read_up_to(number)) if lane.idle else committed
 
     def _ends(self) -> dict[int, int]:
         numbers = list(self._lanes)
@@ -298,6 +306,8 @@ class Engine:
         self._reporter.state = "FAILED" if self._failure else "STOPPED"
         self._reporter.report(now_us())
         await self.in_thread(self._producer.flush, PROBE_S)
+        self._threads.shutdown(wait=False)
+        self._group.close()
 
     def _owns(self, partition: int, member_id: str) -> bool:
         try:

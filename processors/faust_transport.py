@@ -5,13 +5,16 @@ It waits 1.5 s in a fetch that brings nothing, and aiokafka has one fetch in fli
 would wait for the idle ones: the wait is set to `engine.fetch_wait_ms`.
 """
 
+import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import faust
+from aiokafka.errors import IllegalStateError
 from faust.transport.drivers import aiokafka as driver
 from faust.transport.utils import DefaultSchedulingStrategy
+from faust.types import TP
 
 from ravencore.config import Settings
 from ravencore.topics import GROUP_BARS, TRADES
@@ -21,6 +24,7 @@ BUFFER_RECORDS = 25_000
 SESSION_S = 20.0
 """How long the group waits for a worker that fell silent, when none comes back in its slot."""
 FETCH_BYTES = 4 * 1024**2
+POSITION_S = 1.0
 
 
 class Batch:
@@ -89,6 +93,17 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
 
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def rewind(self, partition: int, offset: int) -> None:
+        """Read a partition of the trades again from an offset."""
+        await self.seek(TP(TRADES, partition), offset)
+
+    async def read_up_to(self, partition: int) -> int:
+        """The offset that a partition of the trades is fetched from next, 0 while that is not known."""
+        try:
+            return await asyncio.wait_for(self.position(TP(TRADES, partition)), POSITION_S) or 0
+        except (TimeoutError, IllegalStateError):
+            return 0
 
     def member_id(self) -> str:
         """See `ConsumerThread.member_id`."""

@@ -87,6 +87,11 @@ class Lane:
             self._arrived.set()
         return None
 
+    @property
+    def idle(self) -> bool:
+        """All that came is committed."""
+        return self.restored and self._expected == self.partition.committed_offset
+
     async def close(self) -> None:
         """Finish the transaction at hand and commit what is applied; what waits is the next owner's."""
         self._closing = True

@@ -1,5 +1,6 @@
 """The engine as processes against a real Kafka: exactly once, whatever is killed, restarted, moved or paused."""
 
+import asyncio
 import contextlib
 import os
 import random
@@ -7,19 +8,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from confluent_kafka import KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaException, Message, Producer, TopicPartition
 
+from processors import transactions
+from processors.engine import LANE_RECORDS, Engine
 from processors.faust_transport import BUFFER_RECORDS, buffered_batches
-from processors.engine import LANE_RECORDS
-from processors.transactions import Broken, Partition
 from ravencore import kafka
 from ravencore.codec import Codec
-from ravencore.config import KafkaSettings, Settings
+from ravencore.config import EngineSettings, KafkaSettings, Settings
 from ravencore.decimals import ONE
 from ravencore.records import DeadLetter, ServiceStatus, State, Trade, market_key
 from ravencore.topics import (
@@ -73,16 +74,17 @@ class Feed:
     def __len__(self) -> int:
         return len(self._records)
 
-    def send(self, share: float) -> None:
+    def send(self, share: float, producer: Producer | None = None) -> None:
         """The next part of the tape: `share` of the whole, or what is left of it."""
+        producer = producer or self._producer
         count = round(share * self._whole)
         part, self._records = self._records[:count], self._records[count:]
         for key, value, headers in part:
-            self._producer.produce(TRADES, value, key, headers=headers)
-        assert self._producer.flush(30) == 0
+            producer.produce(TRADES, value, key, headers=headers)
+        assert producer.flush(30) == 0
 
 
-def tape(rng: random.Random, trades: int) -> Iterator[tuple[bytes, bytes | None, list[tuple[str, bytes]]]]:
+def tape(rng: random.Random, trades: int) -> Iterator[tuple[bytes, bytes | None, dict[str, str | bytes | None]]]:
     sequence = dict.fromkeys(SYMBOLS, 1000)
     price = dict.fromkeys(SYMBOLS, 50_000)
     now = 1_700_000_000_000_000
@@ -106,19 +108,19 @@ def tape(rng: random.Random, trades: int) -> Iterator[tuple[bytes, bytes | None,
         if rng.random() < 0.002:
             held.append(trade)
             continue
-        yield market_key(trade), CODEC.encode(trade), []
+        yield market_key(trade), CODEC.encode(trade), {}
         if rng.random() < 0.01:
-            yield market_key(trade), CODEC.encode(trade), []
+            yield market_key(trade), CODEC.encode(trade), {}
         if held and rng.random() < 0.01:
             late = held.pop()
-            yield market_key(late), CODEC.encode(late), []
+            yield market_key(late), CODEC.encode(late), {}
         if rng.random() < 0.002:
             clock = str(now + 3_000_000).encode()
-            yield market_key(trade), None, [(kafka.CLOCK_HEADER, clock)]
+            yield market_key(trade), None, {kafka.CLOCK_HEADER: clock}
         if number % 5000 == 2500:
-            yield market_key(trade), b"garbage", []
-            yield market_key(trade), b"\x00\x00\x00\x00\x63" + CODEC.encode(trade)[5:], []
-            yield b"BINANCE_SPOT:OTHER", CODEC.encode(trade), []
+            yield market_key(trade), b"garbage", {}
+            yield market_key(trade), b"\x00\x00\x00\x00\x63" + CODEC.encode(trade)[5:], {}
+            yield b"BINANCE_SPOT:OTHER", CODEC.encode(trade), {}
 
 
 class Worker:
@@ -147,7 +149,9 @@ class House:
         self.settings = Settings(kafka=KafkaSettings(bootstrap=broker.bootstrap, partitions=PARTITIONS))
         self.workers: list[Worker] = []
         self._group = kafka.consumer(self.settings.kafka, GROUP_BARS, log_level=0)
-        self._plain = kafka.reader(self.settings.kafka, "test", **{"isolation.level": "read_uncommitted", "log_level": 0})
+        self._plain = kafka.reader(
+            self.settings.kafka, "test", **{"isolation.level": "read_uncommitted", "log_level": 0}
+        )
         self._renew()
 
     def _renew(self) -> None:
@@ -213,8 +217,7 @@ class House:
         dead = [(it.partition, it.offset, it.key, it.payload, it.reason, it.detail) for it in letters]
         assert len(set(dead)) == len(dead)
         states = [
-            CODEC.decode_as(State, value)
-            for value in kafka.compacted(self.settings.kafka, STATE_BARS, "test").values()
+            CODEC.decode_as(State, value) for value in kafka.compacted(self.settings.kafka, STATE_BARS, "test").values()
         ]
         return Made(outputs, frozenset(dead), {it.input_key: (it.offset, it.payload) for it in states})
 
@@ -263,7 +266,9 @@ def undisturbed(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Mad
 
 
 def test_the_tape_makes_all_kinds_of_output(undisturbed: Made) -> None:
-    by_topic = {topic: sum(len(rows) for place, rows in undisturbed.outputs.items() if place[0] == topic) for topic in OUTPUTS}
+    by_topic = {
+        topic: sum(len(rows) for place, rows in undisturbed.outputs.items() if place[0] == topic) for topic in OUTPUTS
+    }
     assert min(by_topic.values()) > 100, by_topic
     assert set(undisturbed.state) == {f"BINANCE_SPOT:{symbol}" for symbol in SYMBOLS}
     reasons = sorted(reason for *_, reason, _ in undisturbed.dead)
@@ -307,7 +312,9 @@ def test_a_second_worker_joins_and_leaves_in_the_middle(house: House, undisturbe
     until(lambda: house.committed() > 0, "the first worker at work")
     second = house.start(slot=None)
     feed.send(0.1)
-    shared = until(lambda: (it := house.status_of(second)) and it.state == "RUNNING" and it.lag and it, "second RUNNING")
+    shared = until(
+        lambda: (it := house.status_of(second)) and it.state == "RUNNING" and it.lag and it, "second RUNNING"
+    )
     assert 0 < len(shared.lag) < PARTITIONS
     feed.send(0.3)
     assert second.end() == 0
@@ -373,8 +380,84 @@ def test_state_of_other_parameters_is_refused_until_it_is_reset(house: House) ->
     assert again.end() == 0
 
 
-def test_a_stalled_worker_ends_itself(house: House) -> None:
-    """Its partition is held by a stranger's open transaction on the state topic, so it can never be restored."""
+def test_transaction_markers_and_aborted_records_in_the_input_are_passed_over(house: House, undisturbed: Made) -> None:
+    feed = house.feed()
+    mirror = kafka.producer(house.settings.kafka, **{"transactional.id": "mirror"})
+    mirror.init_transactions(30)
+    worker = house.start()
+    while len(feed):
+        mirror.begin_transaction()
+        mirror.produce(TRADES, b"never happened", b"BINANCE_SPOT:BTCUSDT")
+        mirror.flush(30)
+        mirror.abort_transaction(30)
+        mirror.begin_transaction()
+        feed.send(0.2, mirror)
+        mirror.commit_transaction(30)
+    until(lambda: house.made().outputs == undisturbed.outputs, "all outputs")
+    until(lambda: sum(house.running(worker).lag.values()) == 0, "no lag although the log ends in markers")
+    assert house.lag() > 0
+    assert worker.end() == 0
+    assert house.made().outputs == undisturbed.outputs
+
+
+def test_a_worker_that_stands_still_ends_itself(house: House) -> None:
+    feed = house.feed()
+    settings = house.settings.model_copy(update={"engine": EngineSettings(stall_s=2.0)})
+
+    async def scenario() -> int:
+        engine = Engine(settings)
+        running = asyncio.create_task(engine.run())
+        await asyncio.to_thread(feed.send, 0.1)
+        await asyncio.to_thread(house.done)
+        # What Faust does to itself when it stalls: all looks well, and nothing is fetched.
+        engine._app.consumer.pause_partitions(engine._app.consumer.assignment())
+        await asyncio.to_thread(feed.send, 0.1)
+        return await asyncio.wait_for(running, PATIENCE_S)
+
+    assert asyncio.run(scenario()) == 1
+    [status] = house.status()
+    assert status.state == "FAILED"
+    assert status.last_error is not None
+    assert "stands at offset" in status.last_error
+
+
+def test_a_slow_worker_reads_no_more_than_fifty_thousand_records_ahead(house: House) -> None:
+    feeds = [house.feed() for _ in range(3)]
+    for feed in feeds:
+        feed.send(1)
+    settings = house.settings.model_copy(update={"engine": EngineSettings(max_poll_records=500)})
+
+    async def scenario() -> int:
+        engine = Engine(settings)
+        running = asyncio.create_task(engine.run())
+        with transactions._folding:
+            ahead = await steady(lambda: read_by(engine))
+        assert await asyncio.to_thread(house.lag) > 0
+        engine._ending.set()
+        assert await asyncio.wait_for(running, PATIENCE_S) == 0
+        return ahead
+
+    ahead = asyncio.run(scenario())
+    assert LANE_RECORDS <= ahead <= 50_000
+
+
+async def read_by(engine: Engine) -> int:
+    """How many records Faust has taken off its fetcher."""
+    if engine._app is None or not engine._assigned or not all(lane.restored for lane in engine._lanes.values()):
+        return 0
+    return sum([await engine._app.consumer.read_up_to(number) for number in range(PARTITIONS)])
+
+
+async def steady(ask: Callable[[], Awaitable[int]]) -> int:
+    """An answer that is not 0 and has not changed for a second."""
+    deadline = time.monotonic() + PATIENCE_S
+    answer, since = 0, time.monotonic()
+    while not answer or time.monotonic() < since + 1.0:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+        if (newer := await ask()) != answer:
+            answer, since = newer, time.monotonic()
+    return answer
 
 
 @pytest.mark.parametrize("poll", [1, 20, 500, 5000, 20_000, 25_000])
