@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from ravencore.config import InfluxSettings, KafkaSettings, MartSettings, Settings
-from tests.sinks.rig import Cuttable, InfluxProbe, Probe, Sink, Stack, TimescaleProbe, Topics
+from tests.sinks.rig import Cuttable, House, InfluxProbe, Probe, Sink, Stack, TimescaleProbe, Topics
 
 
 @pytest.fixture
@@ -59,12 +59,12 @@ def probes(settings: Settings) -> dict[str, Probe]:
 
 
 @pytest.fixture
-def sink(tmp_path: Path) -> Iterator[Callable[..., Sink]]:
+def sink(tmp_path: Path, topics: Topics) -> Iterator[Callable[..., Sink]]:
     """Starts sinks; those still alive at the end are killed."""
     started: list[Sink] = []
 
     def start(store: str, settings: Settings, code: str = "") -> Sink:
-        started.append(Sink(store, settings, tmp_path / f"{store}.log", code))
+        started.append(Sink(topics, store, settings, tmp_path / f"{store}.log", code))
         return started[-1]
 
     yield start
@@ -73,6 +73,16 @@ def sink(tmp_path: Path) -> Iterator[Callable[..., Sink]]:
 
 
 @pytest.fixture(scope="session")
-def topics(settings: Settings) -> Topics:
+def topics(settings: Settings) -> Iterator[Topics]:
     """Kafka, with Raven's topics."""
-    return Topics(settings)
+    made = Topics(settings)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def house(
+    settings: Settings, probes: dict[str, Probe], topics: Topics, symbol: str, sink: Callable[..., Sink]
+) -> House:
+    """All of it."""
+    return House(settings, probes, topics, symbol, sink)

@@ -13,12 +13,13 @@ import threading
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Context, Decimal
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 import psycopg
@@ -184,6 +185,7 @@ class Probe(Protocol):
     def poison(self, symbol: str) -> Record: ...
     def expected(self, records: Sequence[Record]) -> Rows: ...
     def kept(self, symbol: str) -> Rows: ...
+    def count(self, symbol: str) -> int: ...
     def behind(self, settings: Settings, proxy: Callable[[str, int], Cuttable]) -> tuple[Settings, Cuttable]: ...
 
 
@@ -237,6 +239,10 @@ class InfluxProbe:
                 rows[at] = row
         return rows
 
+    def count(self, symbol: str) -> int:
+        counts = [self.query(f"SELECT count() FROM {t} WHERE symbol = '{symbol}'") for t in ("trades", "orderbook")]
+        return sum(rows[0]["count()"] for rows in counts)
+
     def query(self, sql: str) -> list[dict[str, Any]]:
         found = self.query_ok(sql)
         return [dict(zip([c["name"] for c in found["columns"]], row, strict=True)) for row in found["dataset"]]
@@ -285,21 +291,31 @@ class TimescaleProbe:
                 rows[_identity(record)] = msgspec.structs.asdict(record)
         return rows
 
+    def count(self, symbol: str) -> int:
+        counts = ", ".join(
+            f"(SELECT count(*) FROM mart.{fact} WHERE instrument_id = i.instrument_id)"
+            for fact in ("fact__time_bar", "fact__tick_imbalance", "fact__vpin")
+        )
+        with psycopg.connect(self._dsn) as connection:
+            try:
+                sql = f"SELECT {counts} FROM mart.dim__instrument i WHERE symbol = %s"
+                rows = connection.execute(sql.encode(), [symbol])
+                return sum(sum(row) for row in rows)
+            except psycopg.errors.UndefinedTable:
+                return 0
+
     def rows(self, table: str, symbol: str) -> list[dict[str, Any]]:
         with psycopg.connect(self._dsn, row_factory=psycopg.rows.dict_row) as connection:
-            try:
-                return connection.execute(
-                    "SELECT fact.*, exchange.name AS venue, symbol, coin.name AS base, quote.name AS quote, "
-                    f"i.name AS interval FROM mart.{table} fact JOIN mart.dim__instrument USING (instrument_id) "
-                    "JOIN mart.dim__exchange exchange ON fact.exchange_id = exchange.exchange_id "
-                    "JOIN mart.dim__coin coin ON fact.coin_id = coin.coin_id "
-                    "JOIN mart.dim__quote quote ON fact.quote_id = quote.quote_id "
-                    "JOIN mart.dim__interval i ON fact.interval_id = i.interval_id "
-                    "WHERE symbol = %s".encode(),
-                    [symbol],
-                ).fetchall()
-            except psycopg.errors.UndefinedTable:
-                return []
+            return connection.execute(
+                "SELECT fact.*, exchange.name AS venue, symbol, coin.name AS base, quote.name AS quote, "
+                f"i.name AS interval FROM mart.{table} fact JOIN mart.dim__instrument USING (instrument_id) "
+                "JOIN mart.dim__exchange exchange ON fact.exchange_id = exchange.exchange_id "
+                "JOIN mart.dim__coin coin ON fact.coin_id = coin.coin_id "
+                "JOIN mart.dim__quote quote ON fact.quote_id = quote.quote_id "
+                "JOIN mart.dim__interval i ON fact.interval_id = i.interval_id "
+                "WHERE symbol = %s".encode(),
+                [symbol],
+            ).fetchall()
 
     def behind(self, settings: Settings, proxy: Callable[[str, int], Cuttable]) -> tuple[Settings, Cuttable]:
         url = urllib.parse.urlsplit(self._dsn)
@@ -328,9 +344,9 @@ def _units(value: Any) -> Any:
 class Sink:
     """`python -m sinks STORE` as a process of its own."""
 
-    def __init__(self, store: str, settings: Settings, log: Path, code: str = "") -> None:
+    def __init__(self, topics: Topics, store: str, settings: Settings, log: Path, code: str = "") -> None:
         self.instance = f"test-{store}"
-        self._settings, self._log = settings, log
+        self._topics, self._log = topics, log
         environment = {
             **os.environ,
             "RAVEN_KAFKA__BOOTSTRAP": settings.kafka.bootstrap,
@@ -349,8 +365,7 @@ class Sink:
 
     def status(self) -> ServiceStatus | None:
         """What this process last said of itself."""
-        value = kafka.compacted(self._settings.kafka, STATUS, "sinks-tests").get(self.instance.encode())
-        status = CODEC.decode_as(ServiceStatus, value) if value else None
+        status = self._topics.status(self.instance)
         return status if status and status.pid == self.process.pid else None
 
     def kill(self) -> None:
@@ -362,6 +377,32 @@ class Sink:
         return self.process.wait(15)
 
 
+class House(NamedTuple):
+    """All that a test of the drain needs."""
+
+    settings: Settings
+    probes: Mapping[str, Probe]
+    topics: Topics
+    symbol: str
+    start: Callable[..., Sink]
+
+    def waiting(self, seconds: float) -> Settings:
+        """Settings that let a bar wait this long for its instrument."""
+        mart = self.settings.mart.model_copy(update={"instrument_wait_s": seconds})
+        return self.settings.model_copy(update={"mart": mart})
+
+    def more_than(self, name: str, rows: int) -> bool:
+        """Whether the store has more rows than that."""
+        return self.probes[name].count(self.symbol) > rows
+
+    def all_there(self, name: str, records: Sequence[Record], symbol: str = "") -> None:
+        """Wait until the store has as many rows as it should, then compare every value."""
+        probe, symbol = self.probes[name], symbol or self.symbol
+        expected = probe.expected(records)
+        until(lambda: probe.count(symbol) >= len(expected), f"{len(expected)} rows", seconds=90)
+        assert probe.kept(symbol) == expected
+
+
 class Topics:
     """What the tests write to and read from Kafka."""
 
@@ -369,6 +410,12 @@ class Topics:
         self._settings = settings.kafka
         kafka.ensure_topics(self._settings)
         self._producer = kafka.producer(self._settings)
+        self._statuses: dict[str, ServiceStatus] = {}
+        self._letters: dict[bytes | None, list[DeadLetter]] = defaultdict(list)
+        self._watch = kafka.reader(self._settings, "sinks-tests", **{"enable.partition.eof": False})
+        self._watch.assign(
+            [TopicPartition(name, p, 0) for name in (STATUS, DEAD_LETTERS) for p in kafka.partitions(self._watch, name)]
+        )
 
     def send(self, *records: Record) -> None:
         for record in records:
@@ -382,15 +429,27 @@ class Topics:
     def flush(self) -> None:
         self._producer.flush()
 
+    def status(self, instance: str) -> ServiceStatus | None:
+        """The newest status of an instance."""
+        self._catch_up()
+        return self._statuses.get(instance)
+
     def dead_letters(self, key: str) -> list[DeadLetter]:
-        found: list[DeadLetter] = []
+        """All dead letters of a key."""
+        self._catch_up()
+        return self._letters[key.encode()]
 
-        def keep(message: Any) -> None:
-            if message.key() == key.encode():
-                found.append(CODEC.decode_as(DeadLetter, message.value()))
+    def _catch_up(self) -> None:
+        while messages := self._watch.consume(500, 0.1):
+            for message in messages:
+                record = CODEC.decode(message.value())
+                if isinstance(record, ServiceStatus):
+                    self._statuses[record.instance] = record
+                if isinstance(record, DeadLetter):
+                    self._letters[message.key()].append(record)
 
-        kafka.read_to_end(self._settings, DEAD_LETTERS, "sinks-tests", keep)
-        return found
+    def close(self) -> None:
+        self._watch.close()
 
     def lag(self, group: str, topic: str) -> int:
         """Records of a topic that a group has not committed; its end counts without transaction markers."""

@@ -1,0 +1,231 @@
+"""The drain as a process: nothing lost and nothing twice through garbage, outages, kills and stops."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+
+from ravencore.records import Record, Trade
+from ravencore.topics import BARS_TIB, GROUP_SINK, INSTRUMENTS, TRADES
+from sinks.drain import PAYLOAD_LIMIT
+from sinks.registry import STORES
+from tests.sinks.rig import CODEC, T0, Cuttable, House, bar, book, instrument, topic_of, trade, until
+
+pytestmark = pytest.mark.stack
+
+BOTH = pytest.mark.parametrize("name", STORES)
+
+DIES_BEFORE_COMMITTING = """
+import os, signal
+from sinks import __main__, drain
+commit = drain.Drain._commit
+def die(self):
+    if self._reporter.counters["rows_written"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    commit(self)
+drain.Drain._commit = die
+__main__.main()
+"""
+"""The real sink, but for being killed after its first write and before the commit."""
+
+
+@BOTH
+def test_what_is_in_the_topics_is_in_the_store_and_a_stop_is_clean(name: str, house: House) -> None:
+    records = house.probes[name].records(house.symbol, 3000)
+    house.topics.send(*records)
+    running = house.start(name, house.settings)
+    house.all_there(name, records)
+    until(lambda: (status := running.status()) and status.state == "RUNNING" and not any(status.lag.values()), "no lag")
+    assert running.stop() == 0, running.log()
+    status = running.status()
+    assert status
+    assert status.state == "STOPPED"
+    assert status.counters["rows_written"] >= len(records)
+    assert status.counters["records"] >= status.counters["rows_written"]
+    assert status.gauges.keys() >= {"rows_per_second", "write_ms"}
+    read = {topic_of(record) for record in records}
+    assert [house.topics.lag(GROUP_SINK + name, topic) for topic in read] == [0] * len(read), "all of it is committed"
+
+
+@BOTH
+def test_killed_between_write_and_commit_nothing_is_twice_or_missing(name: str, house: House) -> None:
+    records = house.probes[name].records(house.symbol, 400)
+    house.topics.send(*records[:200])
+    dying = house.start(name, house.settings, DIES_BEFORE_COMMITTING)
+    assert dying.process.wait(40) == -9, dying.log()
+    house.topics.send(*records[200:])
+    house.start(name, house.settings)
+    house.all_there(name, records)
+
+
+@BOTH
+def test_killed_again_and_again_in_a_replay(name: str, house: House) -> None:
+    records = house.probes[name].records(house.symbol, 6_000)
+    half = len(records) // 2
+    house.topics.send(*records[:half])
+    for seen in (0, half // 2):
+        running = house.start(name, house.settings)
+        until(partial(house.more_than, name, seen), "some rows")
+        running.kill()
+    house.topics.send(*records[half:])
+    house.start(name, house.settings)
+    house.all_there(name, records)
+
+
+@BOTH
+def test_a_store_that_is_away_pauses_the_sink_and_nothing_is_lost(
+    name: str,
+    house: House,
+    cuttable: Callable[[str, int], Cuttable],
+) -> None:
+    """Away at the start, and again in the middle; the sink never ends and its group keeps it."""
+    probe = house.probes[name]
+    behind, proxy = probe.behind(house.settings, cuttable)
+    records = probe.records(house.symbol, 900)
+    proxy.cut()
+    running = house.start(name, behind)
+
+    def degraded() -> Any:
+        status = running.status()
+        return status and status.state == "DEGRADED" and sum(status.lag.values()) and status
+
+    house.topics.send(*records[:300])
+    status = until(degraded, "DEGRADED, with lag")
+    assert status.last_error
+    assert status.counters["retries"]
+    proxy.mend()
+    house.all_there(name, records[:300])
+    proxy.cut()
+    house.topics.send(*records[300:600])
+    retries = status.counters["retries"]
+    status = until(degraded, "DEGRADED again")
+    house.topics.send(*records[600:])
+    until(lambda: (now := degraded()) and now.counters["retries"] > retries + 2, "it tries again and again")
+    proxy.mend()
+    house.all_there(name, records)
+    until(lambda: (now := running.status()) and now.state == "RUNNING", "RUNNING")
+    assert running.process.poll() is None
+
+
+def test_a_stop_while_the_store_is_away_commits_nothing(
+    house: House,
+    cuttable: Callable[[str, int], Cuttable],
+) -> None:
+    behind, proxy = house.probes["influx"].behind(house.settings, cuttable)
+    running = house.start("influx", behind)
+    until(lambda: (now := running.status()) and now.state == "RUNNING", "RUNNING")
+    proxy.cut()
+    records: list[Record] = [trade(house.symbol, number) for number in range(50)]
+    house.topics.send(*records)
+    until(lambda: (now := running.status()) and now.state == "DEGRADED", "DEGRADED")
+    assert running.stop() == 0
+    assert not house.probes["influx"].kept(house.symbol)
+    house.start("influx", house.settings)
+    house.all_there("influx", records)
+
+
+def test_unreadable_and_refused_records_become_dead_letters_and_clocks_do_not(house: House) -> None:
+    key = f"VENUE:{house.symbol}".encode()
+    good: list[Record] = [trade(house.symbol, number) for number in range(300)]
+    poison = trade(house.symbol, 1, event_time=-5)
+    torn = CODEC.encode(good[0])[:-1]
+    unknown = b"\0" + (7).to_bytes(4, "big") + b"body"
+    long = b"x" * (PAYLOAD_LIMIT + 50_000)
+    bad = [b"", b"garbage", torn, unknown, CODEC.encode(book(house.symbol, 1)), long, CODEC.encode(poison)]
+    house.topics.send(*good[:150])
+    for value in bad:
+        house.topics.send_bytes(TRADES, key, value)
+    house.topics.send_bytes(TRADES, key, None, headers={"clock": b"1723075200000000"})
+    house.topics.send(*good[150:])
+    running = house.start("influx", house.settings)
+
+    house.all_there("influx", good)
+    found = partial(house.topics.dead_letters, key.decode())
+    until(lambda: len(found()) >= len(bad), "dead letters")
+    letters = found()
+    assert [letter.payload for letter in letters] == [value[:PAYLOAD_LIMIT] for value in bad[:-1]] + bad[-1:]
+    assert [letter.reason for letter in letters] == ["unreadable_record"] * 6 + ["refused_by_store"]
+    assert "1970" in letters[-1].detail
+    assert f"of {len(long)} bytes" in letters[5].detail
+    offsets = [letter.offset or 0 for letter in letters]
+    assert offsets == list(range(offsets[0], offsets[0] + len(bad)))
+    assert {(letter.topic, letter.key, letter.service) for letter in letters} == {(TRADES, key, "sink-influx")}
+    until(lambda: (now := running.status()) and now.counters.get("dead_letters") == len(bad), "counted")
+
+
+def test_a_bar_waits_for_its_instrument_then_is_a_dead_letter_and_holds_up_nobody(house: House) -> None:
+    known, late, never = house.symbol, house.symbol + "LATE", house.symbol + "NEVER"
+    patient = house.waiting(6.0)
+    running = house.start("timescale", patient)
+    house.topics.send(instrument(known), bar(known, 0))
+    house.all_there("timescale", [bar(known, 0)], known)
+
+    house.topics.send(bar(late, 1), bar(never, 1), bar(never, 2))
+    until(lambda: (now := running.status()) and now.gauges.get("waiting") == 3, "three wait")
+    house.topics.send(bar(known, 1))
+    house.all_there("timescale", [bar(known, 0), bar(known, 1)], known)
+    assert house.topics.lag(GROUP_SINK + "timescale", BARS_TIB) >= 3, "what waits is not committed"
+    house.topics.send(instrument(late))
+    house.all_there("timescale", [bar(late, 1)], late)
+    letters = until(lambda: house.topics.dead_letters(f"VENUE:{never}"), "dead letters")
+    assert [(letter.reason, letter.topic, letter.payload) for letter in letters] == [
+        ("unknown_instrument", BARS_TIB, CODEC.encode(bar(never, number))) for number in (1, 2)
+    ]
+    assert never in letters[0].detail
+    until(lambda: house.topics.lag(GROUP_SINK + "timescale", BARS_TIB) == 0, "all is committed")
+    assert not house.topics.dead_letters(f"VENUE:{late}")
+
+
+def test_bars_that_wait_are_not_lost_by_a_kill(house: House) -> None:
+    patient = house.waiting(60.0)
+    running = house.start("timescale", patient)
+    house.topics.send(bar(house.symbol, 1), bar(house.symbol, 2))
+    until(lambda: (now := running.status()) and now.gauges.get("waiting") == 2, "two wait")
+    running.kill()
+    house.topics.send(instrument(house.symbol))
+    house.start("timescale", patient)
+    house.all_there("timescale", [bar(house.symbol, 1), bar(house.symbol, 2)])
+
+
+def test_a_conflicting_bar_is_a_dead_letter_with_its_bytes(house: House) -> None:
+    other = bar(house.symbol, 1, close=12345)
+    house.topics.send(instrument(house.symbol), bar(house.symbol, 1))
+    house.start("timescale", house.settings)
+    house.all_there("timescale", [bar(house.symbol, 1)])
+    house.topics.send(bar(house.symbol, 1), other, bar(house.symbol, 2))
+    house.all_there("timescale", [bar(house.symbol, 1), bar(house.symbol, 2)])
+    (letter,) = until(lambda: house.topics.dead_letters(f"VENUE:{house.symbol}"), "a dead letter")
+    assert (letter.reason, letter.payload) == ("conflicting_row", CODEC.encode(other))
+    assert letter.detail.endswith("close")
+
+
+def test_two_of_the_same_name_do_not_run_and_the_loser_says_why(house: House) -> None:
+    first = house.start("influx", house.settings)
+    until(lambda: (now := first.status()) and now.lag, "the first has its partitions")
+    second = house.start("influx", house.settings)
+    assert first.process.wait(40) == 1
+    assert "RAVEN_SERVICE__INSTANCE" in first.log()
+    until(lambda: (now := second.status()) and now.lag, "the second has the partitions at once", seconds=8)
+
+
+@pytest.mark.parametrize("arguments", [[], ["oracle"], ["influx", "timescale"]])
+def test_wrong_use_is_told(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    from sinks.__main__ import main
+
+    monkeypatch.setattr("sys.argv", ["sinks", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "influx|timescale" in capsys.readouterr().err
+
+
+def test_trades_of_one_batch_are_decoded_as_one_by_one() -> None:
+    from sinks.drain import _trade
+
+    records = [trade("S", number, sequence=number or None, price=10**37 + number, event_time=T0) for number in range(5)]
+    rows = CODEC.decode_trades([CODEC.encode(record) for record in records])
+    assert rows is not None
+    assert [_trade(row) for row in rows] == records
+    assert isinstance(records[0], Trade)
+    assert INSTRUMENTS
