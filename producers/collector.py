@@ -56,6 +56,7 @@ SERVICE = "collector"
 PUMP_S = 0.02
 STALL_S = 0.1
 """A pause of the event loop beyond this means that the socket may hold much that is unread."""
+FRAMES_AT_A_TIME = 64
 FLUSH_S = 0.005
 POLL_S = 0.2
 REPORT_S = 1.0
@@ -308,6 +309,7 @@ class Link:
         self._why: Break | None = None
         self._ping_at = 0.0
         self._pong: asyncio.Future[float] | None = None
+        self._frames_at_ping = 0
         self._stop = asyncio.Event()
         self._socket: ClientConnection | None = None
         self._wake = asyncio.Event()
@@ -453,10 +455,13 @@ class Link:
     async def _read(self, socket: ClientConnection) -> NoReturn:
         session, outlet = self.session, self._outlet
         while True:
-            frame = await socket.recv(decode=False)
-            self._do(session.receive(frame, now_us(), self._time))
-            if outlet.blocked:
-                await outlet.ready()
+            for _ in range(FRAMES_AT_A_TIME):
+                frame = await socket.recv(decode=False)
+                self._do(session.receive(frame, now_us(), self._time))
+                if outlet.blocked:
+                    await outlet.ready()
+            # `recv` does not yield while it has frames, and there may be thousands.
+            await asyncio.sleep(0)
 
     async def _pump(self, socket: ClientConnection) -> None:
         """Let the session's time go on while the socket is being read, say what it wants said, and ping."""
@@ -491,14 +496,19 @@ class Link:
                 await socket.close()
 
     async def _ping(self, socket: ClientConnection) -> None:
+        """Close a connection that has brought neither a pong nor a frame since the last ping.
+
+        A pong alone may be late: it comes after all that is unread.
+        """
         if self._time < self._ping_at:
             return
-        if self._pong is not None and not self._pong.done():
+        if self._pong is not None and not self._pong.done() and self.session.frames == self._frames_at_ping:
             self._why = Break("DISCONNECT", "a ping was left unanswered")
             await socket.close()
             return
         self._pong = asyncio.ensure_future(await socket.ping())
         self._ping_at = self._time + self.venue.limits.ping_seconds
+        self._frames_at_ping = self.session.frames
 
     def _do(self, actions: Iterable[Action]) -> None:
         for action in actions:
@@ -668,7 +678,7 @@ class Collector:
         if self._outlet.broker_error:
             reporter.error(self._outlet.broker_error, now_us())
         self._count(reporter)
-        reporter.report(now_us(), tuple(self._subscriptions()))
+        reporter.report(now_us(), () if reporter.state == "STOPPED" else tuple(self._subscriptions()))
 
     def _count(self, reporter: Reporter) -> None:
         sessions = [link.session for link in self._links.values()]

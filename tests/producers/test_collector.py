@@ -1,22 +1,28 @@
 """The collector as a process, between a real broker and a simulated exchange; each test has symbols of its own."""
 
+import asyncio
 import http.server
 import json
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from aiohttp import WSMsgType, web
 
 from producers import collector
-from producers.collector import last_seen, shortest_us, wanted_symbols
+from producers.collector import Link, Outlet, last_seen, shortest_us, wanted_symbols
+from producers.session import Session
 from producers.tape import Seen
+from producers.venues.binance_spot import BinanceSpot
 from ravencore import kafka, topics
-from ravencore.config import Settings
+from ravencore.config import BinanceSpotSettings, Settings
 from ravencore.errors import ConfigError
 from ravencore.records import Book, DeadLetter, Demand, Gap, Instrument, Trade
 from ravenctl.local.broker import Broker
+from tests.producers.made import SYMBOL, book_frame, reply_frame
 from tests.producers.rig import CODEC, Rig, Simulator, until
 
 pytestmark = pytest.mark.stack
@@ -318,6 +324,54 @@ def test_an_exchange_that_is_away_is_said_and_found_again(rig: Rig) -> None:
     rig.simulator("--synthetic", "--symbols", "LTCUSDT", "--speed", "1", "--port", port)
     service.flows("LTCUSDT")
     until(lambda: (status := service.status()) and status.state == "RUNNING", "it runs again")
+
+
+class Hasty(BinanceSpot):
+    """Binance spot, pinged five times a second."""
+
+    limits = replace(BinanceSpot.limits, ping_seconds=0.2)
+
+
+async def deaf_exchange(request: web.Request) -> web.WebSocketResponse:
+    """Acknowledges what it is asked for and never sends a pong; `?frames` sends books all the time."""
+    socket = web.WebSocketResponse(autoping=False)
+    await socket.prepare(request)
+    talking = "frames" in request.path
+    async for message in socket:
+        if message.type is WSMsgType.TEXT:
+            await socket.send_bytes(reply_frame(json.loads(message.data)["id"]))
+        for _ in range(200 if talking else 0):
+            await socket.send_bytes(book_frame())
+            await asyncio.sleep(0.01)
+    return socket
+
+
+@pytest.mark.parametrize(("path", "said"), [("silent", ["a ping was left unanswered"]), ("frames", [])])
+def test_only_a_connection_that_brings_neither_pong_nor_frame_is_dead(rig: Rig, path: str, said: list[str]) -> None:
+    async def run() -> list[str]:
+        app = web.Application()
+        app.router.add_get("/{path:.*}", deaf_exchange)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        address = f"http://127.0.0.1:{runner.addresses[0][1]}/{path}"
+        told: list[str] = []
+        session = Session(Hasty(), 0.5, None)
+        session.want(SYMBOL, {})
+        outlet = Outlet(Settings(kafka=rig.settings), CODEC)
+        endpoints = BinanceSpotSettings(ws_url=address.replace("http", "ws"), rest_url=address)
+        link = Link(session, endpoints, outlet, lambda _: {}, told.append)
+        tasks = [asyncio.create_task(link.run()), asyncio.create_task(outlet.run())]
+        await asyncio.sleep(1.5)
+        await link.stop()
+        await tasks[0]
+        tasks[1].cancel()
+        await asyncio.gather(tasks[1], return_exceptions=True)
+        await runner.cleanup()
+        outlet.producer.flush(10)
+        return [text.partition(": ")[2] for text in told]
+
+    assert asyncio.run(run())[:1] == said
 
 
 # A broker of its own, to be killed
