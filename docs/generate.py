@@ -60,7 +60,11 @@ def parameter_row(parameter: Any) -> Iterator[str]:
     if getattr(parameter, "hidden", False) or "--help" in parameter.opts:
         return
     names = parameter.opts if parameter.param_type_name == "option" else [parameter.name.upper()]
-    metavar = (parameter.metavar or "").replace("|", "\\|") if parameter.param_type_name == "option" and parameter.metavar else ""
+    metavar = (
+        (parameter.metavar or "").replace("|", "\\|")
+        if parameter.param_type_name == "option" and parameter.metavar
+        else ""
+    )
     spelled = ", ".join(names) + (f" {metavar}" if metavar else "")
     default = parameter.default
     shown_default = f"`{default}`" if isinstance(default, str | int | float) and not isinstance(default, bool) else ""

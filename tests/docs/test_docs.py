@@ -28,7 +28,9 @@ def page(name: str) -> str:
 
 
 def test_the_generated_pages_say_what_the_code_says() -> None:
-    check = subprocess.run([sys.executable, ROOT / "docs/generate.py", "--check"], check=False, capture_output=True, text=True)
+    check = subprocess.run(
+        [sys.executable, ROOT / "docs/generate.py", "--check"], check=False, capture_output=True, text=True
+    )
     assert (check.returncode, check.stderr) == (0, "")
 
 
