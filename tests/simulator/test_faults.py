@@ -136,6 +136,7 @@ def test_the_first_and_last_trade_of_a_symbol_are_sent_in_their_place(frames: li
     for rows in by_symbol([row for row in frames if row.trade_id is not None]).values():
         sent = [a.frame for a in actions if a.what == "send" and a.frame in rows[:1] + rows[-1:]]
         assert sent == [*rows[:1], *rows[1:][-1:]]
+        assert not any(a.what == "extra" and a.frame in rows[:1] for a in actions)
 
 
 @settings(deadline=None)

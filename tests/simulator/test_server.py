@@ -155,7 +155,7 @@ async def test_what_an_observer_counts_is_what_was_injected() -> None:
 
 
 async def test_at_speed_what_is_issued_while_away_is_missed_and_told() -> None:
-    async with synthetic(200, speed=40.0) as server:
+    async with synthetic(40, speed=5.0) as server:
         observer = Observer()
         async with socket(server, f"/stream?streams={STREAMS}") as client:
             while len(observer.order["BTCUSDT"]) < 50:
