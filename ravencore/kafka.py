@@ -15,19 +15,14 @@ from ravencore.topics import GROUP_READER, TOPICS, Topic
 CLOCK_HEADER = "clock"
 """Header of a Clock record: microseconds of venue time as decimal text; its value is null."""
 TIMEOUT_S = 10.0
+LEADER_S = 30.0
 RETRY_S = 0.1
-PASSING = frozenset(
-    {
-        KafkaError.NOT_LEADER_FOR_PARTITION,
-        KafkaError.LEADER_NOT_AVAILABLE,
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
-        KafkaError._TRANSPORT,  # noqa: SLF001 - librdkafka's own: a connection was lost, it makes another
-    }
+LEADERLESS = frozenset(
+    {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART}
 )
-"""What is said of a partition made a moment ago, or while a broker comes back: the same call may succeed later.
-
-(`KafkaError.retriable()` is true for errors of transactions alone.)
-"""
+"""What a busy broker says of a partition that was made a moment ago; it may take seconds."""
+PASSING = LEADERLESS | {KafkaError._TRANSPORT}  # noqa: SLF001 - librdkafka's own: it makes the connection anew
+"""Errors of a consumer that pass by themselves (`KafkaError.retriable()` knows those of transactions alone)."""
 
 
 def producer(settings: KafkaSettings, **extra: Any) -> Producer:
@@ -93,7 +88,26 @@ def ensure_topics(settings: KafkaSettings, topics: Iterable[Topic] = TOPICS) -> 
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise Unavailable(f"topic {name} cannot be created: {error.args[0].str()}") from None
+    _await_leaders(settings, client, created)
     return sorted(created)
+
+
+def _await_leaders(settings: KafkaSettings, client: AdminClient, names: Iterable[str]) -> None:
+    """A broker says that topics are made a moment before it serves them; raises Unavailable when it never does."""
+    deadline = time.monotonic() + LEADER_S
+    for name in names:
+        while not _has_leaders(settings, client, name):
+            if time.monotonic() > deadline:
+                raise Unavailable(f"topic {name} was created and has no leader after {LEADER_S:.0f} s")
+            time.sleep(RETRY_S)
+
+
+def _has_leaders(settings: KafkaSettings, client: AdminClient, name: str) -> bool:
+    try:
+        topic = client.list_topics(name, timeout=TIMEOUT_S).topics[name]
+    except KafkaException as error:
+        raise Unavailable(_away(settings, error)) from None
+    return bool(topic.partitions) and all(one.leader >= 0 for one in topic.partitions.values())
 
 
 def partitions(client: Consumer | AdminClient, topic: str) -> list[int]:
@@ -109,12 +123,12 @@ def partitions(client: Consumer | AdminClient, topic: str) -> list[int]:
 
 def watermarks(client: Consumer, topic: str, partition: int) -> tuple[int, int]:
     """First offset and the one after the last committed record; raises KafkaException when the broker stays away."""
-    deadline = time.monotonic() + TIMEOUT_S
+    deadline = time.monotonic() + LEADER_S
     while True:
         try:
             return client.get_watermark_offsets(TopicPartition(topic, partition), TIMEOUT_S)
         except KafkaException as error:
-            if error.args[0].code() not in PASSING or time.monotonic() > deadline:
+            if error.args[0].code() not in LEADERLESS or time.monotonic() > deadline:
                 raise
             time.sleep(RETRY_S)
 

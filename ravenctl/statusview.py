@@ -4,14 +4,15 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from confluent_kafka import TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaError, TopicPartition
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ravencore import kafka
 from ravencore.codec import Codec, plain
 from ravencore.config import KafkaSettings
-from ravencore.errors import Unreadable
+from ravencore.errors import Unavailable, Unreadable
 from ravencore.records import ServiceStatus
 from ravencore.topics import STATUS
 from ravenctl import reading
@@ -36,31 +37,31 @@ class StatusFeed:
         self.unreadable = 0
         self._codec = codec
         self._client = reading.reader(settings)
-        edges = reading.bounds(self._client, STATUS)
-        self._ends = {number: high for number, (low, high) in edges.items() if high > low}
-        starts = {number: high if only_new else low for number, (low, high) in edges.items()}
-        self._client.assign([TopicPartition(STATUS, number, start) for number, start in starts.items()])
+        self._unread = set(kafka.partitions(self._client, STATUS))
+        start = OFFSET_END if only_new else OFFSET_BEGINNING
+        self._client.assign([TopicPartition(STATUS, number, start) for number in self._unread])
 
     def poll(self, timeout_s: float) -> None:
         """Take in what has come, waiting for at most this long when nothing has."""
         while (message := self._client.poll(timeout_s)) is not None:
-            if message.error() is None:
+            error = message.error()
+            if error is None:
                 self._take(message.key(), message.value())
+            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's name for it
+                self._unread.discard(message.partition() or 0)
             timeout_s = 0.0
 
     def catch_up(self, timeout_s: float = reading.SILENCE_S) -> None:
-        """Read to the end of the topic as it was when this feed was opened."""
+        """Read to the end of the topic, once; raises Unavailable when it is not reached in time."""
         deadline = time.monotonic() + timeout_s
-        while self._behind() and time.monotonic() < deadline:
+        while self._unread:
             self.poll(0.2)
+            if time.monotonic() > deadline:
+                raise Unavailable(f"{STATUS} cannot be read to its end within {timeout_s:.0f} s")
 
     def close(self) -> None:
         """Let go of the broker."""
         self._client.close()
-
-    def _behind(self) -> bool:
-        at = self._client.position([TopicPartition(STATUS, number) for number in self._ends])
-        return any(place.offset < self._ends[place.partition] for place in at)
 
     def _take(self, key: Any, value: Any) -> None:
         if value is None:

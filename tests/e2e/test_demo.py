@@ -13,28 +13,11 @@ import psutil
 import pytest
 
 from ravenctl.local.stack import Stack
-from tests.e2e.made import Demo, command, demo, recording
+from tests.e2e.made import TRADES, Demo, command, demo
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
-TRADES = 4_000
-HOLES = (range(1_000, 1_003), range(3_000, 3_001))
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Two recordings; the first has holes of its own."""
-    folder = tmp_path_factory.mktemp("recordings")
-    first = recording(folder / "btc.frames.zst", "BTCUSDT", TRADES, seed=1, holes=HOLES)
-    second = recording(folder / "eth.frames.zst", "ETHUSDT", TRADES, seed=2)
-    return [str(first), str(second)]
-
-
-@pytest.fixture(scope="module")
-def clean(files: list[str], tmp_path_factory: pytest.TempPathFactory) -> Demo:
-    """A run without faults."""
-    return demo(tmp_path_factory.mktemp("clean"), "--recording", *files, "--speed", "max")
 
 
 @pytest.fixture(scope="module")
