@@ -1,0 +1,245 @@
+"""Tapes for the tests of folds: made from steps that Hypothesis draws, or read from recordings."""
+
+import csv
+import io
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import zstandard
+from hypothesis import strategies as st
+from msgspec.structs import asdict
+
+from processors.contract import Applied, Clock, Row
+from processors.folds.time_bars import interval_us
+from processors.symbol import Symbol
+from ravencore.codec import decimal_bytes
+from ravencore.config import BarsSettings, TickImbalanceProfile, VpinSettings
+from ravencore.decimals import from_text
+from ravencore.records import Bar, Vpin
+from tests.processors.oracles import ClockAt, Oracle, Print, TibOracle, TimeOracle, VpinOracle
+
+VENUE, SYMBOL = "BINANCE_SPOT", "BTCUSDT"
+START_US = 1_700_000_000_250_000
+Event = Print | ClockAt
+CENT = 10**16
+
+SMALL = BarsSettings(
+    time_intervals=["500ms", "1s", "3s"],
+    tib={
+        "tib_tiny": TickImbalanceProfile(initial_size=3),
+        "tib_wide": TickImbalanceProfile(initial_size=5, size_min_pct=0.5, size_max_pct=2.0, alpha_imbl=0.7),
+    },
+    vpin=VpinSettings(bucket_volume="25.5", window=4, sigma_window=3),
+)
+"""Settings under which a tape of a hundred trades closes bars of every kind."""
+
+
+def settings_strategy() -> st.SearchStrategy[BarsSettings]:
+    vpin = st.builds(
+        VpinSettings,
+        bucket_volume=st.sampled_from(["25.5", "7", "1000"]),
+        unit=st.sampled_from(["quote", "base"]),
+        window=st.integers(1, 5),
+        sigma_window=st.integers(1, 4),
+        sigma_floor=st.sampled_from([1e-12, 0.5]),
+    )
+    return st.builds(
+        BarsSettings,
+        time_intervals=st.sampled_from([["500ms", "1s", "3s"], ["1s"], ["1m", "700ms"]]),
+        allowed_lateness_ms=st.sampled_from([0, 0, 300, 2500]),
+        empty_windows=st.sampled_from(["skip", "flat"]),
+        tib=st.just(SMALL.tib),
+        vpin=vpin,
+    )
+
+
+STEP_US = st.sampled_from([0, 0, 0, 1000, 40_000, 249_000, 250_000, 750_000, 1_000_000, 4_100_000, -1000, -1_300_000])
+PRICE = st.integers(990, 1010).map(lambda cents: cents * CENT)
+QUANTITY = st.sampled_from([1, 10, 50, 255, 3_000]).map(lambda hundredths: hundredths * CENT)
+TRADE = st.tuples(st.just("trade"), STEP_US, PRICE, QUANTITY, st.booleans())
+HOLE = st.tuples(st.just("hole"), st.integers(1, 3))
+REPAIR = st.tuples(st.just("repair"), st.integers(0, 20), st.sampled_from([0, 0, -600_000, 1_200_000]))
+AGAIN = st.tuples(st.just("again"), st.integers(1, 30))
+CLOCK = st.tuples(st.just("clock"), st.sampled_from([-500_000, 0, 500_000, 2_000_000]))
+BAD = st.tuples(st.just("bad"), st.integers(0, 6))
+HUGE = st.tuples(st.just("huge"), st.sampled_from([10_000, 10_000, 10**9]))
+STEPS = st.lists(TRADE | TRADE | TRADE | TRADE | HOLE | REPAIR | AGAIN | CLOCK | BAD | HUGE, max_size=90)
+
+
+def tapes(counting: bool | None = None) -> st.SearchStrategy[list[Event]]:
+    """Tapes with everything in them; `counting` ids or not, or either."""
+    kinds = st.booleans() if counting is None else st.just(counting)
+    return st.builds(lambda steps, counts: list(play(steps, counts)), STEPS, kinds)
+
+
+def clean_tapes() -> st.SearchStrategy[list[Event]]:
+    """Tapes of trades alone, without holes, whose times may still step back."""
+    return st.lists(TRADE, max_size=90).map(lambda steps: list(play(steps, True)))
+
+
+def play(steps: Sequence[tuple[Any, ...]], counting: bool) -> Iterator[Event]:
+    """Turn steps into the log they describe."""
+    now, number, after_gap = START_US, 500, False
+    missing: list[Print] = []
+    past: list[Print] = []
+    price, quantity = 1000 * CENT, CENT
+    for kind, *drawn in steps:
+        match kind:
+            case "clock":
+                yield ClockAt(now + drawn[0])
+            case "hole":
+                gone = range(number, number + drawn[0])
+                missing += [
+                    _print(now, each, price + each * CENT, quantity, buy=each % 2 == 0, counting=True) for each in gone
+                ]
+                number, after_gap = number + drawn[0], True
+            case "repair" if missing and counting:
+                lost = missing.pop(drawn[0] % len(missing))
+                past.append(lost._replace(event_time=lost.event_time + drawn[1]))
+                yield past[-1]
+            case "again" if past:
+                yield past[-min(drawn[0], len(past))]
+            case "trade" | "bad" | "huge":
+                if kind == "trade":
+                    now, price, quantity = now + drawn[0], drawn[1], drawn[2]
+                buy = bool(drawn[-1]) if kind == "trade" else True
+                trade = _print(now, number, price, quantity, buy=buy, counting=counting)
+                trade = trade._replace(after_gap=after_gap and not counting)
+                if kind == "huge":
+                    trade = trade._replace(quantity=drawn[0] * CENT)
+                if kind == "bad":
+                    trade = _spoilt(trade, drawn[0])
+                number, after_gap = number + 1, False
+                past.append(trade)
+                yield trade
+
+
+def _print(now: int, number: int, price: int, quantity: int, *, buy: bool, counting: bool) -> Print:
+    return Print(now, now + 1234, str(number), number if counting else None, price, quantity, buy)
+
+
+def _spoilt(trade: Print, way: int) -> Print:
+    return [
+        trade._replace(price=0),
+        trade._replace(price=-CENT),
+        trade._replace(quantity=0),
+        trade._replace(received_time=trade.event_time - 60_000_001),
+        trade._replace(price=trade.price + 1),
+        trade._replace(quantity=10**33),
+        trade._replace(price=10**35, quantity=10**31),
+    ][way]
+
+
+def row(trade: Print) -> Row:
+    """As `Codec.decode_trades` gives it."""
+    return {
+        "venue": VENUE,
+        "symbol": SYMBOL,
+        **trade._asdict(),
+        "price": decimal_bytes(trade.price),
+        "quantity": decimal_bytes(trade.quantity),
+        "side": "BUY" if trade.buy else "SELL",
+    }
+
+
+def records(events: Sequence[Event]) -> list[Row | Clock]:
+    return [Clock(event.time_us) if isinstance(event, ClockAt) else row(event) for event in events]
+
+
+def apply(symbol: Symbol, events: Sequence[Event], first_offset: int = 0) -> Applied:
+    return symbol.apply(records(events), range(first_offset, first_offset + len(events)))
+
+
+def run(symbol: Symbol, events: Sequence[Event], cuts: Sequence[int] = ()) -> Applied:
+    """Apply a tape in batches that end at `cuts`; what they did together."""
+    whole = Applied([], [], {})
+    bounds = [0, *sorted(min(cut, len(events)) for cut in cuts), len(events)]
+    for start, stop in itertools.pairwise(bounds):
+        done = apply(symbol, events[start:stop], start)
+        whole.outputs.extend(done.outputs)
+        whole.refused.extend(done.refused)
+        whole.counts.update({name: whole.counts.get(name, 0) + count for name, count in done.counts.items()})
+    return whole
+
+
+def oracle(settings: BarsSettings) -> Oracle:
+    """The oracles of these settings, in the registry's order."""
+    lateness, flat = settings.allowed_lateness_ms * 1000, settings.empty_windows == "flat"
+    vpin = settings.vpin
+    volume = Fraction(vpin.bucket_volumes.get(f"{VENUE}:{SYMBOL}", vpin.bucket_volume))
+    return Oracle(
+        {
+            **{("time", name): TimeOracle(interval_us(name), lateness, flat) for name in settings.time_intervals},
+            **{
+                ("tib", name): TibOracle(p.initial_size, p.alpha_size, p.alpha_imbl, p.size_min_pct, p.size_max_pct)
+                for name, p in settings.tib.items()
+            },
+            ("vpin", "default"): VpinOracle(
+                volume, vpin.unit == "quote", vpin.window, vpin.sigma_window, vpin.sigma_floor
+            ),
+        }
+    )
+
+
+def bits(fields: dict[str, Any]) -> dict[str, Any]:
+    """Fields with doubles as their exact bits, so that -0.0 is not 0.0 and an integer no double."""
+    return {name: value.hex() if isinstance(value, float) else value for name, value in sorted(fields.items())}
+
+
+def shown(record: Bar | Vpin) -> dict[str, Any]:
+    fields = asdict(record)
+    assert (fields.pop("venue"), fields.pop("symbol")) == (VENUE, SYMBOL)
+    return bits(fields)
+
+
+def assert_same_as_oracle(settings: BarsSettings, events: Sequence[Event], cuts: Sequence[int] = ()) -> Applied:
+    """Every field of every record, the refusals and the counters are what the oracle says, bit for bit."""
+    expected = oracle(settings)
+    for offset, event in enumerate(events):
+        expected.feed(offset, event)
+    done = run(Symbol(VENUE, SYMBOL, settings), events, cuts)
+    received = {o: 0 if isinstance(event, ClockAt) else event.received_time for o, event in enumerate(events)}
+    assert [out.received_time for out in done.outputs] == [received[out.offset] for out in done.outputs]
+    assert [(out.offset, shown(out.record)) for out in done.outputs] == [
+        (offset, bits({**fields, "profile": profile, **({} if kind == "vpin" else {"kind": kind})}))
+        for offset, kind, profile, fields in expected.made
+    ]
+    assert [(refused.offset, refused.reason) for refused in done.refused] == expected.refused
+    assert done.counts == expected.counts
+    return done
+
+
+def read_csv(path: Path) -> list[Print]:
+    """A recorded table of Binance trades with sides and ids (SOURCES.md), in the order of ids.
+
+    One of the tables went through doubles on its way: Binance prints quantities with 8 decimals.
+    """
+    with zstandard.open(path, "rt") as file:
+        rows = list(csv.DictReader(io.StringIO(file.read())))
+    made = []
+    for line in rows:
+        time_us = int(line.get("exch_ms") or line["timestamp_ms"]) * 1000
+        received_us = int(line.get("recv_ms") or line["timestamp_ms"]) * 1000
+        buy = line["side"] == "buy" if "side" in line else line["is_buyer_maker"] == "False"
+        number = int(line["trade_id"])
+        price, quantity = from_text(line["price"]), from_text(f"{float(line['qty']):.8f}")
+        made.append(Print(time_us, received_us, str(number), number, price, quantity, buy))
+    return sorted(made, key=lambda trade: trade.sequence or 0)
+
+
+def read_frames(path: Path) -> list[Print]:
+    """The `trade` frames of a recorded Binance stream, in the order they arrived."""
+    made = []
+    with zstandard.open(path, "rt") as file:
+        for line in file:
+            received_ns, _, frame = line.partition("\t")
+            data = json.loads(frame).get("data", {})
+            if data.get("e") == "trade":
+                price, quantity = from_text(data["p"]), from_text(data["q"])
+                received_us, time_us = int(received_ns) // 1000, data["T"] * 1000
+                made.append(Print(time_us, received_us, str(data["t"]), data["t"], price, quantity, not data["m"]))
+    return made
