@@ -17,18 +17,27 @@ from concurrent.futures import wait as wait_for
 from threading import Thread
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 
 from ravencore import kafka
-from ravencore.codec import Codec, decimal_units
+from ravencore.codec import Codec
+from ravencore.columns import decode_columns
 from ravencore.config import KafkaSettings, Settings
 from ravencore.errors import RavenError, Unavailable, Unreadable
 from ravencore.records import DeadLetter, Record, Trade
 from ravencore.retry import backoff
 from ravencore.service import codec
 from ravencore.status import Reporter, now_us
-from ravencore.topics import DEAD_LETTERS, GROUP_SINK
+from ravencore.topics import DEAD_LETTERS, GROUP_SINK, TOPICS
 from sinks.contract import Entry, Rejection, Store
 
 BATCH_RECORDS = 5_000
@@ -47,6 +56,7 @@ WAITING_LIMIT = 2_000
 PAYLOAD_LIMIT = 900_000
 """Bytes of a dead letter's payload: with its coordinates it must fit into a broker's default message, a megabyte."""
 UNREADABLE = "unreadable_record"
+COMPACTED = {topic.name for topic in TOPICS if topic.settings.get("cleanup.policy") == "compact"}
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -130,7 +140,9 @@ class Drain:
         """Fill the store until `stop`; raises RavenError when it can never work."""
         try:
             self._until_available(lambda: kafka.ensure_topics(self._settings.kafka))
-            self._consumer.subscribe(list(self._store.topics), on_revoke=self._revoked, on_lost=self._revoked)
+            self._consumer.subscribe(
+                list(self._store.topics), on_assign=_assigned, on_revoke=self._revoked, on_lost=self._revoked
+            )
             self._until_available(self._store.setup)
             log.info("filling %s from %s", self._store.name, ", ".join(self._store.topics))
             while self._stopping_since is None:
@@ -174,11 +186,11 @@ class Drain:
         self._commit()
 
     def _decode(self, reads: Sequence[Read]) -> tuple[list[Entry], list[Bad]]:
-        by_topic: dict[str, list[Read]] = defaultdict(list)
+        by_key: dict[tuple[str, bytes | None], list[Read]] = defaultdict(list)
         for read in reads:
-            by_topic[read.topic].append(read)
+            by_key[read.topic, read.key].append(read)
         entries, bad = [], []
-        for topic, some in by_topic.items():
+        for (topic, _), some in by_key.items():
             for read, record in zip(some, self._records(self._store.topics[topic], some), strict=True):
                 if isinstance(record, Unreadable):
                     bad.append(Bad(read, UNREADABLE, str(record)))
@@ -187,8 +199,9 @@ class Drain:
         return entries, bad
 
     def _records(self, cls: type[Record], reads: Sequence[Read]) -> Sequence[Record | Unreadable]:
-        rows = self._codec.decode_trades([read.value for read in reads]) if cls is Trade else None
-        return [self._record(cls, read.value) for read in reads] if rows is None else [_trade(row) for row in rows]
+        """Records of one key, all at once where they are trades as they should be."""
+        trades = _trades(self._codec, reads) if cls is Trade else None
+        return [self._record(cls, read.value) for read in reads] if trades is None else trades
 
     def _record(self, cls: type[Record], value: bytes) -> Record | Unreadable:
         try:
@@ -431,6 +444,14 @@ class Progress:
         self._asked = {}
 
 
+def _assigned(consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    """Read compacted topics from their start each time: a store that was made anew has forgotten them."""
+    for at in partitions:
+        if at.topic in COMPACTED:
+            at.offset = OFFSET_BEGINNING
+    consumer.assign(partitions)
+
+
 def _position(message: Message) -> Position:
     topic, partition, offset = message.topic(), message.partition(), message.offset()
     assert topic is not None
@@ -439,19 +460,30 @@ def _position(message: Message) -> Position:
     return topic, partition, offset
 
 
-def _trade(row: dict[str, Any]) -> Trade:
-    return Trade(
-        venue=row["venue"],
-        symbol=row["symbol"],
-        event_time=row["event_time"],
-        received_time=row["received_time"],
-        trade_id=row["trade_id"],
-        sequence=row["sequence"],
-        price=decimal_units(row["price"]),
-        quantity=decimal_units(row["quantity"]),
-        side=row["side"],
-        after_gap=row["after_gap"],
-    )
+def _trades(codec: Codec, reads: Sequence[Read]) -> list[Trade] | None:
+    venue, _, symbol = (reads[0].key or b"").decode(errors="replace").partition(":")
+    columns = decode_columns(codec, venue, symbol, [read.value for read in reads])
+    if columns is None:
+        return None
+    rows = zip(
+        columns.event_time, columns.received_time, columns.trade_id, columns.sequence,
+        columns.price, columns.quantity, columns.buy, columns.after_gap, strict=True,
+    )  # fmt: skip
+    return [
+        Trade(
+            venue=venue,
+            symbol=symbol,
+            event_time=event_time,
+            received_time=received_time,
+            trade_id=trade_id,
+            sequence=sequence,
+            price=price,
+            quantity=quantity,
+            side="BUY" if buy else "SELL",
+            after_gap=after_gap,
+        )
+        for event_time, received_time, trade_id, sequence, price, quantity, buy, after_gap in rows
+    ]
 
 
 def _letter(bad: Bad, service: str, detected_us: int) -> DeadLetter:

@@ -391,6 +391,14 @@ class House(NamedTuple):
         mart = self.settings.mart.model_copy(update={"instrument_wait_s": seconds})
         return self.settings.model_copy(update={"mart": mart})
 
+    def other_mart(self) -> Settings:
+        """Settings of an empty database on the same server."""
+        dsn, name = self.settings.mart.dsn.get_secret_value(), f"anew_{self.symbol.lower()}"
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}".encode())
+        dsn = urllib.parse.urlsplit(dsn)._replace(path=f"/{name}").geturl()
+        return self.settings.model_copy(update={"mart": MartSettings(dsn=dsn)})
+
     def more_than(self, name: str, rows: int) -> bool:
         """Whether the store has more rows than that."""
         return self.probes[name].count(self.symbol) > rows

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from ravencore.records import Record, Trade
-from ravencore.topics import BARS_TIB, GROUP_SINK, INSTRUMENTS, TRADES
-from sinks.drain import PAYLOAD_LIMIT
+from ravencore.records import Record
+from ravencore.topics import BARS_TIB, GROUP_SINK, TRADES
+from sinks.drain import BATCH_RECORDS, PAYLOAD_LIMIT, WAITING_LIMIT, Read, _trades
 from sinks.registry import STORES
-from tests.sinks.rig import CODEC, T0, Cuttable, House, bar, book, instrument, topic_of, trade, until
+from tests.sinks.rig import CODEC, Cuttable, House, TimescaleProbe, bar, book, instrument, topic_of, trade, until
 
 pytestmark = pytest.mark.stack
 
@@ -188,6 +188,32 @@ def test_bars_that_wait_are_not_lost_by_a_kill(house: House) -> None:
     house.all_there("timescale", [bar(house.symbol, 1), bar(house.symbol, 2)])
 
 
+def test_a_mart_made_anew_learns_the_instruments_again(house: House) -> None:
+    house.topics.send(instrument(house.symbol), bar(house.symbol, 1))
+    first = house.start("timescale", house.settings)
+    house.all_there("timescale", [bar(house.symbol, 1)])
+    assert first.stop() == 0
+
+    anew = house.other_mart()
+    house.topics.send(bar(house.symbol, 2))
+    house.start("timescale", anew)
+    probe = TimescaleProbe(anew)
+    until(lambda: probe.count(house.symbol), "the bar is there")
+    assert probe.kept(house.symbol) == probe.expected([bar(house.symbol, 2)])
+
+
+def test_more_bars_than_may_wait_are_read_on_when_their_instrument_comes(house: House) -> None:
+    running = house.start("timescale", house.waiting(120.0))
+    bars: list[Record] = [bar(house.symbol, number) for number in range(WAITING_LIMIT * 2 + BATCH_RECORDS)]
+    house.topics.send(*bars)
+    until(lambda: (now := running.status()) and now.gauges.get("waiting", 0) >= WAITING_LIMIT, "many wait")
+    house.topics.send(instrument(house.symbol))
+    house.all_there("timescale", bars)
+    status = running.status()
+    assert status
+    assert not status.counters.get("dead_letters")
+
+
 def test_a_conflicting_bar_is_a_dead_letter_with_its_bytes(house: House) -> None:
     other = bar(house.symbol, 1, close=12345)
     house.topics.send(instrument(house.symbol), bar(house.symbol, 1))
@@ -220,12 +246,9 @@ def test_wrong_use_is_told(arguments: list[str], monkeypatch: pytest.MonkeyPatch
     assert "influx|timescale" in capsys.readouterr().err
 
 
-def test_trades_of_one_batch_are_decoded_as_one_by_one() -> None:
-    from sinks.drain import _trade
-
-    records = [trade("S", number, sequence=number or None, price=10**37 + number, event_time=T0) for number in range(5)]
-    rows = CODEC.decode_trades([CODEC.encode(record) for record in records])
-    assert rows is not None
-    assert [_trade(row) for row in rows] == records
-    assert isinstance(records[0], Trade)
-    assert INSTRUMENTS
+def test_trades_decoded_all_at_once_are_those_decoded_one_by_one() -> None:
+    records = [trade("S", number, price=10**37 + number, after_gap=number == 3) for number in range(100)]
+    reads = [Read(TRADES, 0, offset, b"VENUE:S", CODEC.encode(record)) for offset, record in enumerate(records)]
+    assert _trades(CODEC, reads) == records
+    assert _trades(CODEC, [*reads, reads[0]._replace(value=b"garbage")]) is None
+    assert _trades(CODEC, [read._replace(key=None) for read in reads]) is None
