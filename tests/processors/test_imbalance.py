@@ -52,7 +52,7 @@ def test_what_a_bar_teaches_holds_for_the_one_after_it() -> None:
 
 
 def test_the_expected_size_is_clamped() -> None:
-    """h = sqrt(10) after a balanced warm-up: a bar of 4 ticks, then one of many; alpha 1.0 would follow them at once."""
+    """h = sqrt(10) after a balanced warm-up: a bar of 4 ticks, or one of many; alpha 1.0 follows at once."""
     short = [bar for _, bar in bars("bs" * 5 + "bbbb" * 3, initial_size=10, alpha_size=1.0)]
     assert (short[1].ticks, short[2].expected_ticks) == (4, 10 * (1.0 - 0.1))
     long = [bar for _, bar in bars("bs" * 5 + "bs" * 50 + "bbbb" * 3, initial_size=10, alpha_size=1.0)]
