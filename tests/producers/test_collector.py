@@ -386,7 +386,7 @@ run(collector.collect)
 
 
 def test_while_the_broker_is_away_the_exchange_is_not_read_and_nothing_is_lost() -> None:
-    market = ("--synthetic", "--symbols", "BTCUSDT", "--duration", "15m")
+    market = ("--synthetic", "--symbols", "BTCUSDT", "--duration", "10m")
     with Broker() as mortal, Rig(mortal.bootstrap) as rig:
         exchange = rig.simulator(*market, "--speed", "max")
         rig.demand("BTCUSDT")
