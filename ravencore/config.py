@@ -100,7 +100,7 @@ class EngineSettings(Section):
     """How the Faust worker fetches and commits."""
 
     max_poll_records: int = Field(5000, ge=1, description="Most records of one batch.")
-    fetch_wait_ms: int = Field(20, ge=1, description="How long the broker may hold an empty fetch.")
+    fetch_wait_ms: int = Field(20, ge=1, description="How long the broker may hold a fetch that is not full.")
     stall_s: float = Field(60.0, gt=0, description="A worker that commits nothing this long while it has lag ends.")
 
 

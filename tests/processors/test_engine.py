@@ -36,7 +36,7 @@ from ravencore.topics import (
 )
 from ravenctl.local.broker import Broker
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.stack
 
 CODEC = Codec()
 PARTITIONS = 6
