@@ -16,7 +16,7 @@ from ravenctl import reading
 
 PREFIX = "raven."
 FIRST_WINDOW = 64
-MARKET_FIELDS = ("venue", "symbol")
+LONGEST = 80
 TIME_FIELDS = ("close_time", "event_time", "reported_time", "detected_time", "created_time", "received_time")
 
 
@@ -110,25 +110,30 @@ def _text(raw: str | bytes | None) -> str:
 
 
 def for_people(shown: Line) -> str:
-    """A line for the eye: time, key, then the fields that say more."""
-    said = {shown.time, *shown.key.split(":")}
-    told = (f"{name}={_short(value)}" for name, value in shown.fields.items() if _tells(name, value, said))
+    """A line for the eye: time, key, then the fields that say more; `--json` has them all."""
+    said = {shown.time, shown.key, *shown.key.split(":")}
+    told = (f"{name}={_short(value, shown.time)}" for name, value in shown.fields.items() if _tells(value, said))
     return "  ".join([shown.time, shown.key, *told])
 
 
-def _tells(name: str, value: Any, said: set[str]) -> bool:
-    return value is not None and value != [] and not (name in (*MARKET_FIELDS, *TIME_FIELDS) and value in said)
+def _tells(value: Any, said: set[str]) -> bool:
+    nothing = value is None or value is False or (isinstance(value, list | tuple) and not value)
+    return not nothing and not (isinstance(value, str) and value in said)
 
 
-def _short(value: Any) -> str:
+def _short(value: Any, time: str) -> str:
     match value:
+        case bool():
+            return "yes"
         case float():
             return f"{value:.6g}"
-        case bool():
-            return str(value).lower()
-        case list() | dict():
+        case [{"price": price, "quantity": quantity}, *deeper]:
+            return f"{price} x {quantity}" + (f" and {len(deeper)} deeper" if deeper else "")
+        case list() | tuple() | dict():
             text = json.dumps(value, separators=(",", ":"))
-            return text if len(text) <= 80 else text[:77] + "..."
+            return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+        case str() if value.endswith("Z") and value[:11] == time[:11]:
+            return value[11:]
         case _:
             return str(value)
 
