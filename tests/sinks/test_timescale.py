@@ -91,6 +91,7 @@ def test_a_different_row_of_a_known_bar_is_refused_and_nothing_is_overwritten(
 
     assert written(outcome) == [("conflicting_row", later), ("conflicting_row", higher)]
     assert [bad.detail.rpartition(" in ")[2] for bad in outcome.refused] == ["open_time", "high, gap"]
+    assert written(mart.write(entries([later]))) == [("conflicting_row", later)]
     probe = TimescaleProbe(settings)
     assert probe.kept(symbol) == probe.expected([*first, bar(symbol, 2)])
 
