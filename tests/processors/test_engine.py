@@ -20,7 +20,7 @@ from processors.engine import LANE_RECORDS, Engine
 from processors.faust_transport import BUFFER_RECORDS, buffered_batches
 from ravencore import kafka
 from ravencore.codec import Codec
-from ravencore.config import EngineSettings, KafkaSettings, Settings
+from ravencore.config import EngineSettings, KafkaSettings, ServiceSettings, Settings
 from ravencore.decimals import ONE
 from ravencore.records import DeadLetter, ServiceStatus, State, Trade, market_key
 from ravencore.topics import (
@@ -146,7 +146,10 @@ class House:
 
     def __init__(self, broker: Broker, folder: Path) -> None:
         self.broker, self.folder = broker, folder
-        self.settings = Settings(kafka=KafkaSettings(bootstrap=broker.bootstrap, partitions=PARTITIONS))
+        self.settings = Settings(
+            kafka=KafkaSettings(bootstrap=broker.bootstrap, partitions=PARTITIONS),
+            service=ServiceSettings(instance=SLOT),
+        )
         self.workers: list[Worker] = []
         self._group = kafka.consumer(self.settings.kafka, GROUP_BARS, log_level=0)
         self._plain = kafka.reader(
@@ -402,15 +405,16 @@ def test_transaction_markers_and_aborted_records_in_the_input_are_passed_over(ho
 
 def test_a_worker_that_stands_still_ends_itself(house: House) -> None:
     feed = house.feed()
-    settings = house.settings.model_copy(update={"engine": EngineSettings(stall_s=2.0)})
+    impatient = house.settings.model_copy(update={"engine": EngineSettings(stall_s=2.0)})
 
     async def scenario() -> int:
-        engine = Engine(settings)
+        engine = Engine(house.settings)
         running = asyncio.create_task(engine.run())
         await asyncio.to_thread(feed.send, 0.1)
         await asyncio.to_thread(house.done)
         # What Faust does to itself when it stalls: all looks well, and nothing is fetched.
         engine._app.consumer.pause_partitions(engine._app.consumer.assignment())
+        engine._settings = impatient
         await asyncio.to_thread(feed.send, 0.1)
         return await asyncio.wait_for(running, PATIENCE_S)
 
