@@ -68,8 +68,10 @@ class Tape:
 
     def next_gap(self, start: int) -> int:
         """The first row at or after `start` that follows a hole; the tape's length where there is none."""
+        if not self.gaps:
+            return len(self.event_time)
         found = bisect_left(self.gaps, start)
-        return self.gaps[found] if found < len(self.gaps) else len(self)
+        return self.gaps[found] if found < len(self.gaps) else len(self.event_time)
 
 
 class Stream(NamedTuple):

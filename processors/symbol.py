@@ -85,6 +85,8 @@ class Symbol:
         self._venue, self._symbol = venue, symbol
         self._profiles = profiles(settings, venue, symbol)
         self._folds = [profile.make() for profile in self._profiles]
+        self._written = [msgspec.Raw(_encoder.encode(profile.parameters)) for profile in self._profiles]
+        """Parameters as they stand in snapshots."""
         self._admission = Admission()
         self._asleep: dict[str, Any] = {}
         """Snapshots of profiles that the settings no longer have: their bars are not numbered anew when they return."""
@@ -114,8 +116,8 @@ class Symbol:
     def snapshot(self) -> bytes:
         """The whole state as MessagePack: ids, then each fold's parameters and state by `kind/profile`."""
         awake = {
-            profile.key: [profile.parameters, fold.snapshot()]
-            for profile, fold in zip(self._profiles, self._folds, strict=True)
+            profile.key: [written, fold.snapshot()]
+            for profile, written, fold in zip(self._profiles, self._written, self._folds, strict=True)
         }
         return _encoder.encode([self._admission.snapshot(), awake, self._asleep, sorted(self._woken)])
 

@@ -111,13 +111,14 @@ class TimeBars(Fold):
         late: list[int] = []
         row = 0
         while row < len(tape):
-            stop = self._stretch(tape, row)
             window = tape.event_time[row] // self._interval
+            stop = self._stretch(tape, row, window * self._interval)
             if self._last_window is None or tape.has_gap(row, row + 1):
                 self._mark(window)
             self._last_window = window
             reached = (tape.event_time[row] - self._lateness) // self._interval
-            closed += [Closed(row, bar) for bar in self._close_before(reached)]
+            if self._open_from is None or reached > self._open_from:
+                closed += [Closed(row, bar) for bar in self._close_before(reached)]
             if not self._take(tape, row, stop, window):
                 late += range(row, stop)
             row = stop
@@ -133,7 +134,8 @@ class TimeBars(Fold):
 
     def clock(self, time_us: int) -> Sequence[Bar]:
         """Bars of the windows that end before or at this time."""
-        return self._close_before(time_us // self._interval)
+        reached = time_us // self._interval
+        return self._close_before(reached) if self._open_from is None or reached > self._open_from else ()
 
     def snapshot(self) -> Any:
         """Everything, as MessagePack-able values."""
@@ -148,11 +150,17 @@ class TimeBars(Fold):
         self._last_close = decimal_units(close)
         self._windows = {index: Window.unpack(packed) for index, packed in windows}
 
-    def _stretch(self, tape: Tape, row: int) -> int:
-        """End of the rows from `row` on that share its window, close nothing after it and follow no hole."""
-        time, interval, lateness = tape.event_time[row], self._interval, self._lateness
-        start = max(time // interval * interval, (time - lateness) // interval * interval + lateness)
-        end = min((time // interval + 1) * interval, ((time - lateness) // interval + 1) * interval + lateness)
+    def _stretch(self, tape: Tape, row: int, start: int) -> int:
+        """End of the rows from `row` on that share the window from `start`, close nothing more and follow no hole.
+
+        Other windows close wherever time reaches a multiple of the interval plus the lateness: at `start` of a window,
+        and again inside it where the lateness is no multiple of the interval.
+        """
+        middle, end = start + self._lateness % self._interval, start + self._interval
+        if tape.event_time[row] < middle:
+            end = middle
+        else:
+            start = middle
         gap = tape.next_gap(row + 1)
         if tape.in_order:
             return bisect_left(tape.event_time, end, row + 1, gap)
@@ -176,25 +184,23 @@ class TimeBars(Fold):
         return True
 
     def _close_before(self, reached: int) -> list[Bar]:
-        """Close all windows before `reached`."""
-        before = self._open_from
-        if before is not None and reached <= before:
-            return []
+        """Close all windows before `reached`, which is further than any was closed."""
+        bars = [self._emit(index) for index in self._due(reached)]
         self._open_from = reached
-        bars = [self._emit(index) for index in self._due(before, reached)]
-        self._gaps = [(first, last) for first, last in self._gaps if last >= reached]
+        if self._gaps:
+            self._gaps = [(first, last) for first, last in self._gaps if last >= reached]
         return bars
 
-    def _due(self, before: int | None, reached: int) -> Iterable[int]:
-        """Windows to write, of those from `before` to `reached` (exclusive)."""
+    def _due(self, reached: int) -> Iterable[int]:
+        """Windows to write, of those that are open and before `reached`."""
         held = sorted(index for index in self._windows if index < reached)
         if not self._flat or not (held or self._bar_seq):
             return held
-        return range(before if self._bar_seq and before is not None else held[0], reached)
+        return range(self._open_from if self._bar_seq and self._open_from is not None else held[0], reached)
 
     def _emit(self, index: int) -> Bar:
         window = self._windows.pop(index, None)
-        gap = self._bar_seq == 0 or any(first <= index <= last for first, last in self._gaps)
+        gap = self._bar_seq == 0 or (bool(self._gaps) and self._is_marked(index))
         start, end = index * self._interval, (index + 1) * self._interval
         if window is None:
             bar = self._empty(start, end, gap)
@@ -203,6 +209,9 @@ class TimeBars(Fold):
         self._last_close = bar.close
         self._bar_seq += 1
         return bar
+
+    def _is_marked(self, index: int) -> bool:
+        return any(first <= index <= last for first, last in self._gaps)
 
     def _empty(self, start: int, end: int, gap: bool) -> Bar:
         price = self._last_close

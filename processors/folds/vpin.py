@@ -89,8 +89,9 @@ class VpinBuckets(Fold):
         self._last_close: int | None = None
         self._changes: deque[float] = deque(maxlen=parameters.sigma_window)
         self._imbalances: deque[float] = deque(maxlen=self._window)
-        self._one_sided: deque[int] = deque(maxlen=self._window)
-        """|2 * buy_volume - V| of the last buckets, in exact units."""
+        self._one_sided: deque[bytes] = deque()
+        """|2 * buy_volume - V| of the last buckets, in exact units, packed already: there are many in a snapshot."""
+        self._one_sided_sum = 0
 
     def trades(self, tape: Tape) -> Folded:
         """Buckets that these trades fill.
@@ -135,7 +136,7 @@ class VpinBuckets(Fold):
             None if self._last_close is None else decimal_bytes(self._last_close),
             list(self._changes),
             list(self._imbalances),
-            [decimal_bytes(units) for units in self._one_sided],
+            list(self._one_sided),
             self._bucket.pack() if self._bucket else None,
         ]
 
@@ -145,7 +146,8 @@ class VpinBuckets(Fold):
         self._last_close = None if close is None else decimal_units(close)
         self._changes = deque(changes, self._changes.maxlen)
         self._imbalances = deque(imbalances, self._window)
-        self._one_sided = deque(map(decimal_units, one_sided), self._window)
+        self._one_sided = deque(one_sided)
+        self._one_sided_sum = sum(map(decimal_units, one_sided))
         self._bucket = None if bucket is None else Bucket.unpack(bucket)
 
     def _amount(self, price: int, quantity: int) -> int:
@@ -173,7 +175,7 @@ class VpinBuckets(Fold):
         assert bucket is not None
         self._bucket, self._bar_seq = None, seq + 1
         sigma, bulk, imbalance = self._classify(bucket.close)
-        self._one_sided.append(abs(2 * bucket.bought - self._volume))
+        self._weigh(abs(2 * bucket.bought - self._volume))
         return Vpin(
             venue=self._stream.venue,
             symbol=self._stream.symbol,
@@ -214,6 +216,12 @@ class VpinBuckets(Fold):
         self._imbalances.append(imbalance)
         return sigma, bulk, imbalance
 
+    def _weigh(self, one_sided: int) -> None:
+        self._one_sided.append(decimal_bytes(one_sided))
+        self._one_sided_sum += one_sided
+        if len(self._one_sided) > self._window:
+            self._one_sided_sum -= decimal_units(self._one_sided.popleft())
+
     def _vpin(self) -> float | None:
         if len(self._imbalances) < self._window:
             return None
@@ -222,7 +230,7 @@ class VpinBuckets(Fold):
     def _vpin_aggressor(self) -> float | None:
         if len(self._one_sided) < self._window:
             return None
-        return sum(self._one_sided) / (ONE * self._scale) / (self._window * self._volume_double)
+        return self._one_sided_sum / (ONE * self._scale) / (self._window * self._volume_double)
 
 
 def _deviation(values: Sequence[float]) -> float:

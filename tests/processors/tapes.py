@@ -57,7 +57,9 @@ def settings_strategy() -> st.SearchStrategy[BarsSettings]:
     )
 
 
-STEP_US = st.sampled_from([0, 0, 0, 1000, 40_000, 249_000, 250_000, 750_000, 1_000_000, 4_100_000, -1000, -1_300_000])
+STEP_US = st.sampled_from(
+    [0, 0, 0, 1000, 40_000, 249_000, 250_000, 260_000, 750_000, 1_000_000, 4_100_000, -1000, -1_300_000]
+)
 PRICE = st.integers(990, 1010).map(lambda cents: cents * CENT)
 QUANTITY = st.sampled_from([1, 10, 50, 255, 3_000]).map(lambda hundredths: hundredths * CENT)
 TRADE = st.tuples(st.just("trade"), STEP_US, PRICE, QUANTITY, st.booleans())

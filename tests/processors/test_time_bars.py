@@ -119,6 +119,19 @@ def test_allowed_lateness_keeps_windows_open_side_by_side() -> None:
     assert [told(out.record)[1:3] for out in outputs if isinstance(out.record, Bar)] == [("1", "3"), ("2", "4")]
 
 
+def test_a_window_closes_in_the_middle_of_another_by_the_very_trade_that_does_it() -> None:
+    r"""With 0.5 s of lateness, in one batch.
+    |  1      |  2  3  4  |
+    0         1    1.5    2
+    """
+    rows = [trade(0.5, 1), trade(1.2, 2), trade(1.5, 3), trade(1.9, 4), trade(2.5, 5)]
+    assert [(out.offset, out.record.last_trade_id) for out in second_bars(rows, lateness_ms=500)] == [
+        (2, "1"),
+        (4, "4"),
+    ]
+    assert [bar.ticks for bar in bars(rows, lateness_ms=500)] == [1, 3]
+
+
 def test_every_window_from_before_a_hole_to_after_it_is_flagged() -> None:
     r"""
     | 1    | 2    |      |      | 7  8 | 9    | 10
