@@ -47,7 +47,7 @@ POLL_S = 0.1
 FIRST_RETRY_S, RETRY_CAP_S = 0.2, 5.0
 LONG_CALL_S = 30.0
 """A call that takes longer is waited for with the group kept alive (max.poll.interval.ms is 300 s)."""
-STOP_S = 7.0
+STOP_S = 5.0
 """How long a signal lets a call go on: whoever stops services kills them after 10 s."""
 RECHECK_S = 0.5
 """How often entries that wait for another record are offered to the store again."""
@@ -128,6 +128,7 @@ class Drain:
         self._crowded: set[Partition] = set()
         self._held: list[Message] = []
         self._paused = False
+        self._said = ""
         self._stopping_since: float | None = None
         self._ticked = self._rechecked = time.monotonic()
         self._rows_ticked = 0
@@ -347,7 +348,9 @@ class Drain:
         self._error(f"Kafka: {error.str()}")
 
     def _error(self, text: str) -> None:
-        log.warning("%s", text)
+        if text != self._said:
+            log.warning("%s", text)
+        self._said = text
         self._reporter.error(text, now_us())
 
     def _tick(self) -> None:
