@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import random
 import socket
+import tempfile
 from collections.abc import Iterable
+from pathlib import Path
+from typing import IO
 
 from ravenctl.local.errors import StackError
 
@@ -12,6 +16,8 @@ LOOPBACK = "127.0.0.1"
 # Below the range from which systems take ports for outgoing connections: while a server is down for a
 # restart its port must not be taken by a client, not even by one that connects to itself.
 OTHER_PORTS = range(15000, 32000)
+
+_reserved: dict[int, IO[str]] = {}
 
 
 def is_free(port: int) -> bool:
@@ -25,11 +31,32 @@ def is_free(port: int) -> bool:
     return True
 
 
+def reserve(port: int) -> bool:
+    """Keep other stacks that start now off the port, until this process ends; False when one of them has it.
+
+    A server takes seconds until it binds. Two stacks that chose the same port would both find it answering, and one
+    of them would talk to the other's server.
+    """
+    if port in _reserved:
+        return True
+    try:
+        file = (Path(tempfile.gettempdir()) / f"raven-port-{port}.lock").open("a")
+    except OSError:
+        return True  # another user's file: theirs to keep to
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        return False
+    _reserved[port] = file
+    return True
+
+
 def choose(wanted: Iterable[int], taken: set[int]) -> int:
     """The first free port of `wanted`, else any other free one; adds it to `taken`."""
     others = random.sample(OTHER_PORTS, 200)
     for port in (*wanted, *others):
-        if port and port not in taken and is_free(port):
+        if port and port not in taken and is_free(port) and reserve(port):
             taken.add(port)
             return port
     raise StackError("no free loopback port found; is something using all of 15000-32000?")

@@ -45,15 +45,15 @@ def until(condition: Callable[[], Any], seconds: float = 90.0) -> Any:
     return value
 
 
-def killed(home: Path, files: list[str], *services: str) -> Demo:
-    """A demo in which each service is killed after another thousand frames."""
+def killed(home: Path, files: list[str], *services: str, every: int = 1_000) -> Demo:
+    """A demo in which each service is killed after so many more frames."""
     figures = home / "figures.json"
     options = ["--json", str(figures), "--recording", *files, "--speed", PACE]
     with subprocess.Popen(
         command(home, *options), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as running:
         for number, service in enumerate(services, start=1):
-            until(lambda least=number * 1_000: issued(home) > least)  # type: ignore[misc]
+            until(lambda least=number * every: issued(home) > least)  # type: ignore[misc]
             os.kill(until(lambda name=service: pid_of(home, name)), signal.SIGKILL)  # type: ignore[misc]
         assert running.stdout is not None
         output = running.stdout.read()
@@ -72,7 +72,8 @@ def test_killed_workers_and_sinks_change_nothing(files: list[str], clean: Demo, 
 
 
 def test_what_was_sent_to_a_killed_collector_is_one_gap(files: list[str], tmp_path: Path) -> None:
-    found = killed(tmp_path, files, "collector")
+    # After 4,000 frames of both the first is well past its first hole, and seconds before its second.
+    found = killed(tmp_path, files, "collector", every=4_000)
     assert found.exit_code == 0, found.output
     figures = found.figures
     assert figures["restarts"]["collector"] == 1
