@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import zstandard
@@ -41,7 +42,7 @@ SMALL = BarsSettings(
 def settings_strategy() -> st.SearchStrategy[BarsSettings]:
     vpin = st.builds(
         VpinSettings,
-        bucket_volume=st.sampled_from(["25.5", "7", "1000"]),
+        bucket_volume=st.sampled_from(["25.5", "70", "1000"]),
         unit=st.sampled_from(["quote", "base"]),
         window=st.integers(1, 5),
         sigma_window=st.integers(1, 4),
@@ -72,15 +73,70 @@ HUGE = st.tuples(st.just("huge"), st.sampled_from([10_000, 10_000, 10**9]))
 STEPS = st.lists(TRADE | TRADE | TRADE | TRADE | HOLE | REPAIR | AGAIN | CLOCK | BAD | HUGE, max_size=90)
 
 
+class LongSteps(list[tuple[Any, ...]]):
+    """Steps by their seed: Hypothesis would print them all."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(long_steps(seed))
+        self._seed = seed
+
+    def __repr__(self) -> str:
+        return f"LongSteps({self._seed})"
+
+
+class Log(list[Event]):
+    """A tape that is printed as the steps that made it."""
+
+    def __init__(self, steps: Sequence[tuple[Any, ...]], counting: bool, only_trades: bool = False) -> None:
+        chosen = [step for step in steps if step[0] == "trade"] if only_trades else steps
+        super().__init__(play(chosen, counting))
+        self._made_by = f"Log({steps!r}, {counting}, {only_trades})"
+
+    def __repr__(self) -> str:
+        return self._made_by
+
+
+def long_steps(seed: int) -> list[tuple[Any, ...]]:
+    """Three hundred steps of a market that trends, rests, loses trades and repeats itself."""
+    rng = Random(seed)
+    steps: list[tuple[Any, ...]] = []
+    price, bias, pace_us = 1000, 0.5, 30_000
+    while len(steps) < 300:
+        if rng.random() < 0.03:
+            bias, pace_us = rng.choice([0.1, 0.3, 0.5, 0.8]), rng.choice([0, 1000, 30_000, 400_000])
+        price += rng.randrange(-2, 3)
+        quantity = rng.choice([1, 10, 37, 255, 1111])
+        jump = rng.choice([0, 0, 1_000_000, 3_500_000, -700_000, -2_000_000]) if rng.random() < 0.1 else 0
+        step_us = rng.randrange(pace_us + 1) + jump
+        steps.append(("trade", step_us, price * CENT, quantity * CENT, rng.random() < bias))
+        if rng.random() < 0.15:
+            steps.append(
+                rng.choice(
+                    [
+                        ("hole", rng.randrange(1, 4)),
+                        ("repair", rng.randrange(20), rng.choice([0, 0, -600_000, 1_200_000])),
+                        ("again", rng.randrange(1, 30)),
+                        ("clock", rng.choice([-500_000, 0, 500_000, 2_000_000])),
+                        ("bad", rng.randrange(7)),
+                        ("huge", rng.choice([10_000, 10**9])),
+                    ]
+                )
+            )
+    return steps
+
+
+LONG = st.integers(0, 2**32).map(LongSteps)
+
+
 def tapes(counting: bool | None = None) -> st.SearchStrategy[list[Event]]:
     """Tapes with everything in them; `counting` ids or not, or either."""
     kinds = st.booleans() if counting is None else st.just(counting)
-    return st.builds(lambda steps, counts: list(play(steps, counts)), STEPS, kinds)
+    return st.builds(Log, STEPS | LONG, kinds)
 
 
 def clean_tapes() -> st.SearchStrategy[list[Event]]:
     """Tapes of trades alone, without holes, whose times may still step back."""
-    return st.lists(TRADE, max_size=90).map(lambda steps: list(play(steps, True)))
+    return st.builds(Log, st.lists(TRADE, max_size=90) | LONG, st.just(True), st.just(True))
 
 
 def play(steps: Sequence[tuple[Any, ...]], counting: bool) -> Iterator[Event]:

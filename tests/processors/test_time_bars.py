@@ -90,6 +90,19 @@ def test_a_clock_closes_windows_that_held_nothing() -> None:
     assert [told(bar)[:3] for bar in bars(rows, empty="flat")] == [(0, "1", "1"), (1, None, None), (2, "3", "3")]
 
 
+def test_windows_empty_since_a_clock_are_flat_as_well() -> None:
+    rows: list[Row | Clock] = [trade(0.5, 1), Clock(at(1.0)), trade(3.5, 2), Clock(at(4.0))]
+    assert [told(bar)[0] for bar in bars(rows, empty="flat")] == [0, 1, 2, 3]
+
+
+def test_the_first_window_is_flagged_even_where_the_first_trade_was_not_in_it() -> None:
+    r"""Time steps back at the start of a stream, within the lateness.
+    |  2      |  1      |
+    """
+    rows = [trade(1.2, 1), trade(0.9, 2), trade(3.6, 3)]
+    assert [told(bar)[1:] for bar in bars(rows, lateness_ms=1000)] == [("2", "2", True), ("1", "1", True)]
+
+
 def test_a_late_trade_is_in_no_time_bar_and_in_all_others() -> None:
     r"""
     |  1      |  2      |
