@@ -22,7 +22,7 @@ def columns(**changed: Any) -> TradeColumns:
     [
         {"price": 0},
         {"price": -1},
-        {"price": -128},
+        {"price": -128, "quantity": 10**18},
         {"quantity": 0},
         {"quantity": -(10**18)},
         {"price": 10**38, "quantity": 10**16},

@@ -109,6 +109,12 @@ def test_a_trade_that_would_close_more_than_10000_buckets_is_seen_by_no_fold() -
     assert symbol.snapshot() == state
 
 
+@pytest.mark.parametrize(("quantity", "fits"), [(100_009, True), (100_010, False)])
+def test_what_counts_is_how_many_buckets_would_close(quantity: int, fits: bool) -> None:
+    done = apply(new(), prints([(1, quantity, True)]))
+    assert (len(done.outputs), len(done.refused)) == ((10_000, 0) if fits else (0, 1))
+
+
 def test_the_trade_after_a_refused_one_follows_a_hole() -> None:
     done = apply(new(), prints([(1, 4, True), (1, 200_000, True), (1, 6, True)]))
     assert [(out.offset, out.record.gap) for out in done.outputs] == [(2, True)]
