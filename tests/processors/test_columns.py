@@ -22,7 +22,6 @@ def columns(**changed: Any) -> TradeColumns:
     [
         {"price": 0},
         {"price": -1},
-        {"price": -128, "quantity": 10**18},
         {"quantity": 0},
         {"quantity": -(10**18)},
         {"price": 10**38, "quantity": 10**16},
@@ -54,6 +53,11 @@ def test_unsound(changed: dict[str, Any]) -> None:
 )
 def test_sound(changed: dict[str, Any]) -> None:
     assert unsound(columns(**changed)) == {}
+
+
+@pytest.mark.parametrize(("raw", "units"), [(b"\x7f", 127), (b"\x80", -128), (b"\xff\x80", -128), (b"", 0)])
+def test_decimals_of_any_writer_are_read(raw: bytes, units: int) -> None:
+    assert of_rows([row(GOOD), {**row(GOOD), "price": raw}]).price == [GOOD.price, units]
 
 
 def test_decimals_are_added_trade_by_trade() -> None:
