@@ -18,7 +18,7 @@ from tests.e2e.made import TRADES, Demo, command
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
 PACE = "5"
-"""80 s of market in 16 s: long enough for a service to die twice and come back."""
+"""80 s of market in 16 s: long enough for services to die and come back."""
 
 
 def issued(home: Path) -> int:
@@ -45,10 +45,10 @@ def until(condition: Callable[[], Any], seconds: float = 90.0) -> Any:
     return value
 
 
-def killed(home: Path, files: list[str], *services: str, every: int = 1_000) -> Demo:
+def killed(home: Path, files: list[str], *services: str, every: int = 1_000, pace: str = PACE) -> Demo:
     """A demo in which each service is killed after so many more frames."""
     figures = home / "figures.json"
-    options = ["--json", str(figures), "--recording", *files, "--speed", PACE]
+    options = ["--json", str(figures), "--recording", *files, "--speed", pace]
     with subprocess.Popen(
         command(home, *options), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as running:
@@ -72,8 +72,8 @@ def test_killed_workers_and_sinks_change_nothing(files: list[str], clean: Demo, 
 
 
 def test_what_was_sent_to_a_killed_collector_is_one_gap(files: list[str], tmp_path: Path) -> None:
-    # After 4,000 frames of both the first is well past its first hole, and seconds before its second.
-    found = killed(tmp_path, files, "collector", every=4_000)
+    # After 3,000 frames of both the first is past its first hole, and a quarter of a minute before its second.
+    found = killed(tmp_path, files, "collector", every=3_000, pace="3")
     assert found.exit_code == 0, found.output
     figures = found.figures
     assert figures["restarts"]["collector"] == 1
