@@ -110,8 +110,8 @@ def _head(scene: Scene) -> RenderableType:
 
 def _services(scene: Scene, now_us: int) -> Table:
     table = _table("SERVICE", "STATE", "RATE/S", "LAG", "DONE", right=("RATE/S", "LAG"))
-    for column, width in zip(table.columns, (14, 8, 6, 6), strict=False):
-        column.min_width = width
+    # The last column gets what the others leave of the screen.
+    table.expand, table.columns[-1].ratio = True, 1
     if scene.simulator:
         table.add_row("simulator", *_simulator(scene.simulator))
     there = sorted(scene.statuses.values(), key=_rank)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import random
 import socket
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO
 
 from ravenctl.local.errors import StackError
 
@@ -17,7 +17,8 @@ LOOPBACK = "127.0.0.1"
 # restart its port must not be taken by a client, not even by one that connects to itself.
 OTHER_PORTS = range(15000, 32000)
 
-_reserved: dict[int, IO[str]] = {}
+_reserved: dict[int, int] = {}
+"""Descriptors of the locks held, by port."""
 
 
 def is_free(port: int) -> bool:
@@ -40,15 +41,15 @@ def reserve(port: int) -> bool:
     if port in _reserved:
         return True
     try:
-        file = (Path(tempfile.gettempdir()) / f"raven-port-{port}.lock").open("a")
+        lock = os.open(Path(tempfile.gettempdir()) / f"raven-port-{port}.lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError:
         return True  # another user's file: theirs to keep to
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        file.close()
+        os.close(lock)
         return False
-    _reserved[port] = file
+    _reserved[port] = lock
     return True
 
 
