@@ -10,6 +10,7 @@ All calls block, for seconds where the broker is away: the engine makes them in 
 """
 
 import contextlib
+import logging
 import threading
 import time
 from collections import Counter
@@ -28,6 +29,8 @@ from ravencore.errors import RavenError, Unavailable
 from ravencore.records import DeadLetter, State, market_key
 from ravencore.status import now_us
 from ravencore.topics import DEAD_LETTERS, GROUP_BARS, STATE_BARS, TRADES, VPIN
+
+log = logging.getLogger("raven.transactions")
 
 TRANSACTION_TIMEOUT_MS = 10_000
 """What a killed worker left open holds up readers for no longer than this; a restarted one aborts it at once."""
@@ -247,6 +250,7 @@ def _transactional(settings: Settings, number: int) -> Producer:
         "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
         "message.timeout.ms": TRANSACTION_TIMEOUT_MS,  # nothing is dropped: the transaction fails and is done again
         "linger.ms": 0,
+        "logger": log,
     }
     return kafka.producer(settings.kafka, **extra)
 
