@@ -1,5 +1,6 @@
 """Kafka clients set up as Raven's promises need them, and the one function that creates topics."""
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -11,6 +12,8 @@ from confluent_kafka.cimpl import NewTopic
 from ravencore.config import KafkaSettings
 from ravencore.errors import Unavailable
 from ravencore.topics import GROUP_READER, TOPICS, Topic
+
+log = logging.getLogger("raven.kafka")
 
 CLOCK_HEADER = "clock"
 """Header of a Clock record: microseconds of venue time as decimal text; its value is null."""
@@ -39,6 +42,7 @@ def producer(settings: KafkaSettings, **extra: Any) -> Producer:
             "partitioner": "murmur2_random",
             "linger.ms": 5,
             "compression.type": "lz4",
+            "logger": log,
             **extra,
         }
     )
@@ -54,6 +58,7 @@ def consumer(settings: KafkaSettings, group: str, **extra: Any) -> Consumer:
             "enable.auto.offset.store": False,
             "auto.offset.reset": "earliest",
             "isolation.level": "read_committed",
+            "logger": log,
             **extra,
         }
     )
