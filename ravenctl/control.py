@@ -217,7 +217,8 @@ def start(settings: Settings, codec: Codec, want: Wanted, timeout_s: float, say:
     try:
         apply(settings.kafka, codec, changes)
         names = ", ".join(want.symbols)
-        say(f"{names}: {'demanded' if changes else 'already demanded'} by {want.user}; waiting until it runs")
+        asked = f"{'demanded' if changes else 'already demanded'} by {want.user} at {settings.kafka.bootstrap}"
+        say(f"{names}: {asked}; waiting until it runs")
         _await_running(feed, want, timeout_s, say)
     finally:
         feed.close()
@@ -255,7 +256,8 @@ def stop(
     try:
         apply(settings.kafka, codec, changes)
         withdrawn = sum(demand is None for demand in changes.values())
-        say(f"{withdrawn} demand{'s' * (withdrawn != 1)} withdrawn" if withdrawn else _nothing_of(want, all_users))
+        told = f"{withdrawn} demand{'s' * (withdrawn != 1)} withdrawn" if withdrawn else _nothing_of(want, all_users)
+        say(f"{told} at {settings.kafka.bootstrap}")
         for (venue, symbol), users in kept.items():
             say(f"{venue}:{symbol} stays: {', '.join(users)} still want{'s' * (len(users) == 1)} it")
         _await_stopped(feed, want, kept, timeout_s, say)

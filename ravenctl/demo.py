@@ -47,6 +47,8 @@ from simulator.faults import parse_spec
 from simulator.synthetic import LISTINGS
 
 USER = "demo"
+BEGUN = {".lock", "logs", "run"}
+"""What a stack makes before its spec.json."""
 DURATION_S = 120.0
 """Of a source that has no end of its own."""
 LIVE_SYMBOLS = ("BTCUSDT", "ETHUSDT")
@@ -142,7 +144,13 @@ def _check_way_out(settings: Settings) -> None:
 
 
 def _clear(stack: Stack, console: Console) -> None:
-    """A demo begins with nothing, so that the same command does the same."""
+    """A demo begins with nothing, so that the same command does the same; raises CommandFailed for a stranger's folder.
+
+    Its folder is removed only when it is a stack's, which has a spec.json, or holds no more than one that never began.
+    """
+    home = stack.home
+    if home.exists() and not (home / "spec.json").is_file() and {path.name for path in home.iterdir()} - BEGUN:
+        raise CommandFailed(f"{home} holds what no demo left there: move it away, or name another folder with --home")
     if stack.down():
         console.print(f"stopped the demo that was kept in {stack.home}", soft_wrap=True)
     shutil.rmtree(stack.home, ignore_errors=True)
