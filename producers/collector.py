@@ -10,7 +10,6 @@ import contextlib
 import functools
 import logging
 import random
-import re
 import signal
 import threading
 import time
@@ -30,8 +29,8 @@ from producers.tape import Break, Seen
 from producers.wire import Wire
 from ravencore import kafka, topics
 from ravencore.codec import Codec
-from ravencore.config import Settings
-from ravencore.errors import ConfigError, RavenError, Unavailable, Unreadable
+from ravencore.config import Settings, interval_us
+from ravencore.errors import RavenError, Unavailable, Unreadable
 from ravencore.kafka import TIMEOUT_S
 from ravencore.records import (
     Book,
@@ -72,7 +71,6 @@ TAIL_KEPT_RECORDS = 1_000
 """Newest records of a symbol that are looked at for its highest id: late repairs have lower ones."""
 HTTP_OK = 200
 TOO_MANY_REQUESTS = frozenset({418, 429})
-UNITS_US = {"ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000}
 PRODUCER_LIMITS = {"queue.buffering.max.messages": 100_000, "queue.buffering.max.kbytes": 65_536}
 QUIET = {"log_level": 2}
 """librdkafka says twenty times a second that a broker is away; `Outlet.broker_error` says it once, in the status."""
@@ -724,15 +722,7 @@ def wanted_symbols(demands: Iterable[Demand], venues: Collection[str]) -> dict[s
 
 def shortest_us(intervals: Iterable[str]) -> int | None:
     """The shortest of intervals like `500ms`, `1s`, `15m`, `1h` in microseconds; raises ConfigError."""
-    found = []
-    for text in intervals:
-        match = re.fullmatch(r"([1-9][0-9]*)(ms|s|m|h)", text)
-        if match is None:
-            raise ConfigError(
-                f"setting bars.time_intervals: {text!r} is no interval; write for example 500ms, 1s or 15m"
-            )
-        found.append(int(match[1]) * UNITS_US[match[2]])
-    return min(found, default=None)
+    return min(map(interval_us, intervals), default=None)
 
 
 def last_seen(settings: Settings, codec: Codec, venue: str, symbols: Collection[str]) -> LastSeen:

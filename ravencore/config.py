@@ -7,6 +7,7 @@ environment variables `RAVEN_*` with `__` between levels, for example `RAVEN_KAF
 
 import difflib
 import os
+import re
 import socket
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from ravencore.errors import ConfigError
+
+UNITS_US = {"ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
 
 
 class Section(BaseModel):
@@ -169,6 +172,14 @@ def config_files() -> list[Path]:
     candidates = [Path(named)] if named else [Path(mode), Path.home() / ".config" / "raven" / mode]
     chosen = [path for path in candidates if path.is_file()][:1]
     return [path for path in (Path("local.toml"),) if path.is_file()] + chosen
+
+
+def interval_us(text: str) -> int:
+    """Microseconds of an interval such as `500ms`, `1s`, `15m`, `1h` or `1d`; raises ConfigError."""
+    match = re.fullmatch(r"([1-9][0-9]{0,8})(ms|s|m|h|d)", text, re.ASCII)
+    if match is None:
+        raise ConfigError(f"bars.time_intervals: {text!r} is no interval; write for example 500ms, 1s, 15m or 1h")
+    return int(match[1]) * UNITS_US[match[2]]
 
 
 def load() -> Settings:

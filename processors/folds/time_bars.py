@@ -6,7 +6,6 @@ hole enters a window that is not closed at the place its id gives it, and itself
 trades that were applied already. A Clock is taken as it stands, without the lateness: whoever wrote it had waited.
 """
 
-import re
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, Self
@@ -16,11 +15,9 @@ from msgspec import Struct
 from processors.contract import Closed, Fold, Folded, Stream, Tape
 from processors.folds.span import OpenBar
 from ravencore.codec import decimal_bytes, decimal_units
-from ravencore.config import BarsSettings
+from ravencore.config import BarsSettings, interval_us
 from ravencore.errors import ConfigError
 from ravencore.records import Bar
-
-UNITS_US = {"ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
 
 
 class Parameters(Struct, frozen=True):
@@ -33,19 +30,11 @@ class Parameters(Struct, frozen=True):
 
 def parameters(settings: BarsSettings, venue: str, symbol: str) -> dict[str, Parameters]:
     """Profiles by name, the same for every instrument; raises ConfigError for a text that is no interval."""
-    lateness_us = settings.allowed_lateness_ms * UNITS_US["ms"]
+    lateness_us = settings.allowed_lateness_ms * 1_000
     names = settings.time_intervals
     if len(set(names)) < len(names):
         raise ConfigError(f"bars.time_intervals names an interval twice: {', '.join(names)}")
     return {name: Parameters(interval_us(name), lateness_us, settings.empty_windows) for name in names}
-
-
-def interval_us(text: str) -> int:
-    """Microseconds of an interval such as `500ms`, `1s`, `15m`, `1h` or `1d`; raises ConfigError."""
-    match = re.fullmatch(r"([1-9][0-9]{0,8})(ms|s|m|h|d)", text, re.ASCII)
-    if match is None:
-        raise ConfigError(f"bars.time_intervals: {text!r} is no interval; write for example 500ms, 1s, 15m or 1h")
-    return int(match[1]) * UNITS_US[match[2]]
 
 
 class Window(OpenBar):

@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 from msgspec.structs import asdict
 
 from processors.contract import Applied, Clock, Row
-from processors.folds.time_bars import interval_us
 from processors.symbol import Symbol
 from ravencore.codec import decimal_bytes
-from ravencore.config import BarsSettings, TickImbalanceProfile, VpinSettings
+from ravencore.config import BarsSettings, TickImbalanceProfile, VpinSettings, interval_us
 from ravencore.decimals import from_text
 from ravencore.records import Bar, Vpin
 from tests.processors.oracles import ClockAt, Oracle, Print, TibOracle, TimeOracle, VpinOracle

@@ -10,9 +10,8 @@ from itertools import count
 import pytest
 
 from processors.contract import Clock, Output, Row
-from processors.folds.time_bars import interval_us
 from processors.symbol import Symbol
-from ravencore.config import BarsSettings
+from ravencore.config import BarsSettings, interval_us
 from ravencore.decimals import ONE
 from ravencore.errors import ConfigError
 from ravencore.records import Bar

@@ -51,6 +51,7 @@ def test_demands_name_symbols_by_venue() -> None:
 
 def test_the_shortest_interval_is_found_and_a_wrong_one_named() -> None:
     assert shortest_us(["1m", "15m", "500ms", "1h", "1s"]) == 500_000
+    assert shortest_us(["2d", "1d"]) == 86_400_000_000
     assert shortest_us([]) is None
     with pytest.raises(ConfigError, match="'1 s' is no interval"):
         shortest_us(["1m", "1 s"])
