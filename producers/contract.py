@@ -1,32 +1,93 @@
-"""What a venue is: pure functions between its wire and Raven's records. One file per venue under venues/."""
+"""What a source of market data is: pure functions between a venue's wire and Raven's records. One file each in venues/.
+
+A Source is a Stream (WebSocket subscriptions) or a Poll (REST requests in turn). Several may be of one venue:
+BINANCE_FUTURES and BINANCE_FUTURES_KLINES both publish records of the venue BINANCE_FUTURES.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from ravencore.errors import Unreadable
-from ravencore.records import Book, Instrument, Trade
+from ravencore.records import (
+    Book,
+    Funding,
+    IndexPrice,
+    Instrument,
+    Kline,
+    Liquidation,
+    MarketRecord,
+    OpenInterest,
+    OptionTicker,
+    Quote,
+    Trade,
+    VolatilityIndex,
+)
 
 TRADES = "trades"
 BOOKS = "books"
+QUOTES = "quotes"
+KLINES = "klines"
+FUNDING = "funding"
+LIQUIDATIONS = "liquidations"
+OPEN_INTEREST = "open_interest"
+OPTION_TICKERS = "option_tickers"
+INDEX_PRICES = "index_prices"
+VOLATILITY_INDEX = "volatility_index"
+
+CHANNELS: dict[type[MarketRecord], str] = {
+    Trade: TRADES,
+    Book: BOOKS,
+    Quote: QUOTES,
+    Kline: KLINES,
+    Funding: FUNDING,
+    Liquidation: LIQUIDATIONS,
+    OpenInterest: OPEN_INTEREST,
+    OptionTicker: OPTION_TICKERS,
+    IndexPrice: INDEX_PRICES,
+    VolatilityIndex: VOLATILITY_INDEX,
+}
+"""The channel of each record."""
+ALL = "*"
+"""Symbol of a feed that brings every symbol of its venue."""
+
+Scope = Literal["symbol", "market"]
+"""`symbol`: collected for each symbol that is demanded. `market`: as a whole, from the first demand for it."""
 
 
 class Feed(NamedTuple):
-    """One channel of one symbol, for example `Feed("trades", "BTCUSDT")`."""
+    """One subscription: a channel of one symbol, or of many (`Feed("liquidations", ALL)`)."""
 
     channel: str
     symbol: str
 
 
+class Receipt(NamedTuple):
+    """How a frame came: when, on which connection (named by when that was opened, in microseconds), and its number."""
+
+    received_us: int
+    connection_us: int = 0
+    sequence: int = 0
+
+
 class Reply(NamedTuple):
     """The venue's answer to a request of ours.
 
-    `request` is the number the request carried, None where the venue does not say which one it answers;
-    `error` is its sentence when it refused.
+    `request` is the number the request carried, None where the venue does not say which one it answers; `error` is its
+    sentence when it refused. `feeds` are the ones it speaks of, None: all of the request's. `left_out` says what
+    becomes of the request's other feeds: None: their replies are still to come; else the sentence that refuses them.
     """
 
     request: int | None
     error: str | None
+    feeds: tuple[Feed, ...] | None = None
+    left_out: str | None = None
+
+
+class Answer(NamedTuple):
+    """The venue asks whether we live, and wants to hear this at once."""
+
+    text: str
 
 
 class Farewell(NamedTuple):
@@ -35,7 +96,7 @@ class Farewell(NamedTuple):
     reason: str
 
 
-Event = Trade | Book | Reply | Farewell
+Event = MarketRecord | Reply | Answer | Farewell
 
 
 class BadFrame(Unreadable):
@@ -49,35 +110,89 @@ class BadFrame(Unreadable):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a venue allows and how its silence is to be understood."""
+class Rate(NamedTuple):
+    """At most so much within so many seconds."""
 
-    feeds_per_connection: int
-    feeds_per_message: int
-    message_gap_seconds: float
-    """Least time between two requests of ours, which leaves room for the pings and pongs that count as well."""
-    reply_seconds: float
+    amount: float
+    seconds: float
+
+
+ONE_A_SECOND = Rate(1, 1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a venue allows, and how its silence is to be understood.
+
+    All sources of a venue share `connects` and `rest`, and so name the same.
+    """
+
+    rest: Rate
+    """REST requests, in the venue's own weights."""
+    connects: Rate = ONE_A_SECOND
+    """Attempts to connect."""
+    messages: Rate = ONE_A_SECOND
+    """Messages of ours on one connection; leave room for the pings and pongs where those count as well."""
+    feeds_per_connection: int = 1
+    feeds_per_message: int = 1
+    reply_seconds: float = 10.0
     """A request unanswered for this long means that the connection is broken."""
-    ping_seconds: float
+    ping_seconds: float = 20.0
     """How often to ping; a pong that takes as long again means that the connection is dead."""
-    silence_seconds: float
+    silence_seconds: float = 120.0
     """A connection with subscriptions that has brought nothing for this long is dead."""
 
 
-class Venue(Protocol):
-    """A venue's protocol; every method is a pure function of its arguments.
+class Get(NamedTuple):
+    """A REST request and its weight in the venue's budget."""
 
-    A venue of this contract numbers the trades of a symbol 1, 2, 3, ...: `Trade.sequence` is never null.
-    """
+    url: str
+    weight: float = 1.0
+
+
+@runtime_checkable
+class Source(Protocol):
+    """What every collector of a venue has; every method is a pure function of its arguments."""
 
     name: str
+    """Its name in demands, for example BINANCE_FUTURES_KLINES."""
+    venue: str
+    """The venue its records name, for example BINANCE_FUTURES; its endpoints are the settings `venues.<venue>`."""
     channels: tuple[str, ...]
-    """What is subscribed for each symbol."""
+    """What it publishes; with scope `symbol`, what is subscribed for each symbol."""
+    scope: Scope
+    selection: str | None
+    """With scope `market`: the setting under `venues.<venue>` that lists what to collect; None: all there is."""
     limits: Limits
 
-    def socket_url(self, base: str) -> str:
-        """Where to connect, of the configured `ws_url`."""
+    def symbol_of(self, base: str, quote: str) -> str:
+        """The venue's own symbol of a pair of currencies."""
+
+    def listing(self, base: str, symbol: str | None) -> Get:
+        """Where the venue describes a symbol, of the configured `rest_url`; None: all symbols of this source."""
+
+    def instruments(self, body: bytes, received_us: int) -> Sequence[Instrument]:
+        """The symbols that such a body describes; raises BadFrame, whatever the bytes."""
+
+    def refusal(self, status: int, body: bytes) -> str | None:
+        """Why the venue will never describe this symbol; None where the same request may succeed later."""
+
+    def market_feeds(self, instruments: Sequence[Instrument], selected: Sequence[str]) -> Sequence[Feed]:
+        """With scope `market`: what to collect now, of what the venue lists and the user selected.
+
+        Feeds that no listing is needed for are there before the first listing, when `instruments` is empty.
+        """
+
+
+@runtime_checkable
+class Stream(Source, Protocol):
+    """A source whose data come over WebSockets."""
+
+    def socket_url(self, base: str, channel: str) -> str:
+        """Where a channel is served, of the configured `ws_url`; feeds of two URLs never share a connection."""
+
+    def greeting(self, request: int) -> str | None:
+        """A request to be sent first on every connection, if the venue wants one."""
 
     def subscribe(self, feeds: Sequence[Feed], request: int) -> str:
         """The message that starts these feeds."""
@@ -85,14 +200,24 @@ class Venue(Protocol):
     def unsubscribe(self, feeds: Sequence[Feed], request: int) -> str:
         """The message that ends these feeds."""
 
-    def parse(self, frame: bytes, received_us: int) -> Sequence[Event]:
-        """What a frame says, in its order; raises BadFrame, whatever the bytes."""
+    def one_message(self, feeds: Sequence[Feed]) -> Sequence[Feed]:
+        """The first of these feeds that may share a message: all, or where a message names one channel, its feeds."""
 
-    def instrument_url(self, base: str, symbol: str) -> str:
-        """Where the venue describes a symbol, of the configured `rest_url`."""
+    def feed(self, channel: str, symbol: str) -> Feed:
+        """The feed in which a record of this channel and symbol comes."""
 
-    def instruments(self, body: bytes, received_us: int) -> Sequence[Instrument]:
-        """The symbols that such a body describes; raises BadFrame, whatever the bytes."""
+    def parse(self, frame: bytes, receipt: Receipt) -> Sequence[Event]:
+        """What a frame says, in its order, nothing for a heartbeat; raises BadFrame, whatever the bytes."""
 
-    def refusal(self, status: int, body: bytes) -> str | None:
-        """Why the venue will never describe this symbol; None where the same request may succeed later."""
+
+@runtime_checkable
+class Poll(Source, Protocol):
+    """A source whose data are asked for over REST, again and again."""
+
+    interval_seconds: float
+
+    def requests(self, base: str, feed: Feed) -> Sequence[Get]:
+        """What is asked each time for a feed, of the configured `rest_url`."""
+
+    def parse_bodies(self, bodies: Sequence[bytes], receipt: Receipt) -> Sequence[MarketRecord]:
+        """Records of the answers to `requests`, in its order; raises BadFrame, whatever the bytes."""

@@ -37,6 +37,8 @@ class Wire:
                 _decimal(trade.quantity),
                 SIDES[trade.side],
                 FALSE_TRUE[trade.after_gap],
+                long_bytes(trade.connection_time),
+                long_bytes(trade.connection_sequence),
             )
         )
 
@@ -53,6 +55,8 @@ class Wire:
                 SOURCES[book.source],
                 *_array(list(map(_level, book.bids))),
                 *_array(list(map(_level, book.asks))),
+                long_bytes(book.connection_time),
+                long_bytes(book.connection_sequence),
             )
         )
 

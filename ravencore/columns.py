@@ -7,7 +7,8 @@ gives None, and the caller decodes the values one by one.
 A Trade's Avro body, with Z a zigzag varint (https://avro.apache.org/docs/1.12.0/specification/#binary-encoding):
 
     venue Z+bytes · symbol Z+bytes · event_time Z · received_time Z · trade_id Z+bytes · sequence 02 Z (00: null) ·
-    price Z+big-endian · quantity Z+big-endian · side 00 BUY 02 SELL · after_gap 00 01
+    price Z+big-endian · quantity Z+big-endian · side 00 BUY 02 SELL · after_gap 00 01 · connection_time Z ·
+    connection_sequence Z
 """
 
 from collections.abc import Sequence
@@ -131,6 +132,8 @@ class _Walk:
         sequence = self._varints()
         price, quantity = self._decimals(), self._decimals()
         buy, after_gap = self._choice(0, 2), self._choice(1, 0)
+        self._varints()
+        self._varints()
         if (self._at != self._ends).any():
             raise _NotPlain
         return TradeColumns(event_time, received_time, ids, sequence, price, quantity, buy, after_gap)

@@ -41,16 +41,78 @@ class SchemaRegistrySettings(Section):
 
 
 class BinanceSpotSettings(Section):
-    """Binance spot's public market-data endpoints; they need no key."""
+    """Binance spot's public market-data endpoints; like all of these they need no key."""
 
     ws_url: str = Field("wss://data-stream.binance.vision", description="Its WebSocket endpoint.")
     rest_url: str = Field("https://data-api.binance.vision", description="Its REST endpoint.")
 
 
+class BinanceFuturesSettings(Section):
+    """Binance USD-M futures."""
+
+    ws_url: str = Field("wss://fstream.binance.com", description="Its WebSocket endpoint, without /public or /market.")
+    rest_url: str = Field("https://fapi.binance.com", description="Its REST endpoint.")
+    open_interest_symbols: list[str] = Field(
+        ["BTCUSDT", "ETHUSDT", "SOLUSDT"], description="Symbols whose open interest is polled."
+    )
+
+
+class BinanceOptionsSettings(Section):
+    """Binance's European options, which are polled."""
+
+    rest_url: str = Field("https://eapi.binance.com", description="Its REST endpoint.")
+    underlyings: list[str] = Field(["BTC"], description="Currencies whose options are collected.")
+
+
+class DeribitSettings(Section):
+    """Deribit."""
+
+    ws_url: str = Field("wss://www.deribit.com/ws/api/v2", description="Its WebSocket endpoint.")
+    rest_url: str = Field("https://www.deribit.com/api/v2", description="Its REST endpoint.")
+    currencies: list[str] = Field(["BTC"], description="Currencies whose options, trades and indices are collected.")
+
+
+class KrakenSettings(Section):
+    """Kraken spot."""
+
+    ws_url: str = Field("wss://ws.kraken.com/v2", description="Its WebSocket endpoint, version 2.")
+    rest_url: str = Field("https://api.kraken.com", description="Its REST endpoint.")
+
+
+class CoinbaseSettings(Section):
+    """Coinbase Advanced Trade."""
+
+    ws_url: str = Field("wss://advanced-trade-ws.coinbase.com", description="Its WebSocket endpoint.")
+    rest_url: str = Field("https://api.coinbase.com", description="Its REST endpoint.")
+
+
 class VenuesSettings(Section):
-    """Endpoints by venue."""
+    """Endpoints by venue, and what is collected of those that are collected as a whole."""
 
     BINANCE_SPOT: BinanceSpotSettings = BinanceSpotSettings()
+    BINANCE_FUTURES: BinanceFuturesSettings = BinanceFuturesSettings()
+    BINANCE_OPTIONS: BinanceOptionsSettings = BinanceOptionsSettings()
+    DERIBIT: DeribitSettings = DeribitSettings()
+    KRAKEN: KrakenSettings = KrakenSettings()
+    COINBASE: CoinbaseSettings = CoinbaseSettings()
+
+
+class RoutingSettings(Section):
+    """How an instrument is called where."""
+
+    symbol_map: dict[str, dict[str, str]] = Field(
+        {
+            "BINANCE_FUTURES": {
+                "PEPE/USDT": "1000PEPEUSDT",
+                "SHIB/USDT": "1000SHIBUSDT",
+                "BONK/USDT": "1000BONKUSDT",
+                "FLOKI/USDT": "1000FLOKIUSDT",
+                "LUNC/USDT": "1000LUNCUSDT",
+                "XEC/USDT": "1000XECUSDT",
+            }
+        },
+        description="By venue, the symbol of an instrument that the venue does not call by its currencies.",
+    )
 
 
 class CollectorSettings(Section):
@@ -142,6 +204,7 @@ class Settings(BaseSettings):
     kafka: KafkaSettings = KafkaSettings()
     schema_registry: SchemaRegistrySettings = SchemaRegistrySettings()
     venues: VenuesSettings = VenuesSettings()
+    routing: RoutingSettings = RoutingSettings()
     collector: CollectorSettings = CollectorSettings()
     bars: BarsSettings = BarsSettings()
     engine: EngineSettings = EngineSettings()

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 from msgspec import Struct
 
 Side = Literal["BUY", "SELL"]
+OptionSide = Literal["CALL", "PUT"]
 
 
 class Record(Struct, frozen=True, kw_only=True):
@@ -32,6 +33,8 @@ class Trade(Record, frozen=True, kw_only=True):
     quantity: int
     side: Side
     after_gap: bool = False
+    connection_time: int = 0
+    connection_sequence: int = 0
 
 
 class Level(Struct, frozen=True):
@@ -54,6 +57,168 @@ class Book(Record, frozen=True, kw_only=True):
     source: Literal["VENUE_SNAPSHOT", "MAINTAINED"]
     bids: tuple[Level, ...]
     asks: tuple[Level, ...]
+    connection_time: int = 0
+    connection_sequence: int = 0
+
+
+class Quote(Record, frozen=True, kw_only=True):
+    """Best bid and ask of an instrument; an empty side is null."""
+
+    SCHEMA: ClassVar[str] = "quote"
+    venue: str
+    symbol: str
+    event_time: int | None = None
+    received_time: int
+    update_id: str | None = None
+    sequence: int | None = None
+    bid_price: int | None = None
+    bid_quantity: int | None = None
+    ask_price: int | None = None
+    ask_quantity: int | None = None
+    last_price: int | None = None
+    connection_time: int = 0
+    connection_sequence: int = 0
+
+
+class Kline(Record, frozen=True, kw_only=True):
+    """The exchange's own candle of an interval, after its close."""
+
+    SCHEMA: ClassVar[str] = "kline"
+    venue: str
+    symbol: str
+    event_time: int
+    received_time: int
+    interval: str
+    open_time: int
+    close_time: int
+    open: int
+    high: int
+    low: int
+    close: int
+    volume: int
+    quote_volume: int
+    trade_count: int
+    taker_buy_volume: int
+    taker_buy_quote_volume: int
+    first_trade_id: str | None = None
+    last_trade_id: str | None = None
+    connection_time: int = 0
+    connection_sequence: int = 0
+
+
+class Funding(Record, frozen=True, kw_only=True):
+    """Funding rate, mark and index price of a perpetual."""
+
+    SCHEMA: ClassVar[str] = "funding"
+    venue: str
+    symbol: str
+    event_time: int
+    received_time: int
+    rate: int | None = None
+    mark_price: int
+    index_price: int | None = None
+    next_funding_time: int | None = None
+    connection_time: int = 0
+    connection_sequence: int = 0
+
+
+class Liquidation(Record, frozen=True, kw_only=True):
+    """An order by which the venue closed somebody's position."""
+
+    SCHEMA: ClassVar[str] = "liquidation"
+    venue: str
+    symbol: str
+    event_time: int
+    received_time: int
+    side: Side
+    price: int
+    quantity: int
+    average_price: int | None = None
+    filled_quantity: int | None = None
+    status: str
+    connection_time: int = 0
+    connection_sequence: int = 0
+
+
+class OpenInterest(Record, frozen=True, kw_only=True):
+    """Contracts of an instrument that are open."""
+
+    SCHEMA: ClassVar[str] = "open_interest"
+    venue: str
+    symbol: str
+    event_time: int
+    received_time: int
+    open_interest: int
+    open_interest_value: int | None = None
+    mark_price: int | None = None
+    connection_time: int = 0
+    connection_sequence: int = 0
+
+
+class OptionTicker(Record, frozen=True, kw_only=True):
+    """Prices, implied volatilities (fractions) and greeks of an option."""
+
+    SCHEMA: ClassVar[str] = "option_ticker"
+    venue: str
+    symbol: str
+    event_time: int | None = None
+    received_time: int
+    underlying: str
+    expiry: int
+    strike: int
+    option_side: OptionSide
+    price_currency: str
+    bid_price: int | None = None
+    bid_quantity: int | None = None
+    ask_price: int | None = None
+    ask_quantity: int | None = None
+    mark_price: int | None = None
+    last_price: int | None = None
+    underlying_price: int | None = None
+    mark_iv: float | None = None
+    bid_iv: float | None = None
+    ask_iv: float | None = None
+    delta: float | None = None
+    gamma: float | None = None
+    theta: float | None = None
+    vega: float | None = None
+    rho: float | None = None
+    open_interest: int | None = None
+    volume: int | None = None
+    connection_time: int = 0
+    connection_sequence: int = 0
+
+
+class IndexPrice(Record, frozen=True, kw_only=True):
+    """Price of a venue's index."""
+
+    SCHEMA: ClassVar[str] = "index_price"
+    venue: str
+    symbol: str
+    event_time: int
+    received_time: int
+    price: int
+    connection_time: int = 0
+    connection_sequence: int = 0
+
+
+class VolatilityIndex(Record, frozen=True, kw_only=True):
+    """Value of a venue's volatility index, in percent per year."""
+
+    SCHEMA: ClassVar[str] = "volatility_index"
+    venue: str
+    symbol: str
+    event_time: int
+    received_time: int
+    volatility: int
+    connection_time: int = 0
+    connection_sequence: int = 0
+
+
+MarketRecord = (
+    Trade | Book | Quote | Kline | Funding | Liquidation | OpenInterest | OptionTicker | IndexPrice | VolatilityIndex
+)
+"""What collectors publish of the market."""
 
 
 class Instrument(Record, frozen=True, kw_only=True):
@@ -71,7 +236,7 @@ class Instrument(Record, frozen=True, kw_only=True):
     lot_size: int | None = None
     expiry: int | None = None
     strike: int | None = None
-    option_side: Literal["CALL", "PUT"] | None = None
+    option_side: OptionSide | None = None
 
 
 GapCause = Literal["UNKNOWN", "COLD_START", "SEQUENCE", "DISCONNECT", "CHECKSUM", "SILENCE", "BACKPRESSURE", "REFUSED"]
@@ -234,6 +399,14 @@ class State(Record, frozen=True, kw_only=True):
 RECORDS: tuple[type[Record], ...] = (
     Trade,
     Book,
+    Quote,
+    Kline,
+    Funding,
+    Liquidation,
+    OpenInterest,
+    OptionTicker,
+    IndexPrice,
+    VolatilityIndex,
     Instrument,
     Gap,
     DeadLetter,
@@ -245,7 +418,7 @@ RECORDS: tuple[type[Record], ...] = (
 )
 
 
-def market_key(record: Trade | Book | Instrument | Bar | Vpin) -> bytes:
+def market_key(record: MarketRecord | Instrument | Bar | Vpin) -> bytes:
     """Kafka key `VENUE:SYMBOL` of a record of one instrument."""
     return f"{record.venue}:{record.symbol}".encode()
 

@@ -7,6 +7,14 @@ from dataclasses import dataclass, field
 
 TRADES = "raven.trades"
 BOOKS = "raven.books"
+QUOTES = "raven.quotes"
+KLINES = "raven.klines"
+FUNDING = "raven.funding"
+LIQUIDATIONS = "raven.liquidations"
+OPEN_INTEREST = "raven.open_interest"
+OPTION_TICKERS = "raven.option_tickers"
+INDEX_PRICES = "raven.index_prices"
+VOLATILITY_INDEX = "raven.volatility_index"
 INSTRUMENTS = "raven.instruments"
 GAPS = "raven.gaps"
 DEAD_LETTERS = "raven.dead_letters"
@@ -49,6 +57,14 @@ _STATE = {**_COMPACTED, "segment.bytes": str(16 * 1024**2), "min.cleanable.dirty
 TOPICS: tuple[Topic, ...] = (
     Topic(TRADES, None, _kept(7)),
     Topic(BOOKS, None, _kept(2)),
+    Topic(QUOTES, None, _kept(2)),
+    Topic(KLINES, None, _kept(30)),
+    Topic(FUNDING, None, _kept(7)),
+    Topic(LIQUIDATIONS, None, _kept(30)),
+    Topic(OPEN_INTEREST, None, _kept(30)),
+    Topic(OPTION_TICKERS, None, _kept(2)),
+    Topic(INDEX_PRICES, None, _kept(7)),
+    Topic(VOLATILITY_INDEX, None, _kept(30)),
     Topic(INSTRUMENTS, None, _COMPACTED),
     Topic(GAPS, None, _kept(365)),
     Topic(DEAD_LETTERS, None, _kept(30)),

@@ -103,5 +103,7 @@ def test_nothing_is_named_raven() -> None:
 
 
 def test_the_shared_room_stays_small() -> None:
-    lines = sum(1 for path in modules("ravencore") for line in path.read_text().splitlines() if line.strip())
-    assert lines < 1200, f"ravencore has {lines} lines that are not blank"
+    """`records.py` is not counted: it repeats the schemas, and grows with them."""
+    paths = [path for path in modules("ravencore") if path.name != "records.py"]
+    lines = sum(1 for path in paths for line in path.read_text().splitlines() if line.strip())
+    assert lines < 1100, f"ravencore has {lines} lines that are not blank"

@@ -14,7 +14,10 @@ from ravencore.codec import Schema, load_schema, pinned_schemas
 from ravencore.records import RECORDS
 
 FIRST_PINNED_ID = 1_000_001
-AVSC = sorted(path.name for path in files("schemas").iterdir() if path.name.endswith(".avsc"))
+FOLDERS = {"": files("schemas"), "past/": files("schemas").joinpath("past")}
+AVSC = sorted(
+    prefix + path.name for prefix, folder in FOLDERS.items() for path in folder.iterdir() if path.name.endswith(".avsc")
+)
 
 
 def pins() -> dict[str, dict[str, str]]:

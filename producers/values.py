@@ -1,0 +1,89 @@
+"""Checks that every venue's numbers pass before they are records: exact, positive where they must be, and in time."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import NoReturn
+
+import msgspec
+
+from producers.contract import BadFrame
+from ravencore.decimals import LIMIT, ONE, SCALE, from_text, scale_of
+from ravencore.errors import BadValue
+from ravencore.records import Level
+
+FUTURE_US = 60_000_000
+"""What happened this much after it was received did not happen (bars.md section 0)."""
+EIGHT_DECIMALS = 10 ** (SCALE - 8)
+MILLISECONDS_TO_US = 1000
+
+
+def refuse(detail: str) -> NoReturn:
+    """Raise BadFrame for a value that Raven cannot hold or does not believe."""
+    raise BadFrame(detail, "bad_value")
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Whatever bytes do to a decoder is a BadFrame. For bodies and rare frames: a try of one's own is faster."""
+    try:
+        yield
+    except READ_ERRORS as error:
+        raise bad_frame(error) from None
+
+
+READ_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, BadValue)
+"""What decoders and numbers raise on bytes that are not what they should be."""
+
+
+def bad_frame(error: Exception) -> BadFrame:
+    """The BadFrame of one of READ_ERRORS."""
+    return BadFrame(str(error), "bad_value" if isinstance(error, BadValue) else "unreadable_frame")
+
+
+def traded(price: int, quantity: int) -> None:
+    """Check a trade's price and quantity: above zero, and their product exact; raises BadFrame.
+
+    The notional must be exact at 18 decimals and fit decimal(38,18): folds multiply without looking.
+    """
+    if price <= 0 or quantity <= 0:
+        refuse(f"price or quantity of a trade is not above zero: {price / ONE:g}, {quantity / ONE:g}")
+    # Micro-optimization: two numbers of at most 8 decimals, as nearly all are, need no counting.
+    if (price % EIGHT_DECIMALS or quantity % EIGHT_DECIMALS) and scale_of(price) + scale_of(quantity) > SCALE:
+        refuse(f"price times quantity of a trade needs more than {SCALE} decimals")
+    if price * quantity >= LIMIT * ONE:
+        refuse("price times quantity of a trade is too large")
+
+
+def happened(event_us: int, received_us: int) -> int:
+    """The time itself, when it lies after 1970 and not beyond FUTURE_US after the receipt; raises BadFrame."""
+    if not 0 < event_us <= received_us + FUTURE_US:
+        refuse(f"time {event_us} us lies more than 60 s after its receipt, or at zero")
+    return event_us
+
+
+def positive(text: str) -> int:
+    """Unscaled decimal of a number that must be above zero; raises BadFrame, BadValue."""
+    units = from_text(text)
+    if units <= 0:
+        refuse(f"{text} is not above zero")
+    return units
+
+
+def not_negative(text: str) -> int:
+    """Unscaled decimal of a number that may be zero but not less; raises BadFrame, BadValue."""
+    units = from_text(text)
+    if units < 0:
+        refuse(f"{text} is below zero")
+    return units
+
+
+@lru_cache(maxsize=1 << 16)
+def level(price: str, quantity: str) -> Level:
+    """A book's level. Most levels are those of the book 100 ms before: each is read once."""
+    return Level(positive(price), positive(quantity))
+
+
+def optional(read: Callable[[str], int], text: str | None) -> int | None:
+    """`read(text)`, and None where there is no text or an empty one."""
+    return read(text) if text else None
