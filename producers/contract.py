@@ -177,6 +177,9 @@ class Source(Protocol):
     def refusal(self, status: int, body: bytes) -> str | None:
         """Why the venue will never describe this symbol; None where the same request may succeed later."""
 
+    def feed(self, channel: str, symbol: str) -> Feed:
+        """The feed in which a record of this channel and symbol comes."""
+
     def market_feeds(self, instruments: Sequence[Instrument], selected: Sequence[str]) -> Sequence[Feed]:
         """With scope `market`: what to collect now, of what the venue lists and the user selected.
 
@@ -202,9 +205,6 @@ class Stream(Source, Protocol):
 
     def one_message(self, feeds: Sequence[Feed]) -> Sequence[Feed]:
         """The first of these feeds that may share a message: all, or where a message names one channel, its feeds."""
-
-    def feed(self, channel: str, symbol: str) -> Feed:
-        """The feed in which a record of this channel and symbol comes."""
 
     def parse(self, frame: bytes, receipt: Receipt) -> Sequence[Event]:
         """What a frame says, in its order, nothing for a heartbeat; raises BadFrame, whatever the bytes."""
