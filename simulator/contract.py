@@ -1,16 +1,36 @@
-"""What a dialect (a venue's protocol) and a market (what happens there) must offer, and the values they exchange.
+"""What a dialect (a venue's protocol) and a part of a synthetic market must offer, and the values they exchange.
 
-Nothing here does I/O or reads a clock: times are arguments. Times of frames are nanoseconds since 1970, session times
-are seconds of any monotonic clock. Prices and quantities of neutral events are integers in units of 10^-8.
+Nothing here does I/O or reads a clock: times are arguments. Times of frames and events are nanoseconds since 1970,
+`now` is seconds of any monotonic clock. A Dialect serves one run of one venue: it may keep state, for example who has
+used how much of a request budget. simulator/events.py says what happens in a synthetic market.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from random import Random
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
-Levels = Sequence[tuple[str, str]]
+from simulator.events import DepthDiff, Event, Levels, Option
+
+TRADES = "trades"
+BOOKS = "books"
+QUOTES = "quotes"
+KLINES = "klines"
+FUNDING = "funding"
+LIQUIDATIONS = "liquidations"
+OPEN_INTEREST = "open_interest"
+OPTION_TICKERS = "option_tickers"
+INDEX_PRICES = "index_prices"
+VOLATILITY_INDEX = "volatility_index"
+"""Channels, by the names Raven's collectors give them."""
+
+Identity = tuple[str, str, int | None]
+"""A record that a perfect collector makes of a frame: channel, symbol (upper case) and id.
+
+Trades have the venue's counting id; books and Binance's quotes the update id; closed klines their open time, all others
+their event time, in microseconds. None: nothing tells it apart from others of its symbol, they are only counted.
+"""
 
 
 class SimulatorError(Exception):
@@ -22,42 +42,22 @@ class Unreadable(ValueError):
 
 
 class Frame(msgspec.Struct, frozen=True, gc=False):
-    """One message of the venue, ready to be sent.
+    """One message of the venue, sent to every session whose `streams` hold its `stream`.
 
-    `payload` is what a raw stream carries, `combined` the same in the venue's envelope. `kind` is "trade", "depth" (a
-    difference), "depth20", "other" or "garbage"; `trade_id` is set on trades only. A `binary` frame is not text.
+    `payload` is the message, `combined` the same in an envelope where the venue has two forms. A stream that nobody can
+    subscribe to (name it `rest:...`) is how REST learns what happened: see View.newest.
+    `kind`: "trade" (all its marks are trades: what faults are put on), "depth" and "depth20" (Books), "garbage", or
+    "other". A `binary` frame is not text.
     """
 
     time_ns: int
-    kind: str
-    symbol: str
     stream: str
     payload: bytes
-    combined: bytes
-    trade_id: int | None = None
+    combined: bytes = b""
+    marks: Sequence[Identity] = ()
+    kind: str = "other"
+    symbol: str = ""
     binary: bool = False
-
-
-class Trade(msgspec.Struct, frozen=True, gc=False):
-    """A match in a synthetic market; price and quantity in 10^-8."""
-
-    time_ns: int
-    symbol: str
-    trade_id: int
-    price_e8: int
-    quantity_e8: int
-    buyer_is_maker: bool
-
-
-class DepthDiff(msgspec.Struct, frozen=True, gc=False):
-    """Levels that changed, with their new quantities as text (zero = gone), and the update ids it covers."""
-
-    time_ns: int
-    symbol: str
-    first_id: int
-    last_id: int
-    bids: Levels
-    asks: Levels
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -69,18 +69,25 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 class Instrument(msgspec.Struct, frozen=True):
-    """What exchangeInfo says of a symbol; tick and lot in 10^-8."""
+    """What is listed, in the venue's own spelling; tick and lot in 10^-8. `kind` is "spot" or "perpetual"."""
 
     symbol: str
     base: str
     quote: str
     tick_e8: int
     lot_e8: int
+    kind: str = "spot"
 
 
-def text_of(value_e8: int) -> str:
-    """An amount with all its eight decimals: `123.40000000`."""
-    return f"{value_e8 // 100_000_000}.{value_e8 % 100_000_000:08d}"
+Listed = Instrument | Option
+
+
+class Body(msgspec.Struct, frozen=True):
+    """A recorded REST answer."""
+
+    time_ns: int
+    url: str
+    body: bytes
 
 
 class Disconnect(Exception):
@@ -92,13 +99,27 @@ class Disconnect(Exception):
         self.reason = reason
 
 
+class Ping(NamedTuple):
+    """A WebSocket ping frame."""
+
+    payload: bytes
+
+
+Message = bytes | Ping | Frame
+"""What a session sends of its own: text as it is, a ping, or a frame (encoded by it, its marks counted as delivered)."""
+
+
 class Session(Protocol):
     """The venue's side of one WebSocket connection, without the socket."""
 
     streams: set[str]
+    """The streams whose frames it gets now. Not those that were acknowledged and stay silent."""
 
-    def receive(self, text: str | bytes, now: float) -> bytes:
-        """Answer one request. Raises Disconnect when the client breaks a limit."""
+    def greet(self, now: float) -> Sequence[Message]:
+        """What the venue says first."""
+
+    def receive(self, text: str | bytes, now: float) -> Sequence[Message]:
+        """Answer one message. Raises Disconnect when the client breaks a limit."""
 
     def ping(self, now: float) -> None:
         """Note a ping of the client. Raises Disconnect when it breaks the limit."""
@@ -106,38 +127,57 @@ class Session(Protocol):
     def pong(self, payload: bytes, now: float) -> None:
         """Note a pong of the client. Raises Disconnect when it breaks the limit."""
 
-    def tick(self, now: float) -> bytes | None:
-        """The payload of a ping that is due now, if any. Raises Disconnect when pongs are overdue."""
+    def tick(self, now: float) -> Sequence[Message]:
+        """What is due now (heartbeats, pings), asked a few times a second. Raises Disconnect when an answer is overdue
+        or the connection's time is up."""
 
     def encode(self, frame: Frame) -> bytes:
-        """The frame as this connection wants it (raw or combined, its time unit)."""
+        """The frame as this connection wants it; called once for every frame sent, in their order."""
 
 
 class View(Protocol):
-    """What REST may ask about: the market as of the last frame issued."""
+    """What sessions and REST may ask about: the market as of the last frame issued."""
 
-    instruments: Mapping[str, Instrument]
+    instruments: Mapping[str, Listed]
+    bodies: Sequence[Body]
+    """The recorded REST answers of this venue, oldest first."""
 
-    def now_ms(self) -> int:
+    @property
+    def time_ns(self) -> int:
         """The venue's clock."""
 
     def book(self, symbol: str, limit: int) -> Snapshot | None:
         """The book, or None where there is none to show."""
 
     def trades(self, symbol: str) -> Sequence[Frame]:
-        """The newest trade frames issued, oldest first (bounded)."""
+        """The newest trade frames issued with a trade of this symbol, oldest first (bounded)."""
+
+    def newest(self, stream: str) -> Frame | None:
+        """The frame issued last on a stream."""
 
 
-class Dialect(Protocol):
-    """One venue's protocol, pure."""
+class Answer(msgspec.Struct, frozen=True):
+    """An HTTP response; `marks` are counted as delivered."""
 
-    venue: str
+    status: int
+    body: bytes
+    marks: Sequence[Identity] = ()
+    headers: Mapping[str, str] = {}
 
-    def environment(self, host_and_port: str) -> dict[str, str]:
-        """Settings that point a collector at this simulator."""
 
-    def read(self, time_ns: int, raw: bytes) -> Frame | None:
-        """A recorded message; None for a reply to a request. Raises Unreadable."""
+class Unavailable(Exception):
+    """A WebSocket handshake answered with this instead (429 for too many connections)."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(f"HTTP {answer.status}")
+        self.answer = answer
+
+
+class Books(Protocol):
+    """How a venue spells books, where one stream tells differences and another the top 20."""
+
+    def stream(self, symbol: str) -> str:
+        """Of the top 20."""
 
     def read_depth(self, frame: Frame) -> DepthDiff:
         """The contents of a frame of kind "depth". Raises Unreadable."""
@@ -145,37 +185,84 @@ class Dialect(Protocol):
     def read_snapshot(self, body: bytes) -> Snapshot:
         """A REST depth response, or the payload of a depth20 frame. Raises Unreadable."""
 
+    def top(self, diff: DepthDiff, book: Snapshot) -> Frame:
+        """The frame of the top 20 after a difference."""
+
+
+class Dialect(Protocol):
+    """One venue's protocol, pure. Times and ids of the records it promises (`marks`) are those on its wire."""
+
+    venue: str
+    sources: Mapping[str, str]
+    """Names of the collectors that read it (BINANCE_FUTURES_KLINES) with what they collect: "symbol", "market" or
+    "poll"."""
+    words: Sequence[str]
+    """Words in the path of a recording that point at this venue, used only where no frame does."""
+    books: Books | None
+    socket_path: str
+    """Path under the venue's prefix of the ws_url that collectors are configured with, "" or "/ws/api/v2"."""
+    rest_path: str
+    """The same of the rest_url."""
+
+    def awaited(self, source: str, listed: Mapping[str, Listed]) -> set[str]:
+        """The streams that must have a subscriber before playback starts, when this source is to be collected."""
+
+    def spell(self, base: str, quote: str) -> str:
+        """The symbol of a spot market of two currencies, or of a perpetual where the venue has those."""
+
+    def speak(self, events: Iterable[Event]) -> Iterator[Frame]:
+        """The frames of a synthetic market's events, in order of time; events it has no words for are passed over.
+
+        A generator, so that what gathers events (batches of 250 ms, one liquidation per second) is local to it.
+        """
+
+    def claims(self, raw: bytes) -> bool:
+        """Whether a recorded frame, or a recorded REST answer's URL, can only be this venue's."""
+
+    def read(self, lines: Iterable[tuple[int, bytes]]) -> Iterator[Frame]:
+        """The market frames of recorded lines (receive time, raw); replies to requests and heartbeats are left out.
+        Raises Unreadable as soon as it has taken the line it cannot place."""
+
+    def read_body(self, body: Body) -> tuple[str, Snapshot] | None:
+        """Symbol and book of a recorded depth response, None for any other. Raises Unreadable."""
+
     def texts(self, frame: Frame) -> tuple[Sequence[str], Sequence[str]]:
-        """Some price texts and quantity texts of a frame, to infer tick and lot from. Raises Unreadable."""
-
-    def trade(self, trade: Trade) -> Frame: ...
-
-    def depth(self, diff: DepthDiff) -> Frame: ...
-
-    def depth20(self, time_ns: int, symbol: str, book: Snapshot) -> Frame: ...
-
-    def trade_stream(self, symbol: str) -> str:
-        """The stream a client must subscribe to before a symbol's playback starts."""
-
-    def depth20_stream(self, symbol: str) -> str: ...
+        """Some price and quantity texts of a recorded frame, to infer tick and lot from. Raises Unreadable."""
 
     def spoil(self, frame: Frame, rng: Random) -> Frame:
-        """An unreadable frame that resembles this one; no reader may take it for a message or a reply."""
+        """An unreadable frame that resembles this trade frame, of kind "garbage" and without marks; no reader may take
+        it for a message or a reply."""
 
-    def connect(self, path: str, query: Mapping[str, str], now: float) -> Session:
-        """A new connection to this path. Raises LookupError where the venue has no such path."""
+    def connect(self, path: str, query: Mapping[str, str], now: float, view: View) -> Session:
+        """A new connection to this path (without the venue's prefix). Raises LookupError where the venue has no such
+        path, Unavailable where it refuses."""
 
-    def answer(self, path: str, query: Mapping[str, str], view: View) -> tuple[int, bytes]:
-        """HTTP status and JSON body of a REST request."""
+    def answer(self, path: str, query: Mapping[str, str], now: float, view: View) -> Answer:
+        """The response to a GET (path without the venue's prefix)."""
+
+
+class Part(Protocol):
+    """A part of a synthetic venue: some instruments and what happens to them. Same seed, same events."""
+
+    instruments: Sequence[Listed]
+    """In the venue's spelling; it is given the symbols."""
+    snapshots: Mapping[str, Snapshot]
+    """The books that its DepthDiffs start from; {} where it has none."""
+    trades_per_second: float
+    """About how many of its events are trades, on average."""
+
+    def events(self, begin_ns: int) -> Iterator[Event]:
+        """Without end, in order of time, at times from `begin_ns` on."""
 
 
 class Market(Protocol):
-    """What happens at the venue, in order of time."""
+    """What happens at one venue, in order of time."""
 
     source: str
     begins_ns: int
-    instruments: Mapping[str, Instrument]
+    instruments: Mapping[str, Listed]
     snapshots: Mapping[str, Sequence[Snapshot]]
+    bodies: Sequence[Body]
     has_depth20: frozenset[str]
     notes: Sequence[str]
     expected_trades: int
