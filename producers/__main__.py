@@ -1,6 +1,6 @@
 """`python -m producers`: the collector, configured by files and RAVEN_* variables (`ravencore.config`)."""
 
-from producers.collector import collect
+from producers.collector.service import collect
 from ravencore.service import run
 
 if __name__ == "__main__":

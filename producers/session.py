@@ -1,25 +1,30 @@
-"""What is said and heard over the connections to one venue, one after another; no I/O and no clock of its own.
+"""What is said and heard over one connection to a venue, and those that replace it; no I/O and no clock of its own.
 
 The shell tells it what happens (`want`, `opened`, `receive`, `tick`, `lost`) and does as it answers: publish a record,
 send a message, close the connection. `now` is a monotonic time in seconds that stands still while the shell does not
 read its socket, so that nothing expires which may lie there unread; `..._us` are microseconds since the epoch.
 
-Clocks (bars.md section 2). Venue time is estimated as the time here less the *largest* latency (received - event time)
-of any trade in the last minute or two: what the venue printed before that has come. When it is QUIET_US past the end of
-a window, each symbol whose trades all lie before that end gets one Clock that says the end. None is written while the
-connection is down, or while a symbol waits for an id or for its first trade after a break. And frames, of whatever
-feed, must have come without a pause of STALL_US for all of QUIET_US, else a stalled line would pass for a quiet market;
-a connection that has brought nothing at all for SILENT_SECONDS counts as quiet again.
+It has one request open at a time: venues that do not say which request they answer can then be understood, and the
+shell sends each within the venue's budget of messages.
+
+Clocks (bars.md section 2) are for the trades of symbols that are collected one by one. Venue time is estimated as the
+time here less the *largest* latency (received - event time) of any trade in the last minute or two: what the venue
+printed before that has come. Trades from before the connection, which some venues send first, tell no latency. When
+venue time is QUIET_US past the end of a window, each symbol whose trades all lie before that end gets one Clock that
+says the end. None is written while the connection is down, or while a symbol waits for an id or for its first trade
+after a break. And frames, of whatever feed, must have come without a pause of STALL_US for all of QUIET_US, else a
+stalled line would pass for a quiet market; a connection that has brought nothing at all for SILENT_SECONDS counts as
+quiet again.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Literal, NamedTuple
 
-from producers.contract import BOOKS, TRADES, BadFrame, Event, Farewell, Feed, Reply, Venue
-from producers.tape import BookTape, Break, Output, Seen, TradeTape
-from ravencore.records import Book, Subscription, SubscriptionState, Trade
+from producers.contract import CHANNELS, TRADES, Answer, BadFrame, Event, Farewell, Feed, Receipt, Reply, Stream
+from producers.tape import Break, FeedTape, Output, Seen, TradeTape
+from ravencore.records import MarketRecord, Subscription, SubscriptionState, Trade
 
 QUIET_US = 500_000
 STALL_US = 250_000
@@ -65,9 +70,9 @@ Phase = Literal["off", "asked", "live", "ending"]
 
 @dataclass(slots=True)
 class Line:
-    """One feed: what is wanted of it, and how far that has come on this connection."""
+    """One feed: what is wanted of it, how far that has come on this connection, and the continuity of its records."""
 
-    tape: TradeTape | BookTape
+    feed: Feed
     wanted: bool = False
     phase: Phase = "off"
     flowing: bool = False
@@ -75,6 +80,10 @@ class Line:
     refused: str | None = None
     alone: bool = False
     """A request for it and others was refused: ask for it by itself, to learn which one it was."""
+    trades: dict[str, TradeTape] = field(default_factory=dict)
+    """By symbol; a feed of trades may bring many."""
+    others: FeedTape | None = None
+    """Of a feed that brings no trades."""
 
     @property
     def state(self) -> SubscriptionState:
@@ -87,9 +96,12 @@ class Line:
 
 
 class Request(NamedTuple):
-    """A request that the venue has not answered."""
+    """A request that the venue has not answered, or not for all of its feeds."""
 
+    number: int
     feeds: tuple[Feed, ...]
+    asked: int
+    """How many feeds it asked for."""
     deadline: float
 
 
@@ -134,49 +146,68 @@ class Pace:
 
 
 class Session:
-    """All feeds of one venue, whatever connections come and go."""
+    """Some feeds of one source over one connection at a time."""
 
-    def __init__(self, venue: Venue, reorder_seconds: float, clock_interval_us: int | None) -> None:
+    def __init__(self, source: Stream, url: str, reorder_seconds: float, clock_interval_us: int | None) -> None:
         """`clock_interval_us` is the shortest window that bars are made of; None writes no Clocks."""
-        self.venue = venue
+        self.source, self.url = source, url
         self.connection: str | None = None
         self.frames = 0
         self.trades_received = 0
-        self._reorder_seconds, self._clock_interval_us = reorder_seconds, clock_interval_us
+        self._reorder_seconds = reorder_seconds
+        self._clock_interval_us = clock_interval_us if source.scope == "symbol" else None
         self._lines: dict[Feed, Line] = {}
-        self._waiting: dict[Feed, TradeTape] = {}
-        self._requests: dict[int, Request] = {}
+        self._tapes: dict[tuple[str, str], tuple[Line, TradeTape | FeedTape]] = {}
+        """Where the records of a channel and symbol go."""
+        self._waiting: dict[str, TradeTape] = {}
+        self._request: Request | None = None
         self._last_request = 0
-        self._speak_at = 0.0
+        self._opened_us = 0
+        self._frames_before = 0
         self._pace = Pace(0.0)
         self._latency = Latency()
         self._clock_us = 0
 
     # What is wanted
 
-    def knows(self, symbol: str) -> bool:
-        """Whether this session has had the symbol before, and so remembers where its feeds stopped."""
-        return Feed(TRADES, symbol) in self._lines
+    def want(self, feed: Feed, seen: Mapping[str, Seen]) -> None:
+        """Subscribe to a feed; `seen` holds the last known record of each of its symbols."""
+        line = self._lines.get(feed)
+        if line is None:
+            line = self._lines[feed] = Line(feed)
+            if feed.channel == TRADES:
+                line.trades = {symbol: self._trade_tape(symbol, last) for symbol, last in seen.items()}
+            else:
+                line.others = FeedTape(self.source.venue, feed, next(iter(seen.values()), None))
+        line.wanted = True
+        line.refused = None
 
-    def want(self, symbol: str, seen: Mapping[str, Seen]) -> None:
-        """Subscribe to all channels of a symbol; `seen` holds the last known record of each channel."""
-        for channel in self.venue.channels:
-            feed = Feed(channel, symbol)
-            if feed not in self._lines:
-                self._lines[feed] = Line(self._tape(feed, seen.get(channel)))
-            self._lines[feed].wanted = True
-            self._lines[feed].refused = None
+    def unwant(self, feed: Feed) -> None:
+        """Unsubscribe from a feed."""
+        if line := self._lines.get(feed):
+            line.wanted = False
 
-    def unwant(self, symbol: str) -> None:
-        """Unsubscribe from all channels of a symbol."""
-        for channel in self.venue.channels:
-            if line := self._lines.get(Feed(channel, symbol)):
-                line.wanted = False
+    def release(self, feed: Feed) -> Line | None:
+        """Give up a feed that is off, with all that is known of it, for another session to `adopt`."""
+        line = self._lines.get(feed)
+        if line is None or line.phase != "off":
+            return None
+        del self._lines[feed]
+        self._tapes = {key: found for key, found in self._tapes.items() if found[0] is not line}
+        return line
 
-    def _tape(self, feed: Feed, seen: Seen | None) -> TradeTape | BookTape:
-        if feed.channel == TRADES:
-            return TradeTape(self.venue.name, feed, seen, self._reorder_seconds)
-        return BookTape(self.venue.name, feed, seen)
+    def adopt(self, line: Line) -> None:
+        """Take over a feed that another session has released."""
+        self._lines[line.feed] = line
+
+    def knows(self, feed: Feed) -> bool:
+        """Whether this session has had the feed before, and so remembers where it stopped."""
+        return feed in self._lines
+
+    @property
+    def wanted(self) -> int:
+        """How many feeds are wanted, or not ended yet."""
+        return sum(line.wanted or line.phase != "off" for line in self._lines.values())
 
     @property
     def idle(self) -> bool:
@@ -193,13 +224,13 @@ class Session:
     @property
     def duplicates(self) -> int:
         """Trades that had come before."""
-        return sum(line.tape.duplicates for line in self._lines.values() if isinstance(line.tape, TradeTape))
+        return sum(tape.duplicates for line in self._lines.values() for tape in line.trades.values())
 
     def subscriptions(self) -> tuple[Subscription, ...]:
         """Every feed that is wanted, or not ended yet."""
         return tuple(
             Subscription(
-                venue=self.venue.name,
+                venue=self.source.venue,
                 channel=feed.channel,
                 symbol=feed.symbol,
                 state=line.state,
@@ -212,26 +243,29 @@ class Session:
     def refusals(self) -> list[str]:
         """One sentence for each feed that the venue refused."""
         return [
-            f"{self.venue.name} refuses {feed.channel} of {feed.symbol}: {line.refused}"
+            f"{self.source.venue} refuses {feed.channel} of {feed.symbol}: {line.refused}"
             for feed, line in self._lines.items()
             if line.wanted and line.refused is not None
         ]
 
     # What happens
 
-    def opened(self, connection: str, now: float) -> None:
+    def opened(self, connection: str, now: float, now_us: int) -> list[Action]:
         """A connection is up; its name is its URL and number."""
         self.connection = connection
-        self._speak_at = now
+        self._opened_us = now_us
+        self._frames_before = self.frames
         self._pace = Pace(now)
+        greeting = self.source.greeting(self._last_request + 1)
+        return [self._ask((), greeting, now)] if greeting is not None else []
 
     def lost(self, why: Break, now_us: int) -> list[Action]:
         """The connection is gone."""
         out: list[Action] = []
-        for feed, line in self._lines.items():
+        for line in self._lines.values():
             if line.phase != "off":
-                out += self._ended(feed, line, why if line.wanted else NOT_DEMANDED, now_us)
-        self._requests.clear()
+                out += self._ended(line, why if line.wanted else NOT_DEMANDED, now_us)
+        self._request = None
         self.connection = None
         return out
 
@@ -240,7 +274,7 @@ class Session:
         self.frames += 1
         self._pace.frame(now, received_us)
         try:
-            events = self.venue.parse(frame, received_us)
+            events = self.source.parse(frame, Receipt(received_us, self._opened_us, self.frames - self._frames_before))
         except BadFrame as error:
             return [self._bad_bytes(frame, error.reason, str(error))]
         out: list[Action] = []
@@ -257,70 +291,99 @@ class Session:
             out += self._watch(now)
         return out
 
-    def _take(self, event: Event, frame: bytes, received_us: int, now: float) -> list[Action]:
-        if isinstance(event, Trade):
-            return self._take_trade(event, frame, now)
-        if isinstance(event, Book):
-            return self._take_book(event, frame)
-        if isinstance(event, Farewell):
-            return [Close(Break("DISCONNECT", f"the venue says {event.reason}"))]
-        return self._take_reply(event, frame, received_us)
+    def _take(self, event: Event, frame: bytes, received_us: int, now: float) -> Iterable[Action]:
+        channel = CHANNELS.get(type(event))  # type: ignore[arg-type] # what is no record has none
+        if channel is not None:
+            return self._take_record(channel, event, frame, now)  # type: ignore[arg-type]
+        if isinstance(event, Reply):
+            return self._take_reply(event, frame, received_us)
+        if isinstance(event, Answer):
+            return [Send(event.text)]
+        assert isinstance(event, Farewell)
+        return [Close(Break("DISCONNECT", f"the venue says {event.reason}"))]
 
-    def _take_trade(self, trade: Trade, frame: bytes, now: float) -> list[Action]:
-        feed = Feed(TRADES, trade.symbol)
-        line = self._lines.get(feed)
-        sequence = trade.sequence
-        if line is None or sequence is None or not isinstance(line.tape, TradeTape):
-            return [self._unasked(feed, frame)]
+    def _take_record(self, channel: str, record: MarketRecord, frame: bytes, now: float) -> Iterable[Action]:
+        found = self._tapes.get((channel, record.symbol)) or self._find(channel, record.symbol)
+        if found is None:
+            return [self._bad_bytes(frame, "unreadable_frame", f"{channel} of {record.symbol} were never asked for")]
+        line, tape = found
+        line.flowing, line.last_received_us = True, record.received_time
+        if isinstance(tape, FeedTape):
+            return tape.add(record, self._connection)
+        assert isinstance(record, Trade)
+        return self._take_trade(tape, record, now)
+
+    def _take_trade(self, tape: TradeTape, trade: Trade, now: float) -> Iterable[Action]:
+        assert trade.sequence is not None, "a venue of this contract counts its trades"
         self.trades_received += 1
-        line.flowing, line.last_received_us = True, trade.received_time
-        self._latency.add(trade.received_time, trade.received_time - trade.event_time)
-        out = line.tape.add(trade, sequence, now, self._connection)
-        if line.tape.held:
-            self._waiting[feed] = line.tape
-        return [*out]
-
-    def _take_book(self, book: Book, frame: bytes) -> list[Action]:
-        feed = Feed(BOOKS, book.symbol)
-        line = self._lines.get(feed)
-        if line is None or not isinstance(line.tape, BookTape):
-            return [self._unasked(feed, frame)]
-        line.flowing, line.last_received_us = True, book.received_time
-        return [*line.tape.add(book, self._connection)]
-
-    def _take_reply(self, reply: Reply, frame: bytes, received_us: int) -> list[Action]:
-        # An error that names no request answers the oldest: the venue answers in order.
-        number = reply.request if reply.request is not None else next(iter(self._requests), None)
-        request = self._requests.pop(number, None) if number is not None else None
-        if request is None:
-            return [self._bad_bytes(frame, "unreadable_frame", reply.error or "a reply to no request of ours")]
-        out: list[Action] = []
-        for feed in request.feeds:
-            line = self._lines[feed]
-            if line.phase == "ending":
-                out += self._ended(feed, line, NOT_DEMANDED, received_us)
-            elif reply.error is None:
-                line.phase = "live"
-            else:
-                line.phase = "off"
-                line.alone = len(request.feeds) > 1
-                line.refused = None if line.alone else reply.error
+        if trade.event_time >= self._opened_us:
+            self._latency.add(trade.received_time, trade.received_time - trade.event_time)
+        out = tape.add(trade, trade.sequence, now, self._connection)
+        if tape.held:
+            self._waiting[trade.symbol] = tape
         return out
 
-    def _ended(self, feed: Feed, line: Line, why: Break, now_us: int) -> list[Action]:
-        line.phase, line.flowing = "off", False
-        if isinstance(line.tape, BookTape):
-            line.tape.interrupt(why)
+    def _find(self, channel: str, symbol: str) -> tuple[Line, TradeTape | FeedTape] | None:
+        line = self._lines.get(self.source.feed(channel, symbol))
+        if line is None:
+            return None
+        tape: TradeTape | FeedTape
+        if line.others is not None:
+            tape = line.others
+        else:
+            tape = line.trades.get(symbol) or line.trades.setdefault(symbol, self._trade_tape(symbol, None))
+        self._tapes[channel, symbol] = line, tape
+        return line, tape
+
+    def _trade_tape(self, symbol: str, seen: Seen | None) -> TradeTape:
+        return TradeTape(self.source.venue, symbol, seen, self._reorder_seconds)
+
+    # Requests and replies
+
+    def _take_reply(self, reply: Reply, frame: bytes, received_us: int) -> list[Action]:
+        request = self._request
+        if request is None or reply.request not in (None, request.number):
+            return [self._bad_bytes(frame, "unreadable_frame", reply.error or "a reply to no request of ours")]
+        answered = request.feeds if reply.feeds is None else [feed for feed in request.feeds if feed in reply.feeds]
+        rest = tuple(feed for feed in request.feeds if feed not in answered)
+        doubtful = reply.feeds is None and request.asked > 1
+        out: list[Action] = []
+        for feed in answered:
+            out += self._answered(self._lines[feed], reply.error, doubtful=doubtful, now_us=received_us)
+        if reply.left_out is not None:
+            for feed in rest:
+                out += self._answered(self._lines[feed], reply.left_out, doubtful=False, now_us=received_us)
+            rest = ()
+        self._request = request._replace(feeds=rest) if rest else None
+        return out
+
+    def _answered(self, line: Line, error: str | None, *, doubtful: bool, now_us: int) -> list[Action]:
+        if line.phase == "ending":
+            return self._ended(line, NOT_DEMANDED, now_us)
+        if error is None:
+            line.phase = "live"
             return []
-        self._waiting.pop(feed, None)
-        return [*line.tape.interrupt(why, now_us, self._connection)]
+        line.phase = "off"
+        line.alone = doubtful
+        line.refused = None if doubtful else error
+        return []
+
+    def _ended(self, line: Line, why: Break, now_us: int) -> list[Action]:
+        line.phase, line.flowing = "off", False
+        if line.others is not None:
+            line.others.interrupt(why)
+        out: list[Action] = []
+        for symbol, tape in line.trades.items():
+            self._waiting.pop(symbol, None)
+            out += tape.interrupt(why, now_us, self._connection)
+        return out
 
     def _expire(self, now: float, now_us: int) -> list[Action]:
         out: list[Action] = []
-        for feed, tape in list(self._waiting.items()):
+        for symbol, tape in list(self._waiting.items()):
             out += tape.expire(now, now_us, self._connection)
             if not tape.held:
-                del self._waiting[feed]
+                del self._waiting[symbol]
         return out
 
     def _clocks(self, now: float, now_us: int) -> list[Action]:
@@ -333,58 +396,58 @@ class Session:
             return []
         self._clock_us = reached_us
         return [
-            Clock(feed.symbol, reached_us)
-            for feed, line in self._lines.items()
-            if line.phase == "live" and isinstance(line.tape, TradeTape) and line.tape.quiet_before(reached_us)
+            Clock(symbol, reached_us)
+            for line in self._lines.values()
+            if line.phase == "live"
+            for symbol, tape in line.trades.items()
+            if tape.quiet_before(reached_us)
         ]
 
     def _speak(self, now: float) -> list[Action]:
-        """At most one request: the venue counts them."""
-        if now < self._speak_at:
+        """At most one request, and none while one is open."""
+        if self._request is not None:
             return []
-        ending = self._some(feed for feed, line in self._lines.items() if line.phase == "live" and not line.wanted)
+        ending = [feed for feed, line in self._lines.items() if line.phase == "live" and not line.wanted]
         if ending:
-            return self._request(ending, now, ends=True)
-        room = self.venue.limits.feeds_per_connection - sum(line.phase != "off" for line in self._lines.values())
-        starting = self._some(
+            return [self._subscription(self._some(ending), now, ends=True)]
+        starting = [
             feed for feed, line in self._lines.items() if line.phase == "off" and line.wanted and line.refused is None
-        )
-        return self._request(starting[:room], now, ends=False) if starting and room > 0 else []
+        ]
+        return [self._subscription(self._some(starting), now, ends=False)] if starting else []
 
     def _some(self, feeds: Iterable[Feed]) -> tuple[Feed, ...]:
         """As many as fit into one message; one that must be asked for by itself goes by itself."""
-        chosen = tuple(islice(feeds, self.venue.limits.feeds_per_message))
+        chosen = tuple(islice(feeds, self.source.limits.feeds_per_message))
         suspect = next((feed for feed in chosen if self._lines[feed].alone), None)
-        return (suspect,) if suspect else chosen
+        return (suspect,) if suspect else tuple(self.source.one_message(chosen))
 
-    def _request(self, feeds: tuple[Feed, ...], now: float, *, ends: bool) -> list[Action]:
-        self._last_request += 1
-        spell = self.venue.unsubscribe if ends else self.venue.subscribe
+    def _subscription(self, feeds: tuple[Feed, ...], now: float, *, ends: bool) -> Send:
+        spell = self.source.unsubscribe if ends else self.source.subscribe
         for feed in feeds:
             self._lines[feed].phase = "ending" if ends else "asked"
-        patience = GOODBYE_SECONDS if self.idle else self.venue.limits.reply_seconds
-        self._requests[self._last_request] = Request(feeds, now + patience)
-        self._speak_at = now + self.venue.limits.message_gap_seconds
-        return [Send(spell(feeds, self._last_request))]
+        return self._ask(feeds, spell(feeds, self._last_request + 1), now)
+
+    def _ask(self, feeds: tuple[Feed, ...], text: str, now: float) -> Send:
+        self._last_request += 1
+        patience = GOODBYE_SECONDS if self.idle else self.source.limits.reply_seconds
+        self._request = Request(self._last_request, feeds, len(feeds), now + patience)
+        return Send(text)
 
     def _watch(self, now: float) -> list[Action]:
         """Close a connection that nothing is wanted of, or that has gone dead."""
-        overdue = any(now >= request.deadline for request in self._requests.values())
+        overdue = self._request is not None and now >= self._request.deadline
         subscribed = any(line.phase != "off" for line in self._lines.values())
         if self.idle and (overdue or not subscribed):
             return [Close(None)]
         if overdue:
             return [Close(Break("DISCONNECT", "the venue left a request unanswered"))]
-        if subscribed and now - self._pace.last >= self.venue.limits.silence_seconds:
-            return [Close(Break("SILENCE", f"nothing came for {self.venue.limits.silence_seconds:g} s"))]
+        if subscribed and now - self._pace.last >= self.source.limits.silence_seconds:
+            return [Close(Break("SILENCE", f"nothing came for {self.source.limits.silence_seconds:g} s"))]
         return []
 
     @property
     def _connection(self) -> str:
-        return self.connection or self.venue.name
-
-    def _unasked(self, feed: Feed, frame: bytes) -> BadBytes:
-        return self._bad_bytes(frame, "unreadable_frame", f"{feed.channel} of {feed.symbol} were never asked for")
+        return self.connection or self.source.venue
 
     def _bad_bytes(self, frame: bytes, reason: str, detail: str) -> BadBytes:
         return BadBytes(frame, reason, detail, self._connection)

@@ -19,19 +19,20 @@ import heapq
 import math
 from bisect import bisect_right
 from collections import deque
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from producers.contract import Feed
-from ravencore.records import Book, Gap, GapCause, Trade
+from producers.contract import TRADES, Feed
+from ravencore.records import Gap, GapCause, MarketRecord, Trade
 
 HELD_TRADES = 10_000
 """Trades of a symbol that are held back at most; one more and the first hole is given up at once."""
 KNOWN_HOLES = 10_000
 """Holes of a symbol that can still be repaired; an id of an older one counts as a duplicate."""
 
-Output = Trade | Book | Gap
+Output = MarketRecord | Gap
 
 
 class Break(NamedTuple):
@@ -65,12 +66,12 @@ class Hole:
 class TradeTape:
     """Order and continuity of one symbol's trades."""
 
-    def __init__(self, venue: str, feed: Feed, seen: Seen | None, reorder_seconds: float) -> None:
+    def __init__(self, venue: str, symbol: str, seen: Seen | None, reorder_seconds: float) -> None:
         self.broken: Break | None = AWAY if seen else COLD
         self.last = seen.sequence if seen else None
         self.last_us = self.newest_us = seen.time_us if seen else None
         self.duplicates = 0
-        self._venue, self._feed = venue, feed
+        self._venue, self._symbol = venue, symbol
         self._reorder_seconds = reorder_seconds
         self._held: dict[int, Trade] = {}
         self._order: list[int] = []
@@ -152,8 +153,8 @@ class TradeTape:
         gap = Gap(
             gap_id=self._gap_id(first if missing else f"t{now_us}"),
             venue=self._venue,
-            channel=self._feed.channel,
-            symbol=self._feed.symbol,
+            channel=TRADES,
+            symbol=self._symbol,
             cause=cause,
             from_sequence=first if missing else None,
             to_sequence=sequence - 1 if missing else None,
@@ -170,7 +171,7 @@ class TradeTape:
         return gap
 
     def _gap_id(self, part: int | str | None) -> str:
-        return f"{self._venue}:{self._feed.channel}:{self._feed.symbol}:{part}"
+        return f"{self._venue}:{TRADES}:{self._symbol}:{part}"
 
     def _late(self, trade: Trade, sequence: int, connection: str) -> list[Output]:
         at = bisect_right(self._holes, sequence, key=lambda hole: hole.first) - 1
@@ -205,35 +206,37 @@ def _hole(first: int, last: int, gap: Gap) -> Hole:
     return Hole(first, last, replace(gap, from_sequence=first, to_sequence=last, missing=last - first + 1))
 
 
-class BookTape:
-    """Continuity of one symbol's books: they have no ids that count, so only a break in the feed is a hole."""
+class FeedTape:
+    """Continuity of a feed whose records have no ids that count by one: only a break in the feed is a hole."""
 
     def __init__(self, venue: str, feed: Feed, seen: Seen | None) -> None:
         self.broken: Break | None = AWAY if seen else None
         self.last_us = seen.time_us if seen else None
         self._venue, self._feed = venue, feed
 
-    def add(self, book: Book, connection: str) -> list[Output]:
-        """What to publish, in order, now that this book has come."""
-        gap = [self._gap(self.broken, book, connection)] if self.broken else []
-        self.broken, self.last_us = None, book.received_time
-        return [*gap, book]
+    def add(self, record: MarketRecord, connection: str) -> Sequence[Output]:
+        """What to publish, in order, now that this record has come."""
+        broken, last_us = self.broken, self.last_us
+        self.broken, self.last_us = None, record.received_time
+        if broken is None:
+            return (record,)
+        return (self._gap(broken, last_us, record.received_time, connection), record)
 
     def interrupt(self, why: Break) -> None:
-        """The feed breaks off; where no book has come yet, nothing is lost."""
+        """The feed breaks off; where nothing has come yet, nothing is lost."""
         if self.last_us is not None:
             self.broken = self.broken or why
 
-    def _gap(self, why: Break, book: Book, connection: str) -> Gap:
+    def _gap(self, why: Break, last_us: int | None, now_us: int, connection: str) -> Gap:
         return Gap(
-            gap_id=f"{self._venue}:{self._feed.channel}:{self._feed.symbol}:t{book.received_time}",
+            gap_id=f"{self._venue}:{self._feed.channel}:{self._feed.symbol}:t{now_us}",
             venue=self._venue,
             channel=self._feed.channel,
             symbol=self._feed.symbol,
             cause=why.cause,
-            from_time=self.last_us,
-            to_time=book.received_time,
-            detected_time=book.received_time,
+            from_time=last_us,
+            to_time=now_us,
+            detected_time=now_us,
             connection=connection,
             detail=why.detail,
         )

@@ -67,7 +67,7 @@ TOPICS: tuple[Topic, ...] = (
     Topic(VOLATILITY_INDEX, None, _kept(30)),
     Topic(INSTRUMENTS, None, _COMPACTED),
     Topic(GAPS, None, _kept(365)),
-    Topic(DEAD_LETTERS, None, _kept(30)),
+    Topic(DEAD_LETTERS, None, {**_kept(30), "max.message.bytes": str(8 << 20)}),
     Topic(BARS_TIME, None, _kept(30)),
     Topic(BARS_TIB, None, _kept(30)),
     Topic(VPIN, None, _kept(30)),
@@ -75,6 +75,20 @@ TOPICS: tuple[Topic, ...] = (
     Topic(CONTROL, 1, _COMPACTED),
     Topic(STATUS, 1, {**_COMPACTED, "segment.ms": str(HOUR_MS)}),
 )
+
+CHANNELS = {
+    "trades": TRADES,
+    "books": BOOKS,
+    "quotes": QUOTES,
+    "klines": KLINES,
+    "funding": FUNDING,
+    "liquidations": LIQUIDATIONS,
+    "open_interest": OPEN_INTEREST,
+    "option_tickers": OPTION_TICKERS,
+    "index_prices": INDEX_PRICES,
+    "volatility_index": VOLATILITY_INDEX,
+}
+"""Topic of each channel that collectors publish."""
 
 BARS = {"time": BARS_TIME, "tib": BARS_TIB}
 """Topic of each kind of bar."""

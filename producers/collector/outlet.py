@@ -1,0 +1,276 @@
+"""Records on their way to Kafka."""
+
+import asyncio
+import logging
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from confluent_kafka import KafkaError, KafkaException, Message
+
+from producers.contract import CHANNELS
+from producers.session import BadBytes, Clock
+from producers.wire import Wire
+from ravencore import kafka, topics
+from ravencore.codec import Codec
+from ravencore.config import Settings
+from ravencore.errors import RavenError
+from ravencore.records import (
+    Book,
+    DeadLetter,
+    Funding,
+    Gap,
+    IndexPrice,
+    Instrument,
+    Kline,
+    Liquidation,
+    MarketRecord,
+    OpenInterest,
+    OptionTicker,
+    Quote,
+    Trade,
+    VolatilityIndex,
+    gap_key,
+    market_key,
+)
+from ravencore.status import now_us
+
+log = logging.getLogger("raven.collector")
+
+SERVICE = "collector"
+FLUSH_S = 0.005
+MAX_MESSAGE_BYTES = 8 << 20
+"""A dead letter holds what came as a whole, and the answers of a poll may be larger than Kafka's usual megabyte."""
+PRODUCER_LIMITS = {
+    "queue.buffering.max.messages": 100_000,
+    "queue.buffering.max.kbytes": 65_536,
+    "message.max.bytes": MAX_MESSAGE_BYTES,
+}
+QUIET = {"log_level": 2}
+"""librdkafka says twenty times a second that a broker is away; `Outlet.broker_error` says it once, in the status."""
+COUNTERS = (*(f"{channel}_published" for channel in CHANNELS.values()), "gaps", "dead_letters", "clocks")
+
+
+class BadRecord(NamedTuple):
+    """A record of a topic for the dead letters."""
+
+    message: Message
+    detail: str
+
+
+Published = MarketRecord | Gap | Clock | Instrument | BadBytes | BadRecord
+
+
+class ProducerFailed(RavenError):
+    """Raised when Kafka refuses a record for good; a restart finds the last ids again and writes the Gap."""
+
+
+class Outlet:
+    """Records on their way to Kafka, in order and never dropped; `blocked` asks whoever makes them to stop.
+
+    It is blocked while librdkafka's buffer is full, and around a Gap: a new Gap is on the broker before any trade
+    after it is sent, and a repair's Gap is not sent before its trade is there. So a kill loses no hole in silence.
+    """
+
+    def __init__(self, settings: Settings, codec: Codec) -> None:
+        self.blocked = False
+        self._free, self._stuck = asyncio.Event(), asyncio.Event()
+        self.counters: Counter[str] = Counter()
+        self.broker_error: str | None = None
+        self.producer = kafka.producer(
+            settings.kafka,
+            error_cb=self._on_error,
+            on_delivery=self._on_refused,
+            **{**PRODUCER_LIMITS, **QUIET, "delivery.report.only.error": True},
+        )
+        self._codec, self._wire = codec, Wire(codec)
+        self._queue: deque[tuple[str, Published]] = deque()
+        self._emptying = False
+        self._unacknowledged = 0
+        self._refused: str | None = None
+        self._keys: dict[tuple[str, str], bytes] = {}
+        self._pairs: dict[tuple[str, str], bytes] = {}
+        self._writers: dict[type, Callable[[str, Any], None]] = {
+            Trade: self._trade,
+            Book: self._book,
+            Quote: self._quote,
+            Kline: self._by_market("klines"),
+            Funding: self._by_market("funding"),
+            Liquidation: self._by_market("liquidations"),
+            OpenInterest: self._by_market("open_interest"),
+            OptionTicker: self._option_ticker,
+            IndexPrice: self._by_name("index_prices"),
+            VolatilityIndex: self._by_name("volatility_index"),
+            Clock: self._clock,
+            Gap: self._gap,
+            Instrument: self._instrument,
+            BadBytes: self._bad_bytes,
+            BadRecord: self._bad_record,
+        }
+
+    @property
+    def buffered(self) -> int:
+        """Records that the broker has not acknowledged."""
+        return len(self._queue) + len(self.producer)
+
+    def put(self, venue: str, record: Published) -> None:
+        """Publish a record of a venue after all that were put before; raises ProducerFailed."""
+        self._queue.append((venue, record))
+        if not self.blocked:
+            self._send()
+
+    async def ready(self) -> None:
+        """Return when nothing is blocked."""
+        await self._free.wait()
+
+    async def run(self) -> None:
+        """Unblock whenever blocked, until cancelled; raises ProducerFailed."""
+        while True:
+            await self._stuck.wait()
+            if self._emptying:
+                self.producer.flush(FLUSH_S)
+                self._emptying = len(self.producer) > 0
+            else:
+                await asyncio.sleep(FLUSH_S)
+                self.producer.poll(0)
+            if not self._emptying:
+                self._send()
+            self.check()
+            await asyncio.sleep(0)
+
+    async def delivered(self) -> None:
+        """Return when the broker has all that was put; raises ProducerFailed."""
+        while self.buffered:
+            self.producer.flush(FLUSH_S)
+            self.check()
+            await asyncio.sleep(0)
+
+    def check(self) -> None:
+        """Note how Kafka is doing; raises ProducerFailed when it has refused a record for good."""
+        if self._refused is not None:
+            raise ProducerFailed(self._refused)
+        unacknowledged = len(self.producer)
+        if unacknowledged == 0 or unacknowledged < self._unacknowledged:
+            self.broker_error = None
+        self._unacknowledged = unacknowledged
+
+    def _send(self) -> None:
+        self.blocked = False
+        self._free.set()
+        self._stuck.clear()
+        while self._queue and not self.blocked:
+            venue, record = self._queue[0]
+            if isinstance(record, Gap) and record.repair != "NONE" and len(self.producer):
+                self._block(emptying=True)
+                return
+            try:
+                self._writers[type(record)](venue, record)
+            except BufferError:
+                self._block(emptying=False)
+                return
+            except KafkaException as error:
+                raise ProducerFailed(f"Kafka takes no {type(record).__name__}: {error.args[0].str()}") from None
+            self._queue.popleft()
+            if isinstance(record, Gap) and record.repair == "NONE":
+                self._block(emptying=True)
+
+    def _block(self, *, emptying: bool) -> None:
+        self.blocked, self._emptying = True, emptying
+        self._free.clear()
+        self._stuck.set()
+
+    def _trade(self, _venue: str, trade: Trade) -> None:
+        self.producer.produce(topics.TRADES, self._wire.trade(trade), self._key(trade.venue, trade.symbol))
+        self.counters["trades_published"] += 1
+
+    def _book(self, _venue: str, book: Book) -> None:
+        self.producer.produce(topics.BOOKS, self._wire.book(book), self._key(book.venue, book.symbol))
+        self.counters["books_published"] += 1
+
+    def _quote(self, _venue: str, quote: Quote) -> None:
+        pair = self._pairs.get((quote.venue, quote.symbol)) or self._key(quote.venue, quote.symbol)
+        self.producer.produce(topics.QUOTES, self._codec.encode(quote), pair)
+        self.counters["quotes_published"] += 1
+
+    def _option_ticker(self, _venue: str, ticker: OptionTicker) -> None:
+        self.producer.produce(topics.OPTION_TICKERS, self._codec.encode(ticker), ticker.underlying.encode())
+        self.counters["option_tickers_published"] += 1
+
+    def _by_market(self, channel: str) -> Callable[[str, Any], None]:
+        topic, counter = topics.CHANNELS[channel], f"{channel}_published"
+
+        def write(_venue: str, record: Any) -> None:
+            self.producer.produce(topic, self._codec.encode(record), self._key(record.venue, record.symbol))
+            self.counters[counter] += 1
+
+        return write
+
+    def _by_name(self, channel: str) -> Callable[[str, Any], None]:
+        """Indices are keyed by their name alone, whichever venue prints them."""
+        topic, counter = topics.CHANNELS[channel], f"{channel}_published"
+
+        def write(_venue: str, record: Any) -> None:
+            self.producer.produce(topic, self._codec.encode(record), record.symbol.encode())
+            self.counters[counter] += 1
+
+        return write
+
+    def _clock(self, venue: str, clock: Clock) -> None:
+        headers: list[tuple[str, str | bytes | None]] = [(kafka.CLOCK_HEADER, str(clock.time_us).encode())]
+        self.producer.produce(topics.TRADES, None, self._key(venue, clock.symbol), headers=headers)
+        self.counters["clocks"] += 1
+
+    def _gap(self, _venue: str, gap: Gap) -> None:
+        self.producer.produce(topics.GAPS, self._codec.encode(gap), gap_key(gap))
+        self.counters["gaps"] += gap.repair == "NONE"
+        log.warning("%s %s:%s: %s, %s missing", gap.cause, gap.channel, gap.symbol, gap.detail, gap.missing)
+
+    def _instrument(self, _venue: str, instrument: Instrument) -> None:
+        self.producer.produce(topics.INSTRUMENTS, self._codec.encode(instrument), market_key(instrument))
+        # Quotes are keyed by pair, so that all venues of one pair meet in one partition.
+        self._pairs[instrument.venue, instrument.symbol] = f"{instrument.base}-{instrument.quote}".encode()
+
+    def _bad_bytes(self, _venue: str, bad: BadBytes) -> None:
+        letter = DeadLetter(
+            service=SERVICE,
+            connection=bad.connection,
+            payload=bad.payload,
+            reason=bad.reason,
+            detail=bad.detail[:1000],
+            detected_time=now_us(),
+        )
+        self._dead_letter(letter, bad.connection.encode())
+
+    def _bad_record(self, _venue: str, bad: BadRecord) -> None:
+        message = bad.message
+        letter = DeadLetter(
+            service=SERVICE,
+            topic=message.topic(),
+            partition=message.partition(),
+            offset=message.offset(),
+            key=message.key(),
+            payload=message.value() or b"",
+            reason="unreadable_record",
+            detail=bad.detail[:1000],
+            detected_time=now_us(),
+        )
+        self._dead_letter(letter, message.key())
+
+    def _dead_letter(self, letter: DeadLetter, key: bytes | None) -> None:
+        self.producer.produce(topics.DEAD_LETTERS, self._codec.encode(letter), key)
+        self.counters["dead_letters"] += 1
+
+    def _key(self, venue: str, symbol: str) -> bytes:
+        key = self._keys.get((venue, symbol))
+        if key is None:
+            key = self._keys[venue, symbol] = f"{venue}:{symbol}".encode()
+        return key
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.fatal():
+            self._refused = f"Kafka's producer cannot go on: {error.str()}"
+        self.broker_error = f"Kafka does not answer: {error.str()}"
+
+    def _on_refused(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self._refused = f"Kafka refused a record of {message.topic()}: {error.str()}"

@@ -1,0 +1,145 @@
+"""A poll: each of its feeds is asked for over REST at its own steady pace, by a task of its own."""
+
+import asyncio
+import random
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from producers.collector.runner import HTTP_OK, Runner
+from producers.contract import BadFrame, Feed, Poll, Receipt
+from producers.session import BadBytes
+from producers.tape import Break, FeedTape, Seen
+from ravencore.errors import Unavailable
+from ravencore.records import Subscription
+from ravencore.status import now_us
+
+
+@dataclass(slots=True)
+class Line:
+    """One feed that is polled."""
+
+    feed: Feed
+    tape: FeedTape
+    task: asyncio.Task[None] | None = None
+    last_received_us: int | None = None
+    failed: str | None = None
+
+
+class PollRunner(Runner):
+    """The feeds of one poll, side by side: one that is slow or refused holds up none of the others."""
+
+    source: Poll
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self._lines: dict[Feed, Line] = {}
+        self._answers = 0
+        self._began_us = now_us()
+
+    def begin(self, feed: Feed, seen: Mapping[str, Seen]) -> None:
+        """Ask for a feed from now on."""
+        line = self._lines.get(feed)
+        if line is None:
+            line = Line(feed, FeedTape(self.source.venue, feed, next(iter(seen.values()), None)))
+            self._lines[feed] = line
+        if line.task is None:
+            line.task = self._tasks.create_task(self._keep_asking(line))
+
+    def end(self, feed: Feed) -> None:
+        """Ask for a feed no more."""
+        line = self._lines.get(feed)
+        if line is not None and line.task is not None:
+            line.task.cancel()
+            line.task = None
+            line.tape.interrupt(Break("DISCONNECT", "not demanded for a time"))
+
+    def knows(self, feed: Feed) -> bool:
+        """Whether the feed has been asked for before."""
+        return feed in self._lines
+
+    async def close(self) -> None:
+        """Ask no more."""
+        for task in [*self._admissions.values(), *(task for _, task in self._listings.values())]:
+            task.cancel()
+        for feed in self._lines:
+            self.end(feed)
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """Answers that came, as frames."""
+        return {"frames": self._answers}
+
+    @property
+    def held(self) -> int:
+        """Polls hold nothing back."""
+        return 0
+
+    @property
+    def away(self) -> Iterable[str]:
+        """Feeds whose last request failed."""
+        return [text for text in (self.rest_away, *(line.failed for line in self._lines.values() if line.task)) if text]
+
+    def refusals(self) -> Iterable[str]:
+        """A poll that is refused is tried again: `away` says so."""
+        return ()
+
+    def feeds(self) -> Iterator[Subscription]:
+        """Every feed that is asked for."""
+        for line in self._lines.values():
+            if line.task is not None:
+                yield Subscription(
+                    venue=self.source.venue,
+                    channel=line.feed.channel,
+                    symbol=line.feed.symbol,
+                    state="CONNECTING" if line.last_received_us is None or line.failed else "FLOWING",
+                    last_received_time=line.last_received_us,
+                )
+
+    async def _keep_asking(self, line: Line) -> None:
+        """At multiples of the interval from a moment of the feed's own, so that not all are asked at once."""
+        interval = self.source.interval_seconds
+        due = time.monotonic() + random.uniform(0, min(interval, len(self._lines) * 0.02))
+        while True:
+            await asyncio.sleep(due - time.monotonic())
+            await self._outlet.ready()
+            await self._ask_once(line)
+            missed = max(int((time.monotonic() - due) / interval), 0)
+            if missed:
+                line.tape.interrupt(Break("SILENCE", f"{missed} polls came too late to be made"))
+            due += (missed + 1) * interval
+
+    async def _ask_once(self, line: Line) -> None:
+        try:
+            bodies = await self._bodies(line.feed)
+        except Unavailable as error:
+            line.tape.interrupt(Break("DISCONNECT", str(error)[:300]))
+            if line.failed != str(error):
+                self._tell(str(error))
+            line.failed = str(error)
+            return
+        line.failed = None
+        self._answers += len(bodies)
+        self._publish_bodies(line, bodies)
+
+    async def _bodies(self, feed: Feed) -> Sequence[bytes]:
+        gets = self.source.requests(self._gate.endpoints.rest_url, feed)
+        answers = await asyncio.gather(*(self._gate.get(get) for get in gets))
+        for get, (status, _) in zip(gets, answers, strict=True):
+            if status != HTTP_OK:
+                raise Unavailable(f"{get.url} answers {status}")
+        return [body for _, body in answers]
+
+    def _publish_bodies(self, line: Line, bodies: Sequence[bytes]) -> None:
+        received_us = now_us()
+        url = self.source.requests(self._gate.endpoints.rest_url, line.feed)[0].url
+        try:
+            records = self.source.parse_bodies(bodies, Receipt(received_us, self._began_us, self._answers))
+        except BadFrame as error:
+            self._outlet.put(self.source.venue, BadBytes(b"\n".join(bodies), error.reason, str(error), url))
+            return
+        line.last_received_us = received_us
+        for record in records:
+            for output in line.tape.add(record, url):
+                self._outlet.put(self.source.venue, output)

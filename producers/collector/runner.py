@@ -1,0 +1,246 @@
+"""What streams and polls have in common: which feeds are wanted, where those stopped, and their instruments."""
+
+import asyncio
+import random
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
+
+from confluent_kafka import KafkaException
+from msgspec.structs import replace
+
+from producers.collector.gate import Gate
+from producers.collector.outlet import Outlet
+from producers.collector.readback import LastSeen
+from producers.contract import ALL, BadFrame, Feed, Get, Source
+from producers.tape import Seen
+from ravencore.errors import Unavailable
+from ravencore.records import Instrument, Subscription, SubscriptionState
+from ravencore.retry import backoff
+from ravencore.status import now_us
+
+RETRY_FIRST_S, RETRY_CAP_S = 0.25, 30.0
+LISTING_FRESH_S = 60.0
+"""A body that describes all symbols serves every symbol that is asked for this soon after."""
+RELIST_S = 300.0
+"""How often a venue is asked what it lists now: new expiries, new perpetuals."""
+HTTP_OK = 200
+
+
+class Runner(ABC):
+    """One source: from what is demanded of it to feeds that are `begin`-ed and `end`-ed.
+
+    `waiting` holds the demanded symbols that wait for their instrument, or that the venue does not list.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        gate: Gate,
+        outlet: Outlet,
+        *,
+        look_back: Callable[[Collection[Feed]], LastSeen],
+        tell: Callable[[str], None],
+        tasks: asyncio.TaskGroup,
+    ) -> None:
+        self.source = source
+        self.waiting: dict[str, SubscriptionState] = {}
+        self.rest_away: str | None = None
+        self._gate, self._outlet, self._look_back, self._tell, self._tasks = gate, outlet, look_back, tell, tasks
+        self._demanded: set[str] = set()
+        self._admissions: dict[str, asyncio.Task[None]] = {}
+        self._listings: dict[str, tuple[float, asyncio.Task[Collection[Instrument] | str]]] = {}
+        self._market: set[Feed] = set()
+
+    # To be told by streams and polls
+
+    @abstractmethod
+    def begin(self, feed: Feed, seen: Mapping[str, Seen]) -> None:
+        """Collect a feed; `seen` holds the last known record of each of its symbols."""
+
+    @abstractmethod
+    def end(self, feed: Feed) -> None:
+        """Collect a feed no more."""
+
+    @abstractmethod
+    def knows(self, feed: Feed) -> bool:
+        """Whether the feed has been collected before by this process."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Collect nothing more, and return when all that has come is published."""
+
+    @property
+    @abstractmethod
+    def counters(self) -> Mapping[str, int]:
+        """What it has counted: frames, trades_received, duplicates, reconnects."""
+
+    @property
+    @abstractmethod
+    def held(self) -> int:
+        """Trades held back behind holes."""
+
+    @property
+    @abstractmethod
+    def away(self) -> Iterable[str]:
+        """What cannot be reached now, a sentence each."""
+
+    @abstractmethod
+    def refusals(self) -> Iterable[str]:
+        """One sentence for each feed that the venue refused."""
+
+    @abstractmethod
+    def feeds(self) -> Iterator[Subscription]:
+        """Every feed that is wanted, or not ended yet."""
+
+    # Demand
+
+    def demand(self, symbols: Set[str]) -> None:
+        """Make these the demanded symbols: of a source with scope `market`, ALL or none."""
+        for symbol in self._demanded - symbols:
+            self.waiting.pop(symbol, None)
+            if task := self._admissions.pop(symbol, None):
+                task.cancel()
+            for feed in self._feeds_of(symbol):
+                self.end(feed)
+        fresh = sorted(symbols - self._demanded)
+        self._demanded = set(symbols)
+        if not fresh:
+            return
+        if self.source.scope == "market":
+            self.waiting.update(dict.fromkeys(fresh, "WAITING"))
+            self._admissions[fresh[0]] = self._tasks.create_task(self._follow_market(fresh[0]))
+            return
+        self.waiting.update(dict.fromkeys(fresh, "WAITING"))
+        feeds = [feed for symbol in fresh for feed in self._feeds_of(symbol) if not self.knows(feed)]
+        seen = self._tasks.create_task(self._last_seen(feeds))
+        for symbol in fresh:
+            self._admissions[symbol] = self._tasks.create_task(self._admit(symbol, seen))
+
+    def subscriptions(self) -> Iterator[Subscription]:
+        """As `raven.status` shows them: a source with scope `market` as one line for each of its channels."""
+        venue = self.source.venue
+        feeds = list(self.feeds())
+        if self.source.scope == "symbol":
+            yield from feeds
+        else:
+            for channel in self.source.channels:
+                if these := [feed for feed in feeds if feed.channel == channel]:
+                    yield _as_one(venue, channel, these)
+        for symbol, state in self.waiting.items():
+            for channel in self.source.channels:
+                yield Subscription(venue=venue, channel=channel, symbol=symbol, state=state)
+
+    def _feeds_of(self, symbol: str) -> Collection[Feed]:
+        if self.source.scope == "market":
+            return tuple(self._market)
+        return [Feed(channel, symbol) for channel in self.source.channels]
+
+    async def _last_seen(self, feeds: Collection[Feed]) -> LastSeen:
+        delays = backoff(RETRY_FIRST_S, RETRY_CAP_S, random.Random())
+        while feeds:
+            try:
+                return await asyncio.to_thread(self._look_back, feeds)
+            except (Unavailable, KafkaException) as error:
+                self._tell(f"the last records of {self.source.name} cannot be read back: {error}")
+            await asyncio.sleep(next(delays))
+        return {}
+
+    # One symbol
+
+    async def _admit(self, symbol: str, seen: asyncio.Task[LastSeen]) -> None:
+        listing = await self._listing(symbol)
+        found = [] if isinstance(listing, str) else [one for one in listing if one.symbol == symbol]
+        if not found:
+            self.waiting[symbol] = "REFUSED"
+            self._tell(f"{self.source.venue} refuses {symbol}: {listing if isinstance(listing, str) else 'not listed'}")
+            return
+        await self._publish(found)
+        last = await asyncio.shield(seen)
+        for feed in self._feeds_of(symbol):
+            self.begin(feed, last.get(feed, {}))
+        self.waiting.pop(symbol, None)
+
+    # A whole market
+
+    async def _follow_market(self, demanded: str) -> None:
+        """Collect what the venue lists, and look again from time to time."""
+        await self._collect_market([])
+        if self._market:
+            self.waiting.pop(demanded, None)
+        while True:
+            listing = await self._listing(None)
+            if isinstance(listing, str):
+                self.waiting[demanded] = "REFUSED"
+                self._tell(f"{self.source.name} cannot be listed: {listing}")
+                return
+            await self._publish(listing)
+            await self._collect_market(listing)
+            self.waiting.pop(demanded, None)
+            await asyncio.sleep(RELIST_S)
+
+    async def _collect_market(self, instruments: Collection[Instrument]) -> None:
+        selected = getattr(self._gate.endpoints, self.source.selection) if self.source.selection else ()
+        feeds = set(self.source.market_feeds(list(instruments), selected))
+        if not feeds:
+            return
+        for feed in self._market - feeds:
+            self.end(feed)
+        fresh = feeds - self._market
+        last = await self._last_seen([feed for feed in fresh if not self.knows(feed)])
+        self._market = feeds
+        for feed in sorted(fresh):
+            self.begin(feed, last.get(feed, {}))
+
+    # Instruments
+
+    async def _publish(self, instruments: Iterable[Instrument]) -> None:
+        """Those that are new or have changed since they were last published."""
+        for instrument in instruments:
+            before = self._gate.published.get(instrument.symbol)
+            if before is None or replace(instrument, received_time=before.received_time) != before:
+                self._gate.published[instrument.symbol] = instrument
+                self._outlet.put(self.source.venue, instrument)
+                await self._outlet.ready()
+
+    async def _listing(self, symbol: str | None) -> Collection[Instrument] | str:
+        """What the venue says of a symbol, or of all, however long it takes; text where it refuses for good."""
+        get = self.source.listing(self._gate.endpoints.rest_url, symbol)
+        asked_at, task = self._listings.get(get.url, (-LISTING_FRESH_S, None))
+        if task is None or (task.done() and time.monotonic() - asked_at > LISTING_FRESH_S):
+            task = self._tasks.create_task(self._ask(get))
+            self._listings[get.url] = time.monotonic(), task
+        return await asyncio.shield(task)
+
+    async def _ask(self, get: Get) -> Collection[Instrument] | str:
+        delays = backoff(RETRY_FIRST_S, RETRY_CAP_S, random.Random())
+        while True:
+            try:
+                status, body = await self._gate.get(get)
+                if refusal := self.source.refusal(status, body):
+                    return refusal
+                if status == HTTP_OK:
+                    instruments = self.source.instruments(body, now_us())
+                    self.rest_away = None
+                    return instruments
+                self._fail(f"{get.url} answers {status}")
+            except BadFrame as error:
+                self._fail(f"{get.url} answers what cannot be used: {error}")
+            except Unavailable as error:
+                self._fail(str(error))
+            await asyncio.sleep(next(delays))
+
+    def _fail(self, text: str) -> None:
+        self.rest_away = text
+        self._tell(text)
+
+
+def _as_one(venue: str, channel: str, feeds: Sequence[Subscription]) -> Subscription:
+    """Many feeds of a channel as one line: it flows when something comes and nothing is still being subscribed."""
+    states = {feed.state for feed in feeds}
+    order: tuple[SubscriptionState, ...] = ("CONNECTING", "FLOWING", "SUBSCRIBED", "REFUSED")
+    state: SubscriptionState = next((state for state in order if state in states), "UNKNOWN")
+    times = [feed.last_received_time for feed in feeds if feed.last_received_time is not None]
+    return Subscription(
+        venue=venue, channel=channel, symbol=ALL, state=state, last_received_time=max(times, default=None)
+    )
