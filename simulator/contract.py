@@ -106,7 +106,7 @@ class Ping(NamedTuple):
 
 
 Message = bytes | Ping | Frame
-"""What a session sends of its own: text as it is, a ping, or a frame (encoded by it, its marks counted as delivered)."""
+"""What a session sends of its own: text as it is, a ping, or a frame (it is encoded, its marks count as delivered)."""
 
 
 class Session(Protocol):
@@ -207,8 +207,8 @@ class Dialect(Protocol):
     def awaited(self, source: str, listed: Mapping[str, Listed]) -> set[str]:
         """The streams that must have a subscriber before playback starts, when this source is to be collected."""
 
-    def spell(self, base: str, quote: str) -> str:
-        """The symbol of a spot market of two currencies, or of a perpetual where the venue has those."""
+    def spell(self, base: str, quote: str) -> str | None:
+        """The symbol of a market of two currencies (spot, or a perpetual where the venue has those); None: it has none."""
 
     def speak(self, events: Iterable[Event]) -> Iterator[Frame]:
         """The frames of a synthetic market's events, in order of time; events it has no words for are passed over.
@@ -223,8 +223,12 @@ class Dialect(Protocol):
         """The market frames of recorded lines (receive time, raw); replies to requests and heartbeats are left out.
         Raises Unreadable as soon as it has taken the line it cannot place."""
 
-    def read_body(self, body: Body) -> tuple[str, Snapshot] | None:
+    def read_book(self, body: Body) -> tuple[str, Snapshot] | None:
         """Symbol and book of a recorded depth response, None for any other. Raises Unreadable."""
+
+    def read_body(self, body: Body) -> Sequence[Frame]:
+        """The frames of streams `rest:...` that a recorded answer of a polled source becomes, () for any other: REST
+        then tells them at their time. Raises Unreadable."""
 
     def texts(self, frame: Frame) -> tuple[Sequence[str], Sequence[str]]:
         """Some price and quantity texts of a recorded frame, to infer tick and lot from. Raises Unreadable."""
