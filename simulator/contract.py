@@ -208,7 +208,7 @@ class Dialect(Protocol):
         """The streams that must have a subscriber before playback starts, when this source is to be collected."""
 
     def spell(self, base: str, quote: str) -> str | None:
-        """The symbol of a market of two currencies (spot, or a perpetual where the venue has those); None: it has none."""
+        """The symbol of two currencies' market, a spot one or a perpetual; None: the venue has none."""
 
     def speak(self, events: Iterable[Event]) -> Iterator[Frame]:
         """The frames of a synthetic market's events, in order of time; events it has no words for are passed over.

@@ -1,357 +1,70 @@
-"""A seeded synthetic market with a believable order flow: one (seed, symbol) gives the same trades at any speed.
-
-Per symbol: taker orders arrive in bursts (a Hawkes process with a fast and a slow kernel); their sides come from a few
-hidden metaorders with Pareto lengths, worked off in parts, so that signs have long memory (Lillo, Mike and Farmer
-2005); sizes are lognormal, a share of them round. An order walks through the book: it may give several trades at one
-instant, at worsening prices. It pushes the mid, which slowly comes back, while a random walk carries the rest of the
-volatility and makers requote around both. Depth differences every 100 ms tell exactly what the book became.
-"""
+"""A synthetic venue: the events of its parts, merged by time, in the words of its dialect. Same seed, same events."""
 
 import heapq
-import math
-from bisect import bisect_left, insort
-from collections.abc import Iterator, Mapping, Sequence
-from random import Random
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-import msgspec
-
-from simulator.contract import (
-    DepthDiff,
-    Dialect,
-    Frame,
-    Instrument,
-    Levels,
-    SimulatorError,
-    Snapshot,
-    Trade,
-    text_of,
-)
+from simulator.contract import Body, Dialect, Frame, Listed, Part, SimulatorError, Snapshot
+from simulator.events import Event
+from simulator.markets.flow import LISTINGS, Listing, SymbolMarket
 
 EPOCH_NS = 1_735_689_600 * 10**9  # 2025-01-01T00:00:00Z
 DEFAULT_HORIZON_NS = 120 * 10**9
 SURE_SHARE = 0.7  # bursts make the number of trades vary; a counted fault must not be put beyond the last
-DEPTH_INTERVAL_NS = 100_000_000
-SECONDS_PER_YEAR = 365.0 * 86_400.0
-LEVELS_PER_SIDE = 400
-LEVELS_KEPT = 50
-METAORDERS = 4
-LONGEST_METAORDER = 2_000
-METAORDER_TAIL = 1.5
-FAST_DECAY, FAST_BRANCHING = 20.0, 0.35
-SLOW_DECAY, SLOW_BRANCHING = 0.5, 0.30
-TRADES_PER_ORDER = 1.75
-ORDER_NOTIONAL, ORDER_SIGMA = 250.0, 1.7
-LEVEL_NOTIONAL, LEVEL_SIGMA = 6_000.0, 1.5
-DISTANCE_BP, DISTANCE_SIGMA = 3.0, 1.3
-MIN_DISTANCE_TICKS = 40.0
-REFILLS = 4
-ROUND_SHARE = 0.25
-IMPACT, IMPACT_CAP, IMPACT_DECAY_SECONDS = 0.05, 6.0, 20.0
-WALK_SHARE = 0.8
 
-
-class Listing(msgspec.Struct, frozen=True):
-    """A symbol this market knows: first price, steps in 10^-8, mean trades per second, volatility per year."""
-
-    base: str
-    quote: str
-    price: float
-    tick_e8: int
-    lot_e8: int
-    trades_per_second: float
-    volatility: float
-
-
-LISTINGS = {
-    listing.base + listing.quote: listing
-    for listing in (
-        Listing("BTC", "USDT", 65_000.0, 1_000_000, 1_000, 40.0, 0.50),
-        Listing("ETH", "USDT", 2_600.0, 1_000_000, 10_000, 25.0, 0.65),
-        Listing("SOL", "USDT", 150.0, 1_000_000, 100_000, 12.0, 0.80),
-        Listing("BNB", "USDT", 580.0, 1_000_000, 100_000, 6.0, 0.55),
-        Listing("XRP", "USDT", 0.58, 10_000, 10_000_000, 8.0, 0.75),
-        Listing("DOGE", "USDT", 0.12, 1_000, 100_000_000, 6.0, 0.90),
-        Listing("ADA", "USDT", 0.36, 10_000, 10_000_000, 4.0, 0.80),
-        Listing("LTC", "USDT", 66.0, 1_000_000, 100_000, 3.0, 0.65),
-        Listing("DOT", "USDT", 4.3, 100_000, 1_000_000, 2.0, 0.80),
-        Listing("ETH", "BTC", 0.04, 1_000, 10_000, 4.0, 0.40),
-    )
-}
-
-
-class Ladder:
-    """One side of the book in whole ticks and lots: `sign` +1 for bids, -1 for asks; the best level is at the end."""
-
-    def __init__(self, sign: int) -> None:
-        self.sign = sign
-        self.lots: dict[int, int] = {}
-        self.keys: list[int] = []
-        self.changed: set[int] = set()
-        self.updates = 0
-
-    @property
-    def best(self) -> int:
-        """The best price in ticks."""
-        return self.sign * self.keys[-1]
-
-    def set(self, key: int, lots: int) -> None:
-        if key not in self.lots:
-            insort(self.keys, key)
-        self.lots[key] = lots
-        self._note(key)
-
-    def remove(self, key: int) -> None:
-        del self.lots[key]
-        del self.keys[bisect_left(self.keys, key)]
-        self._note(key)
-
-    def _note(self, key: int) -> None:
-        self.changed.add(key)
-        self.updates += 1
-
-    def withdraw_beyond(self, limit: int) -> None:
-        """Remove all levels better than or at the key `limit`."""
-        while self.keys and self.keys[-1] >= limit:
-            self.remove(self.keys[-1])
-
-    def take(self, lots: int) -> list[tuple[int, int]]:
-        """Fill an order, best level first, down to the last LEVELS_KEPT levels: (price in ticks, lots) per level."""
-        fills = []
-        while lots > 0 and len(self.keys) > LEVELS_KEPT:
-            key = self.keys[-1]
-            there = self.lots[key]
-            filled = min(lots, there)
-            fills.append((self.sign * key, filled))
-            lots -= filled
-            if filled == there:
-                self.remove(key)
-            else:
-                self.set(key, there - filled)
-        return fills
-
-    def pop_changes(self) -> list[tuple[int, int]]:
-        """(price in ticks, lots or 0) of every level touched since the last call, best first."""
-        changes = [(self.sign * key, self.lots.get(key, 0)) for key in sorted(self.changed, reverse=True)]
-        self.changed.clear()
-        return changes
-
-
-class Arrivals:
-    """Hawkes arrival times by Ogata's thinning, in seconds from one to the next."""
-
-    def __init__(self, rate: float, rng: Random) -> None:
-        self.base = rate * (1.0 - FAST_BRANCHING - SLOW_BRANCHING)
-        self.fast = rate * FAST_BRANCHING
-        self.slow = rate * SLOW_BRANCHING
-        self.rng = rng
-
-    def next_seconds(self) -> float:
-        waited = 0.0
-        while True:
-            bound = self.base + self.fast + self.slow
-            step = self.rng.expovariate(bound)
-            waited += step
-            self.fast *= math.exp(-FAST_DECAY * step)
-            self.slow *= math.exp(-SLOW_DECAY * step)
-            if self.rng.random() * bound <= self.base + self.fast + self.slow:
-                self.fast += FAST_BRANCHING * FAST_DECAY
-                self.slow += SLOW_BRANCHING * SLOW_DECAY
-                return waited
-
-
-class Sides:
-    """Taker sides (+1 buys) from metaorders worked off side by side."""
-
-    def __init__(self, rng: Random) -> None:
-        self.rng = rng
-        self.open = [self._metaorder() for _ in range(METAORDERS)]
-
-    def _metaorder(self) -> list[int]:
-        length = min(int(self.rng.paretovariate(METAORDER_TAIL)), LONGEST_METAORDER)
-        return [self.rng.choice((1, -1)), length]
-
-    def next(self) -> int:
-        at = self.rng.randrange(METAORDERS)
-        side, left = self.open[at]
-        self.open[at] = [side, left - 1] if left > 1 else self._metaorder()
-        return side
-
-
-class SymbolMarket:
-    """One symbol. Times are nanoseconds from the start."""
-
-    def __init__(self, symbol: str, listing: Listing, seed: int) -> None:
-        self.symbol = symbol
-        self.listing = listing
-        self.rng = Random(f"synthetic/{seed}/{symbol}")
-        self.arrivals = Arrivals(listing.trades_per_second / TRADES_PER_ORDER, self.rng)
-        self.sides = Sides(self.rng)
-        self.value = listing.price * 1e8 / listing.tick_e8
-        self.pressure = 0.0
-        self.sigma = listing.volatility / math.sqrt(SECONDS_PER_YEAR) * self.value
-        quote_in_usdt = 1.0 if listing.quote == "USDT" else LISTINGS[listing.quote + "USDT"].price
-        self.lots_per_usdt = 1e8 / listing.lot_e8 / (listing.price * quote_in_usdt)
-        self.distance = math.log(max(DISTANCE_BP * 1e-4 * self.value, MIN_DISTANCE_TICKS))
-        self.bids, self.asks = Ladder(1), Ladder(-1)
-        self.first_update_id = self.rng.randrange(10**9, 10**10)
-        self.next_trade_id = self.rng.randrange(10**8, 10**9)
-        self.sent_update_id = self.first_update_id
-        self._open_book()
-
-    def _open_book(self) -> None:
-        bid = int(self.value)
-        self.bids.set(bid, self._level_lots())
-        self.asks.set(-bid - 1, self._level_lots())
-        for ladder in (self.bids, self.asks):
-            while len(ladder.keys) < LEVELS_PER_SIDE:
-                self._add_behind(ladder)
-            ladder.changed.clear()
-            ladder.updates = 0
-
-    def snapshot(self) -> Snapshot:
-        """The whole book as it is now."""
-        bids = [(key, self.bids.lots[key]) for key in reversed(self.bids.keys)]
-        asks = [(-key, self.asks.lots[key]) for key in reversed(self.asks.keys)]
-        return Snapshot(self.update_id, self._texts(bids), self._texts(asks))
-
-    @property
-    def update_id(self) -> int:
-        return self.first_update_id + self.bids.updates + self.asks.updates
-
-    def events(self) -> Iterator[Trade | DepthDiff]:
-        """Everything that happens here, without end."""
-        now_ns = 0
-        quoted_ns = 0
-        next_depth_ns = self.rng.randrange(DEPTH_INTERVAL_NS)
-        next_order_ns = int(self.arrivals.next_seconds() * 1e9)
-        while True:
-            now_ns = min(next_order_ns, next_depth_ns)
-            self.requote((now_ns - quoted_ns) / 1e9)
-            quoted_ns = now_ns
-            if next_order_ns <= next_depth_ns:
-                yield from self.order(now_ns)
-                next_order_ns += int(self.arrivals.next_seconds() * 1e9)
-            else:
-                yield self._depth(now_ns)
-                next_depth_ns += DEPTH_INTERVAL_NS
-
-    def requote(self, seconds: float) -> None:
-        """Let the value move on and the makers follow it."""
-        rng = self.rng
-        self.value += rng.gauss(0.0, WALK_SHARE * self.sigma * math.sqrt(seconds))
-        self.value = max(self.value, 1_000.0)
-        self.pressure *= math.exp(-seconds / IMPACT_DECAY_SECONDS)
-        width = 1 if rng.random() < 0.9 else rng.randint(1, 1 + int(1e-5 * self.value))
-        bid = int(self.value + self.pressure) - width // 2
-        self.asks.withdraw_beyond(-bid)
-        self.bids.withdraw_beyond(bid + width)
-        for ladder, key in ((self.bids, bid), (self.asks, -bid - width)):
-            if not ladder.keys or ladder.keys[-1] < key:
-                ladder.set(key, self._level_lots())
-            self._rework(ladder)
-
-    def _rework(self, ladder: Ladder) -> None:
-        """Orders behind the best are added, changed and cancelled, around LEVELS_PER_SIDE of them."""
-        for _ in range(REFILLS if len(ladder.keys) < LEVELS_PER_SIDE - 50 else 1):
-            self._add_behind(ladder)
-        if len(ladder.keys) > LEVELS_PER_SIDE:
-            ladder.remove(ladder.keys[0])
-        key = ladder.keys[-1 - int(self.rng.random() ** 2 * len(ladder.keys))]
-        if self.rng.random() < 0.3 and key != ladder.keys[-1]:
-            ladder.remove(key)
-        else:
-            ladder.set(key, self._level_lots())
-
-    def _add_behind(self, ladder: Ladder) -> None:
-        distance = 1 + int(math.exp(self.rng.gauss(self.distance, DISTANCE_SIGMA)))
-        key = ladder.keys[-1] - distance
-        if ladder.sign * key > 0 and key not in ladder.lots:
-            ladder.set(key, self._level_lots())
-
-    def _level_lots(self) -> int:
-        return 1 + int(self.rng.lognormvariate(math.log(LEVEL_NOTIONAL), LEVEL_SIGMA) * self.lots_per_usdt)
-
-    def _order_lots(self) -> int:
-        notional = self.rng.lognormvariate(math.log(ORDER_NOTIONAL), ORDER_SIGMA)
-        lots = 1 + int(notional * self.lots_per_usdt)
-        if self.rng.random() >= ROUND_SHARE:
-            return lots
-        magnitude = int("1" + "0" * (len(str(lots)) - 1))
-        return lots // magnitude * magnitude
-
-    def order(self, now_ns: int) -> list[Trade]:
-        """One taker order: its trades, with ids that count up, at worsening prices."""
-        side = self.sides.next()
-        ladder = self.asks if side > 0 else self.bids
-        fills = ladder.take(self._order_lots())
-        trades = [self._trade(now_ns, price, lots, side) for price, there in fills for lots in self._makers(there)]
-        taken = sum(lots for _, lots in fills) / self.lots_per_usdt / ORDER_NOTIONAL
-        self.pressure += side * IMPACT * self.sigma * min(math.sqrt(taken), IMPACT_CAP)
-        return trades
-
-    def _makers(self, lots: int) -> list[int]:
-        """A level's fill in the orders that stood there."""
-        parts = []
-        while lots > 1 and self.rng.random() < 0.35:
-            part = self.rng.randint(1, lots - 1)
-            parts.append(part)
-            lots -= part
-        return [*parts, lots]
-
-    def _trade(self, now_ns: int, price: int, lots: int, side: int) -> Trade:
-        self.next_trade_id += 1
-        listing = self.listing
-        price_e8, quantity_e8 = price * listing.tick_e8, lots * listing.lot_e8
-        return Trade(now_ns, self.symbol, self.next_trade_id, price_e8, quantity_e8, side < 0)
-
-    def _depth(self, now_ns: int) -> DepthDiff:
-        first_id = self.sent_update_id + 1
-        self.sent_update_id = self.update_id
-        bids, asks = self._texts(self.bids.pop_changes()), self._texts(self.asks.pop_changes())
-        return DepthDiff(now_ns, self.symbol, first_id, self.sent_update_id, bids, asks)
-
-    def _texts(self, levels: list[tuple[int, int]]) -> Levels:
-        tick, lot = self.listing.tick_e8, self.listing.lot_e8
-        return [(text_of(price * tick), text_of(lots * lot)) for price, lots in levels]
-
-
-def _event_time(event: Trade | DepthDiff) -> int:
-    return event.time_ns
+Parts = Callable[[], Sequence[Part]]
+"""Makes the parts anew: each is run once."""
 
 
 class SyntheticMarket:
-    """Some symbols side by side, independent of each other. Raises SimulatorError for a symbol it does not know."""
+    """The parts of one venue side by side, independent of each other."""
 
     source = "synthetic"
     begins_ns = EPOCH_NS
     has_depth20: frozenset[str] = frozenset()
     notes: Sequence[str] = ()
+    bodies: Sequence[Body] = ()
 
-    def __init__(self, symbols: Sequence[str], seed: int, dialect: Dialect, duration_ns: int | None = None) -> None:
-        if unknown := [symbol for symbol in symbols if symbol not in LISTINGS]:
-            raise SimulatorError(f"no synthetic {', '.join(unknown)}; there are {', '.join(LISTINGS)}")
-        if not symbols:
-            raise SimulatorError("a synthetic market needs at least one symbol")
-        self._seed = seed
+    def __init__(self, dialect: Dialect, parts: Parts, duration_ns: int | None = None) -> None:
         self._dialect = dialect
-        listings = {symbol: LISTINGS[symbol] for symbol in symbols}
-        self.instruments: Mapping[str, Instrument] = {
-            symbol: Instrument(symbol, listing.base, listing.quote, listing.tick_e8, listing.lot_e8)
-            for symbol, listing in listings.items()
-        }
+        self._parts = parts
+        made = parts()
+        self.instruments: Mapping[str, Listed] = {listed.symbol: listed for part in made for listed in part.instruments}
         self.snapshots: Mapping[str, Sequence[Snapshot]] = {
-            symbol: [self._open(symbol).snapshot()] for symbol in symbols
+            symbol: [book] for part in made for symbol, book in part.snapshots.items()
         }
-        trades_per_second = sum(listing.trades_per_second for listing in listings.values())
+        trades_per_second = sum(part.trades_per_second for part in made)
         self.expected_trades = int((duration_ns or DEFAULT_HORIZON_NS) / 1e9 * trades_per_second * SURE_SHARE)
 
-    def _open(self, symbol: str) -> SymbolMarket:
-        return SymbolMarket(symbol, LISTINGS[symbol], self._seed)
-
     def frames(self, start_ns: int | None) -> Iterator[Frame]:
-        """Without end; `start_ns` moves all times and changes nothing else."""
+        """Without end; `start_ns` moves all times."""
         begin_ns = EPOCH_NS if start_ns is None else start_ns
-        events = heapq.merge(*(self._open(symbol).events() for symbol in self.instruments), key=_event_time)
-        for event in events:
-            moved = msgspec.structs.replace(event, time_ns=begin_ns + event.time_ns)
-            yield self._dialect.trade(moved) if isinstance(moved, Trade) else self._dialect.depth(moved)
+        parts = (part.events(begin_ns) for part in self._parts())
+        return self._dialect.speak(heapq.merge(*parts, key=_event_time))
+
+
+def _event_time(event: Event) -> int:
+    return event.time_ns
+
+
+def flows(dialect: Dialect, symbols: Sequence[str], seed: int) -> list[SymbolMarket]:
+    """The symbols' markets as this venue lists them, none for a pair it does not have.
+
+    Symbols are pairs in any spelling: BTCUSDT, BTC/USDT, BTC-USDT. Raises SimulatorError for one that is not known.
+    """
+    venue = "" if dialect.venue == "BINANCE_SPOT" else f"{dialect.venue}/"
+    found = []
+    for symbol in symbols:
+        listing = listing_of(symbol)
+        spelled = dialect.spell(listing.base, listing.quote)
+        if spelled is not None:
+            kind = "perpetual" if dialect.venue == "BINANCE_FUTURES" else "spot"
+            found.append(SymbolMarket(spelled, listing, seed, venue, kind))
+    return found
+
+
+def listing_of(symbol: str) -> Listing:
+    """The pair that a symbol names. Raises SimulatorError."""
+    listing = LISTINGS.get(symbol.upper().replace("/", "").replace("-", ""))
+    if listing is None:
+        raise SimulatorError(f"no synthetic {symbol}; there are {', '.join(LISTINGS)}")
+    return listing

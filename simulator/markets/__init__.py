@@ -1,0 +1,1 @@
+"""What synthetic venues are made of: each file some parts (`simulator.contract.Part`), pure and seeded."""
