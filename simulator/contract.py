@@ -185,8 +185,8 @@ class Books(Protocol):
     def read_snapshot(self, body: bytes) -> Snapshot:
         """A REST depth response, or the payload of a depth20 frame. Raises Unreadable."""
 
-    def top(self, diff: DepthDiff, book: Snapshot) -> Frame:
-        """The frame of the top 20 after a difference."""
+    def top(self, diff: Frame, book: Snapshot) -> Frame:
+        """The frame of the top 20 after a frame of kind "depth"."""
 
 
 class Dialect(Protocol):
@@ -205,7 +205,10 @@ class Dialect(Protocol):
     """The same of the rest_url."""
 
     def awaited(self, source: str, listed: Mapping[str, Listed]) -> set[str]:
-        """The streams that must have a subscriber before playback starts, when this source is to be collected."""
+        """The streams that must have a subscriber before playback starts, when this source is to be collected.
+
+        For a source of scope "symbol" `listed` holds only what is traded.
+        """
 
     def spell(self, base: str, quote: str) -> str | None:
         """The symbol of two currencies' market, a spot one or a perpetual; None: the venue has none."""
@@ -251,7 +254,7 @@ class Part(Protocol):
     instruments: Sequence[Listed]
     """In the venue's spelling; it is given the symbols."""
     snapshots: Mapping[str, Snapshot]
-    """The books that its DepthDiffs start from; {} where it has none."""
+    """The books that its DepthDiffs start from, by symbol; {} where it has no symbols with trades and books."""
     trades_per_second: float
     """About how many of its events are trades, on average."""
 
@@ -265,6 +268,10 @@ class Market(Protocol):
     source: str
     begins_ns: int
     instruments: Mapping[str, Listed]
+    traded: Sequence[str]
+    """The symbols that collectors of scope "symbol" can have something of."""
+    streams: frozenset[str] | None
+    """The streams it has anything of; None: not known beforehand."""
     snapshots: Mapping[str, Sequence[Snapshot]]
     bodies: Sequence[Body]
     has_depth20: frozenset[str]

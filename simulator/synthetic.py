@@ -23,6 +23,7 @@ class SyntheticMarket:
     has_depth20: frozenset[str] = frozenset()
     notes: Sequence[str] = ()
     bodies: Sequence[Body] = ()
+    streams: frozenset[str] | None = None
 
     def __init__(self, dialect: Dialect, parts: Parts, duration_ns: int | None = None) -> None:
         self._dialect = dialect
@@ -32,6 +33,7 @@ class SyntheticMarket:
         self.snapshots: Mapping[str, Sequence[Snapshot]] = {
             symbol: [book] for part in made for symbol, book in part.snapshots.items()
         }
+        self.traded: Sequence[str] = list(self.snapshots)
         trades_per_second = sum(part.trades_per_second for part in made)
         self.expected_trades = int((duration_ns or DEFAULT_HORIZON_NS) / 1e9 * trades_per_second * SURE_SHARE)
 
