@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from producers.contract import ALL, Source
+from ravencore.config import RoutingSettings
 from ravencore.records import Demand
 
 QUOTES = (
@@ -45,26 +46,27 @@ def venue_symbol(source: Source, symbol: str, symbol_map: SymbolMap) -> str:
     return renamed.get(symbol) or renamed.get("/".join(pair)) or source.symbol_of(*pair)
 
 
-def wanted(demands: Iterable[Demand], sources: Collection[Source], symbol_map: SymbolMap) -> dict[str, set[str]]:
+def wanted(demands: Iterable[Demand], sources: Collection[Source], routing: RoutingSettings) -> dict[str, set[str]]:
     """By source, what the demands want of it: symbols as its venue spells them, or ALL of one with scope `market`."""
     found: dict[str, set[str]] = {}
     for demand in demands:
         for source in sources:
-            if not serves(source, demand):
+            if not serves(source, demand, routing.venues):
                 continue
-            symbol = ALL if source.scope == "market" else venue_symbol(source, demand.symbol, symbol_map)
+            symbol = ALL if source.scope == "market" else venue_symbol(source, demand.symbol, routing.symbol_map)
             found.setdefault(source.name, set()).add(symbol)
     return found
 
 
-def serves(source: Source, demand: Demand) -> bool:
+def serves(source: Source, demand: Demand, default_venues: Collection[str]) -> bool:
     """Whether a demand wants anything of this source.
 
-    A demand names sources (BINANCE_FUTURES_KLINES) or all of a venue (DERIBIT), or none, which means every venue. What
+    A demand names sources (BINANCE_FUTURES_KLINES) or all of a venue (DERIBIT), or none and means the default. What
     is collected as a whole is wanted by a demand for the symbol `*`, and by one that names a channel of it as output;
     a demand for one symbol alone does not start five hundred others.
     """
-    named = not demand.venues or source.name in demand.venues or source.venue in demand.venues
+    venues = demand.venues or default_venues
+    named = source.name in venues or source.venue in venues
     if source.scope == "symbol":
         return named and demand.symbol != ALL
     return named and (demand.symbol == ALL or bool(set(source.channels) & set(demand.outputs)))

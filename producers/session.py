@@ -32,7 +32,7 @@ SILENT_SECONDS = 3.0
 LATENCY_WINDOW_US = 60_000_000
 NOT_DEMANDED = Break("DISCONNECT", "not demanded for a time")
 GOODBYE_SECONDS = 1.0
-"""How long the reply to the last unsubscription is waited for before the connection is closed without it."""
+"""How long a connection that nothing is wanted of is kept for the replies to the last requests."""
 
 
 class BadBytes(NamedTuple):
@@ -164,6 +164,7 @@ class Session:
         self._last_request = 0
         self._opened_us = 0
         self._frames_before = 0
+        self._idle_from: float | None = None
         self._pace = Pace(0.0)
         self._latency = Latency()
         self._clock_us = 0
@@ -256,6 +257,7 @@ class Session:
         self._opened_us = now_us
         self._frames_before = self.frames
         self._pace = Pace(now)
+        self._idle_from = None
         greeting = self.source.greeting(self._last_request + 1)
         return [self._ask((), greeting, now)] if greeting is not None else []
 
@@ -429,15 +431,19 @@ class Session:
 
     def _ask(self, feeds: tuple[Feed, ...], text: str, now: float) -> Send:
         self._last_request += 1
-        patience = GOODBYE_SECONDS if self.idle else self.source.limits.reply_seconds
-        self._request = Request(self._last_request, feeds, len(feeds), now + patience)
+        deadline = now + self.source.limits.reply_seconds
+        self._request = Request(self._last_request, feeds, len(feeds), deadline)
         return Send(text)
 
     def _watch(self, now: float) -> list[Action]:
         """Close a connection that nothing is wanted of, or that has gone dead."""
         overdue = self._request is not None and now >= self._request.deadline
         subscribed = any(line.phase != "off" for line in self._lines.values())
-        if self.idle and (overdue or not subscribed):
+        if not self.idle:
+            self._idle_from = None
+        elif self._idle_from is None:
+            self._idle_from = now
+        if self._idle_from is not None and (not subscribed or now - self._idle_from >= GOODBYE_SECONDS):
             return [Close(None)]
         if overdue:
             return [Close(Break("DISCONNECT", "the venue left a request unanswered"))]

@@ -98,8 +98,12 @@ class VenuesSettings(Section):
 
 
 class RoutingSettings(Section):
-    """How an instrument is called where."""
+    """Which venues a demand means, and how an instrument is called where."""
 
+    venues: list[str] = Field(
+        ["BINANCE_SPOT", "BINANCE_FUTURES", "BINANCE_OPTIONS", "DERIBIT", "KRAKEN", "COINBASE"],
+        description="Venues, or single sources of them, that a demand means which names none.",
+    )
     symbol_map: dict[str, dict[str, str]] = Field(
         {
             "BINANCE_FUTURES": {

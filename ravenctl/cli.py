@@ -18,6 +18,7 @@ from ravenctl.shell import (
     EXIT_CODES,
     FAILED,
     Bootstrap,
+    Outputs,
     RavenGroup,
     SpreadCommand,
     Symbols,
@@ -82,28 +83,34 @@ def setup(ctx: typer.Context, bootstrap: Bootstrap = None) -> None:
 def start(
     ctx: typer.Context,
     *,
-    symbol: Symbols,
+    symbol: Symbols = None,
     venue: Venues = None,
+    outputs: Outputs = None,
     user: User = None,
     timeout: Timeout = "60s",  # type: ignore[assignment]
     bootstrap: Bootstrap = None,
 ) -> None:
-    """Demand a symbol and wait until its trades and books flow, and bars and stores run; or say what does not, and why.
+    """Demand a symbol or a whole market and wait until it flows, and bars and stores run; or say what does not.
+
+    A symbol is collected from every venue that lists it, or from those named. Klines, liquidations, funding, open
+    interest and options are collected as a whole: name their venue without a symbol, or add them with --with.
 
     Example: ravenctl start --symbol BTCUSDT --venue BINANCE_SPOT
+    Example: ravenctl start --venue DERIBIT
     """
-    want = control.wanted(symbol, venue, user)
+    want = control.wanted(symbol, venue, user, outputs or ())
     settings = reach(given_bootstrap(ctx, bootstrap))
     control.start(settings, service.codec(settings), want, timeout, typer.echo)
-    typer.echo(f"running: {', '.join(want.symbols)}. Look: ravenctl tail trades --follow")
+    typer.echo(f"running: {control.told(want)}. Look: ravenctl tail trades --follow")
 
 
 @app.command(epilog=EXIT_CODES)
 def stop(
     ctx: typer.Context,
     *,
-    symbol: Symbols,
+    symbol: Symbols = None,
     venue: Venues = None,
+    outputs: Outputs = None,
     user: User = None,
     all_users: Annotated[bool, typer.Option("--all-users", help="Withdraw everybody's demands.")] = False,
     timeout: Timeout = "30s",  # type: ignore[assignment]
@@ -113,7 +120,7 @@ def stop(
 
     Example: ravenctl stop --symbol BTCUSDT
     """
-    want = control.wanted(symbol, venue, user)
+    want = control.wanted(symbol, venue, user, outputs or ())
     settings = reach(given_bootstrap(ctx, bootstrap))
     control.stop(settings, service.codec(settings), want, all_users=all_users, timeout_s=timeout, say=typer.echo)
 

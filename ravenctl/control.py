@@ -7,12 +7,16 @@ import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from ravencore import kafka
+from producers.contract import ALL, TRADES
+from producers.registry import SOURCES
+from producers.routing import wanted as collected
+from ravencore import kafka, topics
 from ravencore.codec import Codec
-from ravencore.config import KafkaSettings, Settings, VenuesSettings
+from ravencore.config import KafkaSettings, RoutingSettings, Settings
 from ravencore.errors import Unavailable, Unreadable
 from ravencore.records import Demand, ServiceStatus
 from ravencore.topics import CONTROL
@@ -20,9 +24,8 @@ from ravenctl.cluster import QUIET
 from ravenctl.shell import CommandFailed, WrongUse
 from ravenctl.statusview import GONE_US, StatusFeed
 
-CHANNELS = ("trades", "books")
 NEEDED = ("collector", "engine", "sink-influx", "sink-timescale")
-"""Services that a demand for everything needs, in the order of the stream."""
+"""Services that a demand for trades and all that is made of them needs, in the order of the stream."""
 FLUSH_S = 15.0
 SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9._/-]{0,63}")
 
@@ -32,22 +35,39 @@ Changes = Mapping[str, Demand | None]
 
 @dataclass(frozen=True)
 class Wanted:
-    """Who wants which symbols of which venues; no venues means all that are configured."""
+    """Who wants which symbols of which venues or sources; no venues means `routing.venues`.
+
+    The symbol `*` means all that a venue has as a whole: klines, liquidations, funding, options.
+    """
 
     user: str
     symbols: tuple[str, ...]
     venues: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
 
+    def demands(self, now_us: int) -> list[Demand]:
+        """As they are written."""
+        return [make(self.user, self.venues, symbol, self.outputs, now_us) for symbol in self.symbols]
+
+
+class FeedName(NamedTuple):
+    """A subscription as `raven.status` names it."""
+
+    venue: str
+    channel: str
+    symbol: str
+
 
 def known_venues() -> tuple[str, ...]:
-    """Venues that can be configured."""
-    return tuple(VenuesSettings.model_fields)
+    """Names that a demand may choose from: venues, and single sources of them."""
+    return tuple(dict.fromkeys(name for source in SOURCES.values() for name in (source.venue, source.name)))
 
 
-def wanted(symbols: Iterable[str], venues: Iterable[str] | None, user: str | None) -> Wanted:
+def wanted(
+    symbols: Iterable[str] | None, venues: Iterable[str] | None, user: str | None, outputs: Iterable[str] = ()
+) -> Wanted:
     """What the options mean; raises WrongUse on a name that cannot be one."""
-    named = tuple(dict.fromkeys(symbol.strip().upper() for symbol in symbols))
+    named = tuple(dict.fromkeys(symbol.strip().upper() for symbol in symbols or ()))
     wrong = [symbol for symbol in named if not SYMBOL.fullmatch(symbol)]
     if wrong:
         raise WrongUse(f"{wrong[0]!r} is no symbol: write it as the venue does, for example BTCUSDT")
@@ -55,7 +75,23 @@ def wanted(symbols: Iterable[str], venues: Iterable[str] | None, user: str | Non
     unknown = [venue for venue in chosen if venue not in known_venues()]
     if unknown:
         raise WrongUse(f"venue {unknown[0]} is unknown: known are {', '.join(known_venues())}")
-    return Wanted(user or whoami(), named, chosen)
+    channels = tuple(sorted({output.strip().lower() for output in outputs}))
+    if strange := [channel for channel in channels if channel not in topics.CHANNELS]:
+        raise WrongUse(f"{strange[0]} is nothing that is collected: there are {', '.join(topics.CHANNELS)}")
+    want = Wanted(user or whoami(), named or (ALL,), chosen, channels)
+    if not named:
+        _check_market(want)
+    return want
+
+
+def _check_market(want: Wanted) -> None:
+    """Raises WrongUse where a demand without a symbol names nothing that is collected as a whole."""
+    markets = [source for source in SOURCES.values() if source.scope == "market"]
+    names = [source.name for source in markets]
+    if not want.venues and not want.outputs:
+        raise WrongUse(f"name a --symbol, for example BTCUSDT, or a --venue that needs none: {', '.join(names)}")
+    if want.venues and not any({source.name, source.venue} & set(want.venues) for source in markets):
+        raise WrongUse(f"{', '.join(want.venues)} is collected by symbol: add --symbol, for example BTCUSDT")
 
 
 def whoami() -> str:
@@ -86,34 +122,57 @@ def make(user: str, venues: Sequence[str], symbol: str, outputs: Sequence[str], 
 
 def to_start(want: Wanted, standing: Mapping[str, Demand], now_us: int) -> Changes:
     """The demands that are not made yet."""
-    made = (make(want.user, want.venues, symbol, want.outputs, now_us) for symbol in want.symbols)
-    return {demand.demand_id: demand for demand in made if demand.demand_id not in standing}
+    return {demand.demand_id: demand for demand in want.demands(now_us) if demand.demand_id not in standing}
 
 
-def to_stop(want: Wanted, standing: Mapping[str, Demand], *, all_users: bool, now_us: int) -> Changes:
+def to_stop(
+    want: Wanted, standing: Mapping[str, Demand], routing: RoutingSettings, *, all_users: bool, now_us: int
+) -> Changes:
     """Withdraws what is wanted no more; a demand for more venues than are stopped is narrowed to the rest."""
     changes: dict[str, Demand | None] = {}
+    stopped = set(_sources(want.venues or known_venues()))
     for name, demand in standing.items():
         if demand.symbol not in want.symbols or not (all_users or demand.user == want.user):
             continue
-        venues = set(demand.venues or known_venues())
-        rest = venues - set(want.venues or known_venues())
-        if rest == venues:
+        whole = _sources(demand.venues or routing.venues, demand.symbol)
+        rest = [source for source in whole if source not in stopped]
+        if rest == whole and whole:
             continue
         changes[name] = None
         if rest:
-            narrowed = make(demand.user, sorted(rest), demand.symbol, demand.outputs, now_us)
+            narrowed = make(demand.user, rest, demand.symbol, demand.outputs, now_us)
             changes[narrowed.demand_id] = replace(narrowed, created_time=demand.created_time)
     return changes
 
 
-def needing(want: Wanted, standing: Iterable[Demand]) -> dict[tuple[str, str], list[str]]:
-    """Users that still want each (venue, symbol) of those named."""
-    left: dict[tuple[str, str], set[str]] = {}
+def _sources(names: Collection[str], symbol: str | None = None) -> list[str]:
+    """The sources that venues and sources so named mean; with a symbol, only those that serve such a demand."""
+    return [
+        source.name
+        for source in SOURCES.values()
+        if {source.name, source.venue} & set(names)
+        and (symbol is None or (source.scope == "market") == (symbol == ALL))
+    ]
+
+
+def feeds_of(demands: Iterable[Demand], routing: RoutingSettings) -> list[FeedName]:
+    """The subscriptions that demands come to."""
+    by_source = collected(demands, SOURCES.values(), routing)
+    return [
+        FeedName(SOURCES[name].venue, channel, symbol)
+        for name, symbols in by_source.items()
+        for symbol in sorted(symbols)
+        for channel in SOURCES[name].channels
+    ]
+
+
+def needing(want: Wanted, standing: Iterable[Demand], routing: RoutingSettings) -> dict[FeedName, list[str]]:
+    """Users that still want each feed of those named."""
+    left: dict[FeedName, set[str]] = {}
+    named = set(feeds_of(want.demands(0), routing))
     for demand in standing:
-        for venue in demand.venues or known_venues():
-            if demand.symbol in want.symbols and venue in (want.venues or known_venues()):
-                left.setdefault((venue, demand.symbol), set()).add(demand.user)
+        for feed in named.intersection(feeds_of([demand], routing)):
+            left.setdefault(feed, set()).add(demand.user)
     return {feed: sorted(users) for feed, users in left.items()}
 
 
@@ -145,30 +204,48 @@ def apply(settings: KafkaSettings, codec: Codec, changes: Changes) -> None:
 
 @dataclass(frozen=True)
 class Progress:
-    """What is still missing, one sentence each, and what will not come however long one waits."""
+    """What is still missing, one sentence each; what will not come however long one waits; and what need not."""
 
     missing: tuple[str, ...]
     refused: tuple[str, ...] = ()
+    unlisted: tuple[str, ...] = ()
+    """Venues that nobody named and that do not list the symbol."""
 
 
-def starting(want: Wanted, statuses: Collection[ServiceStatus]) -> Progress:
+def starting(want: Wanted, statuses: Collection[ServiceStatus], routing: RoutingSettings) -> Progress:
     """How far the streams wanted are from running, told from fresh statuses."""
-    services = [reason for name in NEEDED if (reason := _service(name, statuses))]
-    feeds = {
-        (feed.venue, feed.symbol, feed.channel): feed.state for status in statuses for feed in status.subscriptions
+    states = {
+        FeedName(feed.venue, feed.channel, feed.symbol): feed.state
+        for status in statuses
+        for feed in status.subscriptions
     }
-    missing, refused = [], []
-    for venue in want.venues or known_venues():
-        for symbol in want.symbols:
-            for channel in CHANNELS:
-                state = feeds.get((venue, symbol, channel))
-                if state == "REFUSED":
-                    refused.append(_refusal(venue, symbol, channel, statuses))
-                elif state != "FLOWING":
-                    missing.append(f"{channel} of {venue}:{symbol}: {_FEED.get(state or '', 'not subscribed yet')}")
+    feeds = _expected(want, states, routing)
+    needed = NEEDED if any(feed.channel == TRADES for feed in feeds) else NEEDED[:1]
+    services = [reason for name in needed if (reason := _service(name, statuses))]
+    refused = [feed for feed in feeds if states.get(feed) == "REFUSED"]
+    said = tuple(dict.fromkeys(_refusal(feed, statuses) for feed in refused))
+    missing = [
+        f"{feed.channel} of {feed.venue}:{feed.symbol}: {_FEED.get(states.get(feed, ''), 'not subscribed yet')}"
+        for feed in feeds
+        if feed not in refused and not _runs(feed, states)
+    ]
     # Without its service, a feed's own state says nothing more.
     no_collector = any(reason.startswith("collector") for reason in services)
-    return Progress(tuple(services if no_collector else [*services, *missing]), tuple(dict.fromkeys(refused)))
+    left = tuple(services if no_collector else [*services, *missing])
+    fatal = bool(want.venues) or len(refused) == len(feeds)
+    return Progress(left, said, ()) if fatal else Progress(left, (), said)
+
+
+def _expected(want: Wanted, states: Collection[FeedName], routing: RoutingSettings) -> list[FeedName]:
+    """Feeds that are waited for: where no venue is named, those that the collector has taken up."""
+    feeds = feeds_of(want.demands(0), routing)
+    taken = [feed for feed in feeds if feed in states]
+    return feeds if want.venues or not taken else taken
+
+
+def _runs(feed: FeedName, states: Mapping[FeedName, str]) -> bool:
+    """A market that is collected as a whole may have nothing to say for a while."""
+    return states.get(feed) == "FLOWING" or (feed.symbol == ALL and states.get(feed) == "SUBSCRIBED")
 
 
 _FEED = {
@@ -189,22 +266,29 @@ def _service(name: str, statuses: Collection[ServiceStatus]) -> str | None:
     return f"{name}: {worst.state}, {worst.last_error or 'it gives no reason'}"
 
 
-def _refusal(venue: str, symbol: str, channel: str, statuses: Collection[ServiceStatus]) -> str:
+def _refusal(feed: FeedName, statuses: Collection[ServiceStatus]) -> str:
     why = next(
-        (s.last_error for s in statuses if s.service == "collector" and s.last_error and symbol in s.last_error), None
+        (
+            status.last_error
+            for status in statuses
+            if status.service == "collector" and status.last_error and {feed.symbol, feed.venue} <= _words(status)
+        ),
+        None,
     )
-    return why or f"{venue} does not list {symbol} ({channel} REFUSED)"
+    return why or f"{feed.venue} does not list {feed.symbol}"
 
 
-def stopping(want: Wanted, kept: Collection[tuple[str, str]], statuses: Collection[ServiceStatus]) -> tuple[str, ...]:
+def _words(status: ServiceStatus) -> set[str]:
+    return set((status.last_error or "").replace(":", " ").split())
+
+
+def stopping(ended: Collection[FeedName], statuses: Collection[ServiceStatus]) -> tuple[str, ...]:
     """Subscriptions that should have ended and have not, told from fresh statuses."""
     return tuple(
         f"{feed.channel} of {feed.venue}:{feed.symbol}: {feed.state}"
         for status in statuses
         for feed in status.subscriptions
-        if feed.symbol in want.symbols
-        and feed.venue in (want.venues or known_venues())
-        and (feed.venue, feed.symbol) not in kept
+        if FeedName(feed.venue, feed.channel, feed.symbol) in ended
     )
 
 
@@ -216,25 +300,28 @@ def start(settings: Settings, codec: Codec, want: Wanted, timeout_s: float, say:
     feed = StatusFeed(settings.kafka, codec, only_new=True)
     try:
         apply(settings.kafka, codec, changes)
-        names = ", ".join(want.symbols)
+        names = told(want)
         asked = f"{'demanded' if changes else 'already demanded'} by {want.user} at {settings.kafka.bootstrap}"
         say(f"{names}: {asked}; waiting until it runs")
-        _await_running(feed, want, timeout_s, say)
+        _await_running(feed, want, settings.routing, timeout_s, say)
     finally:
         feed.close()
 
 
-def _await_running(feed: StatusFeed, want: Wanted, timeout_s: float, say: Callable[[str], None]) -> None:
+def _await_running(
+    feed: StatusFeed, want: Wanted, routing: RoutingSettings, timeout_s: float, say: Callable[[str], None]
+) -> None:
     deadline = time.monotonic() + timeout_s
     told: set[str] = set()
     progress = Progress(("nothing was heard from any service",))
     while time.monotonic() < deadline:
         feed.poll(0.25)
-        progress = starting(want, feed.latest.values())
+        progress = starting(want, feed.latest.values(), routing)
         if progress.refused:
-            flag = " ".join(f"--symbol {symbol}" for symbol in want.symbols)
-            raise CommandFailed(f"{'; '.join(progress.refused)}: withdraw it with `ravenctl stop {flag}`")
+            raise CommandFailed(f"{'; '.join(progress.refused)}: withdraw it with `ravenctl stop {_flags(want)}`")
         if not progress.missing:
+            for reason in progress.unlisted:
+                say(f"  {reason}")
             return
         for reason in progress.missing:
             if feed.latest and reason not in told and "not seen" not in reason:
@@ -249,40 +336,51 @@ def stop(
 ) -> None:
     """Withdraw the demands and return when the exchange is no longer subscribed; raises CommandFailed otherwise."""
     standing, _ = standing_demands(settings.kafka, codec)
-    changes = to_stop(want, standing, all_users=all_users, now_us=time.time_ns() // 1000)
+    changes = to_stop(want, standing, settings.routing, all_users=all_users, now_us=time.time_ns() // 1000)
     after = {name: demand for name, demand in {**standing, **changes}.items() if demand}
-    kept = needing(want, after.values())
+    kept = needing(want, after.values(), settings.routing)
     feed = StatusFeed(settings.kafka, codec, only_new=True)
     try:
         apply(settings.kafka, codec, changes)
         withdrawn = sum(demand is None for demand in changes.values())
         told = f"{withdrawn} demand{'s' * (withdrawn != 1)} withdrawn" if withdrawn else _nothing_of(want, all_users)
         say(f"{told} at {settings.kafka.bootstrap}")
-        for (venue, symbol), users in kept.items():
-            say(f"{venue}:{symbol} stays: {', '.join(users)} still want{'s' * (len(users) == 1)} it")
-        _await_stopped(feed, want, kept, timeout_s, say)
+        for name, users in {f"{one.venue}:{one.symbol}": users for one, users in kept.items()}.items():
+            say(f"{name} stays: {', '.join(users)} still want{'s' * (len(users) == 1)} it")
+        ended = [one for one in feeds_of(want.demands(0), settings.routing) if one not in kept]
+        _await_stopped(feed, ended, timeout_s, say)
     finally:
         feed.close()
 
 
+def told(want: Wanted) -> str:
+    """What is wanted, in a person's words."""
+    if want.symbols != (ALL,):
+        return ", ".join(want.symbols)
+    return f"all {', '.join(want.outputs)}" if want.outputs else ", ".join(want.venues)
+
+
+def _flags(want: Wanted) -> str:
+    symbols = [f"--symbol {symbol}" for symbol in want.symbols if symbol != ALL]
+    return " ".join([*symbols, *(f"--venue {venue}" for venue in want.venues)])
+
+
 def _nothing_of(want: Wanted, all_users: bool) -> str:
     who = "anybody" if all_users else want.user
-    return f"no demand of {who} for {', '.join(want.symbols)} stands"
+    return f"no demand of {who} for {told(want)} stands"
 
 
-def _await_stopped(
-    feed: StatusFeed, want: Wanted, kept: Collection[tuple[str, str]], timeout_s: float, say: Callable[[str], None]
-) -> None:
+def _await_stopped(feed: StatusFeed, ended: Collection[FeedName], timeout_s: float, say: Callable[[str], None]) -> None:
     """One report of the collector that was written after the withdrawal and lists none of it."""
     began = time.monotonic()
     left: tuple[str, ...] = ()
     while time.monotonic() - began < timeout_s:
         feed.poll(0.25)
         collectors = [status for status in feed.latest.values() if status.service == "collector"]
-        left = stopping(want, kept, collectors)
+        left = stopping(ended, collectors)
         if collectors and not left:
-            ended = [f"{v}:{s}" for v in want.venues or known_venues() for s in want.symbols if (v, s) not in kept]
-            say(f"{', '.join(ended)} not subscribed" if ended else "nothing else to end")
+            gone = dict.fromkeys(f"{one.venue}:{one.symbol}" for one in ended)
+            say(f"{', '.join(gone)} not subscribed" if gone else "nothing else to end")
             return
         if not collectors and time.monotonic() - began > GONE_US / 1e6:
             say("no collector reports: nothing is subscribed")

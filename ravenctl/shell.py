@@ -116,7 +116,18 @@ Bootstrap = Annotated[
     typer.Option("--bootstrap", metavar="HOST:PORT", help="Another Kafka cluster than the configured or local one."),
 ]
 User = Annotated[str | None, typer.Option("--user", help="On whose behalf; you, where not given.")]
-Symbols = Annotated[list[str], typer.Option("--symbol", metavar="SYMBOL", help="For example BTCUSDT; repeatable.")]
+Symbols = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--symbol",
+        metavar="SYMBOL",
+        help="For example BTCUSDT or BTC/USDT; repeatable. None: what --venue or --with names, of the whole market.",
+    ),
+]
+Outputs = Annotated[
+    list[str] | None,
+    typer.Option("--with", metavar="CHANNEL", help="Also what is collected of a whole market, for example funding."),
+]
 Venues = Annotated[
     list[str] | None,
     typer.Option(

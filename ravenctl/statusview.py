@@ -14,7 +14,7 @@ from ravencore.codec import Codec, plain
 from ravencore.config import KafkaSettings
 from ravencore.errors import Unavailable, Unreadable
 from ravencore.records import ServiceStatus
-from ravencore.topics import STATUS
+from ravencore.topics import CHANNELS, STATUS
 from ravenctl import reading
 
 GONE_US = 5_000_000
@@ -24,7 +24,7 @@ STATE_STYLES = {
     **dict.fromkeys(("STARTING", "WAITING", "CONNECTING", "SUBSCRIBED", "DEGRADED"), "yellow"),
     **dict.fromkeys(("FAILED", "REFUSED", "gone"), "bold red"),
 }
-WRITTEN = ("trades_published", "books_published", "bars", "vpin", "rows_written")
+WRITTEN = (*(f"{channel}_published" for channel in CHANNELS), "bars", "vpin", "rows_written")
 
 Statuses = Mapping[str, ServiceStatus]
 

@@ -126,7 +126,7 @@ class Collector:
 
     def _reconcile(self) -> None:
         demands = self._demands.values()
-        by_source = wanted(demands, SOURCES.values(), self._settings.routing.symbol_map)
+        by_source = wanted(demands, SOURCES.values(), self._settings.routing)
         for name, runner in self._runners.items():
             runner.demand(by_source.get(name, set()))
         known = {name for source in SOURCES.values() for name in (source.name, source.venue)}

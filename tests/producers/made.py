@@ -3,16 +3,17 @@
 import json
 from collections.abc import Iterable
 
-from producers.contract import TRADES
-from producers.registry import VENUES
+from producers.contract import BOOKS, TRADES, Feed
 from producers.session import Action, Close, Send, Session
 from producers.tape import Break, Seen
+from producers.venues.binance_spot import BinanceSpot
 from ravencore.records import Gap, Trade
 
-BINANCE = VENUES["BINANCE_SPOT"]
+BINANCE = BinanceSpot()
 SYMBOL = "BTCUSDT"
 BASE_US = 1_700_000_000_000_000
 LOST = Break("DISCONNECT", "cut")
+URL = "wss://exchange"
 
 
 def us(seconds: float) -> int:
@@ -41,10 +42,21 @@ def error_frame(number: int) -> bytes:
 
 def new_session(last_id: int | None = None, clock_interval_us: int | None = None, *symbols: str) -> Session:
     """A session that wants some symbols; the last trade it knows of each happened at second 0."""
-    session = Session(BINANCE, 0.5, clock_interval_us)
+    session = Session(BINANCE, URL, 0.5, clock_interval_us)
     for symbol in symbols or (SYMBOL,):
-        session.want(symbol, {} if last_id is None else {TRADES: Seen(last_id, us(0))})
+        want(session, symbol, last_id)
     return session
+
+
+def want(session: Session, symbol: str, last_id: int | None = None) -> None:
+    """Trades and books of a symbol."""
+    session.want(Feed(TRADES, symbol), {} if last_id is None else {symbol: Seen(last_id, us(0))})
+    session.want(Feed(BOOKS, symbol), {})
+
+
+def unwant(session: Session, symbol: str) -> None:
+    session.unwant(Feed(TRADES, symbol))
+    session.unwant(Feed(BOOKS, symbol))
 
 
 class Driver:
@@ -59,7 +71,7 @@ class Driver:
         self.closed: list[Close] = []
 
     def connect(self, name: str = "one") -> None:
-        self.session.opened(name, self.now)
+        self._take(self.session.opened(name, self.now, us(self.now)))
         self.advance(0.0)
 
     def lose(self, why: Break = LOST) -> None:

@@ -3,23 +3,20 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ravencore.config import RoutingSettings
 from ravencore.records import Demand, ServiceStatus, Subscription
 from ravenctl import control
-from ravenctl.control import Wanted
+from ravenctl.control import FeedName, Wanted
 from ravenctl.shell import WrongUse
 
 SPOT = "BINANCE_SPOT"
 VENUES = (SPOT, "KRAKEN", "COINBASE")
-
-
-@pytest.fixture(autouse=True)
-def three_venues(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Narrowing a demand shows only where there is more than one venue."""
-    monkeypatch.setattr(control, "known_venues", lambda: VENUES)
+ROUTING = RoutingSettings(venues=list(VENUES))
 
 
 def status(service: str, state: Any = "RUNNING", error: str | None = None, **feeds: str) -> ServiceStatus:
@@ -43,6 +40,7 @@ def status(service: str, state: Any = "RUNNING", error: str | None = None, **fee
 
 OTHERS = [status(name) for name in ("engine", "sink-influx", "sink-timescale")]
 BTC = Wanted("ann", ("BTCUSDT",), (SPOT,))
+BTC_FEEDS = [FeedName(SPOT, channel, "BTCUSDT") for channel in ("trades", "books", "quotes")]
 
 
 def test_a_demand_has_one_id_however_it_is_written() -> None:
@@ -93,15 +91,15 @@ def test_a_second_start_changes_nothing() -> None:
 def test_stopping_withdraws_ones_own_only() -> None:
     ann, bob = (control.make(user, [SPOT], "BTCUSDT", [], 1) for user in ("ann", "bob"))
     before = standing(ann, bob)
-    left = after(before, control.to_stop(BTC, before, all_users=False, now_us=2))
+    left = after(before, control.to_stop(BTC, before, ROUTING, all_users=False, now_us=2))
     assert left == standing(bob)
-    assert control.needing(BTC, left.values()) == {(SPOT, "BTCUSDT"): ["bob"]}
-    assert after(before, control.to_stop(BTC, before, all_users=True, now_us=2)) == {}
+    assert control.needing(BTC, left.values(), ROUTING) == {feed: ["bob"] for feed in BTC_FEEDS}
+    assert after(before, control.to_stop(BTC, before, ROUTING, all_users=True, now_us=2)) == {}
 
 
 def test_stopping_one_venue_of_several_narrows_the_demand() -> None:
     before = standing(control.make("ann", [], "BTCUSDT", [], 1))
-    left = after(before, control.to_stop(BTC, before, all_users=False, now_us=2))
+    left = after(before, control.to_stop(BTC, before, ROUTING, all_users=False, now_us=2))
     assert left == standing(control.make("ann", ["COINBASE", "KRAKEN"], "BTCUSDT", [], 1))
 
 
@@ -125,20 +123,20 @@ def feeds(demands: Iterable[Demand], user: str) -> set[tuple[str, str]]:
 def test_a_stop_takes_exactly_what_it_names(demands: list[Demand], venues: list[str]) -> None:
     before = standing(*demands)
     want = Wanted("ann", ("BTCUSDT",), tuple(venues))
-    left = after(before, control.to_stop(want, before, all_users=False, now_us=2)).values()
+    left = after(before, control.to_stop(want, before, ROUTING, all_users=False, now_us=2)).values()
     ended = {(venue, "BTCUSDT") for venue in venues or VENUES}
     assert feeds(left, "ann") == feeds(demands, "ann") - ended
     assert feeds(left, "bob") == feeds(demands, "bob")
     again = standing(*left)
-    assert control.to_stop(want, again, all_users=False, now_us=3) == {}
+    assert control.to_stop(want, again, ROUTING, all_users=False, now_us=3) == {}
 
 
 # Whether it has happened
 
 
 def test_running_means_both_feeds_flow_and_every_service_runs() -> None:
-    collector = status("collector", trades="FLOWING", books="FLOWING")
-    assert control.starting(BTC, [collector, *OTHERS]) == control.Progress(())
+    collector = status("collector", trades="FLOWING", books="FLOWING", quotes="FLOWING")
+    assert control.starting(BTC, [collector, *OTHERS], ROUTING) == control.Progress(())
 
 
 @pytest.mark.parametrize(
@@ -147,11 +145,14 @@ def test_running_means_both_feeds_flow_and_every_service_runs() -> None:
         ([], "collector: not seen"),
         ([status("collector", "DEGRADED", "Kafka is away"), *OTHERS], "collector: DEGRADED, Kafka is away"),
         ([status("collector", trades="FLOWING"), *OTHERS], "books of BINANCE_SPOT:BTCUSDT: not subscribed yet"),
-        ([status("collector", trades="SUBSCRIBED", books="FLOWING"), *OTHERS], "nothing has come yet"),
-        ([status("collector", trades="FLOWING", books="FLOWING"), *OTHERS[1:]], "engine: not seen"),
+        (
+            [status("collector", trades="SUBSCRIBED", books="FLOWING", quotes="FLOWING"), *OTHERS],
+            "nothing has come yet",
+        ),
+        ([status("collector", trades="FLOWING", books="FLOWING", quotes="FLOWING"), *OTHERS[1:]], "engine: not seen"),
         (
             [
-                status("collector", trades="FLOWING", books="FLOWING"),
+                status("collector", trades="FLOWING", books="FLOWING", quotes="FLOWING"),
                 *OTHERS[:2],
                 status("sink-timescale", "FAILED", "no"),
             ],
@@ -160,17 +161,76 @@ def test_running_means_both_feeds_flow_and_every_service_runs() -> None:
     ],
 )
 def test_what_is_not_running_is_said_with_its_reason(statuses: list[ServiceStatus], says: str) -> None:
-    missing = control.starting(BTC, statuses).missing
+    missing = control.starting(BTC, statuses, ROUTING).missing
     assert any(says in reason for reason in missing), missing
 
 
 def test_a_refused_symbol_will_not_come_however_long_one_waits() -> None:
-    collector = status("collector", "RUNNING", "BINANCE_SPOT knows no BTCUSDT", trades="REFUSED", books="REFUSED")
-    assert control.starting(BTC, [collector, *OTHERS]).refused == ("BINANCE_SPOT knows no BTCUSDT",)
+    collector = status(
+        "collector", "RUNNING", "BINANCE_SPOT knows no BTCUSDT", trades="REFUSED", books="REFUSED", quotes="REFUSED"
+    )
+    assert control.starting(BTC, [collector, *OTHERS], ROUTING).refused == ("BINANCE_SPOT knows no BTCUSDT",)
 
 
 def test_stopped_means_no_subscription_is_left_but_those_of_others() -> None:
     collector = status("collector", trades="FLOWING")
-    assert control.stopping(BTC, (), [collector]) == ("trades of BINANCE_SPOT:BTCUSDT: FLOWING",)
-    assert control.stopping(BTC, {(SPOT, "BTCUSDT")}, [collector]) == ()
-    assert control.stopping(Wanted("ann", ("ETHUSDT",)), (), [collector]) == ()
+    assert control.stopping(BTC_FEEDS, [collector]) == ("trades of BINANCE_SPOT:BTCUSDT: FLOWING",)
+    assert control.stopping(BTC_FEEDS[1:], [collector]) == ()
+
+
+# Other venues, and whole markets
+
+
+def everywhere(**states: str) -> ServiceStatus:
+    """BTCUSDT as each venue spells it; the state of each venue's trades."""
+    symbols = {SPOT: "BTCUSDT", "KRAKEN": "BTC/USDT", "COINBASE": "BTC-USDT"}
+    feeds = [
+        Subscription(venue=venue, channel="trades", symbol=symbols[venue], state=state)  # type: ignore[arg-type]
+        for venue, state in states.items()
+    ]
+    return msgspec.structs.replace(status("collector"), subscriptions=tuple(feeds))
+
+
+def test_a_symbol_is_waited_for_wherever_the_collector_has_taken_it_up() -> None:
+    anywhere = Wanted("ann", ("BTCUSDT",))
+    waiting = everywhere(BINANCE_SPOT="FLOWING", KRAKEN="WAITING")
+    assert control.starting(anywhere, [waiting, *OTHERS], ROUTING).missing == (
+        "trades of KRAKEN:BTC/USDT: waiting for its instrument",
+    )
+
+
+def test_a_venue_that_nobody_named_may_not_list_the_symbol() -> None:
+    anywhere = Wanted("ann", ("BTCUSDT",))
+    collector = everywhere(BINANCE_SPOT="FLOWING", KRAKEN="REFUSED")
+    progress = control.starting(anywhere, [collector, *OTHERS], ROUTING)
+    assert progress == control.Progress((), (), ("KRAKEN does not list BTC/USDT",))
+    nowhere = control.starting(anywhere, [everywhere(BINANCE_SPOT="REFUSED", KRAKEN="REFUSED"), *OTHERS], ROUTING)
+    assert len(nowhere.refused) == 2
+
+
+def test_a_whole_market_runs_when_it_is_subscribed() -> None:
+    want = control.wanted([], ["binance_futures_liquidations"], "ann")
+    assert want.symbols == ("*",)
+    feed = Subscription(venue="BINANCE_FUTURES", channel="liquidations", symbol="*", state="SUBSCRIBED")
+    collector = msgspec.structs.replace(status("collector"), subscriptions=(feed,))
+    assert control.starting(want, [collector], ROUTING) == control.Progress(())
+    assert control.starting(want, [status("collector")], ROUTING).missing == (
+        "liquidations of BINANCE_FUTURES:*: not subscribed yet",
+    )
+
+
+def test_without_a_symbol_something_must_be_named_that_needs_none() -> None:
+    with pytest.raises(WrongUse, match="name a --symbol"):
+        control.wanted([], [], "ann")
+    with pytest.raises(WrongUse, match="KRAKEN is collected by symbol"):
+        control.wanted([], ["kraken"], "ann")
+    with pytest.raises(WrongUse, match="fundings is nothing that is collected"):
+        control.wanted([], [], "ann", ["fundings"])
+    assert control.wanted(None, [], "ann", ["funding"]).outputs == ("funding",)
+
+
+def test_one_source_of_a_market_is_stopped_and_the_others_stay() -> None:
+    before = standing(control.make("ann", ["DERIBIT"], "*", [], 1))
+    want = Wanted("ann", ("*",), ("DERIBIT_TRADES",))
+    left = after(before, control.to_stop(want, before, ROUTING, all_users=False, now_us=2))
+    assert [demand.venues for demand in left.values()] == [("DERIBIT_INDEX", "DERIBIT_OPTIONS")]
