@@ -1,0 +1,130 @@
+"""Deribit's option trades, of all options of the selected currencies in one channel for each.
+
+Protocol: https://docs.deribit.com/subscriptions/trades/tradeskindcurrencyinterval
+
+    {"jsonrpc":"2.0","method":"subscription","params":{"channel":"trades.option.BTC.100ms","data":[{"trade_seq":1706,
+     "trade_id":"137488100","timestamp":1616321732986,"tick_direction":0,"price":0.007,"mark_price":0.00670817,
+     "iv":78.44,"instrument_name":"BTC-26MAR21-62000-C","index_price":56151.63,"direction":"buy","amount":0.1}]}}
+
+`direction` is the taker's. `trade_seq` counts the trades of one instrument without holes, `trade_id` names a trade
+among all. `amount` counts coins for options; prices are in the currency the option settles in.
+
+A trade of a combo is printed several times: once for the combo itself, on the channels of kind option_combo, and once
+for each leg, on those of kind option with a `combo_id`. Raven subscribes to the latter alone, so each contract that
+changed hands is here once. Where a frame of a combo comes all the same, its `legs` are not read: they have their own.
+
+Frames of one instrument's channel (`trades.BTC-26MAR21-62000-C.raw`) are read as well; for inverse futures, which Raven
+does not subscribe to, the amount is in USD as Deribit prints it.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Annotated, Literal
+
+import msgspec
+
+from producers.contract import TRADES, BadFrame, Event, Feed, Receipt
+from producers.protocols.deribit import (
+    INTERVALS,
+    VENUE,
+    Deribit,
+    Id,
+    Millis,
+    Name,
+    Notification,
+    control,
+    currency_of,
+)
+from producers.values import MILLISECONDS_TO_US, READ_ERRORS, bad_frame, happened, number, traded
+from ravencore.records import Instrument, Side, Trade
+
+KINDS = frozenset({"option", "future", "spot", "option_combo", "future_combo"})
+ANY = "any"
+SIDES: dict[str, Side] = {"buy": "BUY", "sell": "SELL"}
+
+
+class TradeData(msgspec.Struct, gc=False):
+    """One of `data`."""
+
+    trade_seq: Id
+    trade_id: Name
+    timestamp: Millis
+    price: msgspec.Raw
+    instrument_name: Name
+    direction: Literal["buy", "sell"]
+    amount: msgspec.Raw
+
+
+_frames = msgspec.json.Decoder(Notification[Annotated[list[TradeData], msgspec.Meta(min_length=1)]])
+
+
+class DeribitTrades(Deribit):
+    """Trades of options (`producers.contract.Stream`)."""
+
+    name = "DERIBIT_TRADES"
+    channels: tuple[str, ...] = (TRADES,)
+
+    def market_feeds(self, instruments: Sequence[Instrument], selected: Sequence[str]) -> Sequence[Feed]:
+        """One feed for each currency; no listing is needed for it."""
+        return [Feed(TRADES, currency.upper()) for currency in selected]
+
+    def feed(self, channel: str, symbol: str) -> Feed:
+        """The feed of the currency that an option counts among."""
+        return Feed(channel, currency_of(symbol))
+
+    def channel_of(self, feed: Feed) -> str:
+        """`trades.option.BTC.100ms`."""
+        return f"trades.option.{feed.symbol}.100ms"
+
+    def parse(self, frame: bytes, receipt: Receipt) -> Sequence[Event]:
+        """A trade for each of the frame's; raises BadFrame."""
+        try:
+            params = _frames.decode(frame).params
+            topic = _topic(params.channel)
+            if topic is None:
+                raise BadFrame(f"channel {params.channel!r} is none that this source subscribes to")
+            return [_trade(data, topic, receipt) for data in params.data]
+        except msgspec.ValidationError as error:
+            return control(frame, _feed_of, error)
+        except READ_ERRORS as error:
+            raise bad_frame(error) from None
+
+
+@lru_cache(maxsize=4096)
+def _topic(channel: str) -> str | None:
+    """What a channel is of: a currency, ANY, or one instrument; None where it is no channel of trades."""
+    match channel.split("."):
+        case ["trades", kind, currency, interval] if kind in KINDS and interval in INTERVALS:
+            return currency
+        case ["trades", instrument, interval] if "-" in instrument and interval in INTERVALS:
+            return instrument.upper()
+    return None
+
+
+def _feed_of(channel: str) -> Feed | None:
+    topic = _topic(channel)
+    return None if topic is None else Feed(TRADES, currency_of(topic))
+
+
+def _trade(data: TradeData, topic: str, receipt: Receipt) -> Trade:
+    symbol = data.instrument_name.upper()
+    if topic not in (symbol, ANY) and topic != currency_of(symbol):
+        raise BadFrame(f"a trade of {symbol!r} on the channel of {topic!r}")
+    price, quantity = number(str(data.price, "ascii")), number(str(data.amount, "ascii"))
+    traded(price, quantity)
+    return Trade(
+        venue=VENUE,
+        symbol=symbol,
+        event_time=happened(data.timestamp * MILLISECONDS_TO_US, receipt.received_us),
+        received_time=receipt.received_us,
+        trade_id=data.trade_id,
+        sequence=data.trade_seq,
+        price=price,
+        quantity=quantity,
+        side=SIDES[data.direction],
+        connection_time=receipt.connection_us,
+        connection_sequence=receipt.sequence,
+    )
+
+
+DERIBIT_TRADES = DeribitTrades()
