@@ -213,6 +213,9 @@ class Dialect(Protocol):
     def spell(self, base: str, quote: str) -> str | None:
         """The symbol of two currencies' market, a spot one or a perpetual; None: the venue has none."""
 
+    def describe(self, symbol: str, tick_e8: int, lot_e8: int) -> Listed:
+        """What a symbol of a recording is, as far as its name tells."""
+
     def speak(self, events: Iterable[Event]) -> Iterator[Frame]:
         """The frames of a synthetic market's events, in order of time; events it has no words for are passed over.
 
