@@ -138,6 +138,7 @@ class Collector:
             "RAVEN_KAFKA__BOOTSTRAP": rig.settings.bootstrap,
             "RAVEN_SERVICE__INSTANCE": instance,
             "RAVEN_COLLECTOR__CLOCKS": "false",
+            "RAVEN_ROUTING__VENUES": '["BINANCE_SPOT"]',
             **environment,
         }
         self.process = subprocess.Popen([sys.executable, *program], env={**os.environ, **more})

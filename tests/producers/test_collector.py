@@ -9,18 +9,24 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import WSMsgType, web
 
-from producers import collector
-from producers.collector import Link, Outlet, last_seen, shortest_us, wanted_symbols
+from producers.collector import readback
+from producers.collector.gate import Gate
+from producers.collector.link import Link
+from producers.collector.outlet import Outlet
+from producers.collector.readback import last_seen
+from producers.collector.service import shortest_us
+from producers.contract import Feed
 from producers.session import Session
 from producers.tape import Seen
 from producers.venues.binance_spot import BinanceSpot
 from ravencore import kafka, topics
 from ravencore.config import BinanceSpotSettings, Settings
 from ravencore.errors import ConfigError
-from ravencore.records import Book, DeadLetter, Demand, Gap, Instrument, Trade
+from ravencore.records import Book, DeadLetter, Gap, Instrument, Trade
 from ravenctl.local.broker import Broker
 from tests.producers.made import SYMBOL, book_frame, reply_frame
 from tests.producers.rig import CODEC, Rig, Simulator, until
@@ -38,15 +44,6 @@ def broker() -> Iterator[Broker]:
 def rig(broker: Broker) -> Iterator[Rig]:
     with Rig(broker.bootstrap) as made:
         yield made
-
-
-def test_demands_name_symbols_by_venue() -> None:
-    demands = [
-        Demand(demand_id="1", user="a", symbol="X", created_time=0),
-        Demand(demand_id="2", user="b", symbol="Y", venues=("B", "C"), outputs=("bars.tib",), created_time=0),
-        Demand(demand_id="3", user="b", symbol="X", venues=("B",), created_time=0),
-    ]
-    assert wanted_symbols(demands, ["A", "B"]) == {"A": {"X"}, "B": {"X", "Y"}, "C": {"Y"}}
 
 
 def test_the_shortest_interval_is_found_and_a_wrong_one_named() -> None:
@@ -77,7 +74,7 @@ def trade(symbol: str, sequence: int) -> Trade:
 def test_last_ids_are_found_behind_other_symbols_clocks_repairs_and_rubbish(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(collector, "TAIL_CHUNK_RECORDS", 10)
+    monkeypatch.setattr(readback, "TAIL_CHUNK_RECORDS", 10)
     producer = kafka.producer(rig.settings)
 
     def put(symbol: str, value: bytes | None, topic: str = topics.TRADES) -> None:
@@ -94,13 +91,15 @@ def test_last_ids_are_found_behind_other_symbols_clocks_repairs_and_rubbish(
     put("BACK2", CODEC.encode(trade("BACK2", 42)))
     assert producer.flush(30) == 0
     settings = Settings(kafka=rig.settings)
-    seen = last_seen(settings, CODEC, "BINANCE_SPOT", ["BACK1", "BACK2", "NEVER"])
+    feeds = [Feed(channel, symbol) for channel in ("trades", "books") for symbol in ("BACK1", "BACK2", "NEVER")]
+    seen = last_seen(settings, CODEC, BinanceSpot(), feeds)
     assert seen == {
-        "BACK1": {"trades": Seen(7, 7000), "books": Seen(None, 77)},
-        "BACK2": {"trades": Seen(42, 42000)},
+        Feed("trades", "BACK1"): {"BACK1": Seen(7, 7000)},
+        Feed("books", "BACK1"): {"BACK1": Seen(None, 77)},
+        Feed("trades", "BACK2"): {"BACK2": Seen(42, 42000)},
     }
-    monkeypatch.setattr(collector, "TAIL_RECORDS", 100)
-    assert set(last_seen(settings, CODEC, "BINANCE_SPOT", ["BACK1", "BACK2"])) == {"BACK2"}
+    monkeypatch.setattr(readback, "TAIL_RECORDS", 100)
+    assert set(last_seen(settings, CODEC, BinanceSpot(), feeds[:2])) == {Feed("trades", "BACK2")}
 
 
 # Collecting
@@ -137,7 +136,7 @@ def test_faults_are_counted_exactly_and_the_instrument_comes_first(rig: Rig) -> 
     assert status.counters["reconnects"] == 2
     assert status.counters["trades_received"] == seen["delivered"]
     assert status.counters["trades_published"] == len(ids)
-    assert status.counters["gaps"] == len(found) + 2
+    assert status.counters["gaps"] == len(found) + 4
     letters = [letter for letter in rig.records(topics.DEAD_LETTERS, DeadLetter) if letter.connection]
     assert len(letters) == 8
     assert {letter.reason for letter in letters} <= {"unreadable_frame", "bad_value"}
@@ -156,7 +155,8 @@ def test_a_stop_ends_the_subscription_at_the_exchange(rig: Rig) -> None:
     rig.demand("SOLUSDT")
     service.flows("ETHUSDT", "SOLUSDT")
     rig.withdraw("ETHUSDT")
-    until(lambda: service.states() == {"trades SOLUSDT": "FLOWING", "books SOLUSDT": "FLOWING"}, "one is ended", 3.0)
+    left = {f"{channel} SOLUSDT": "FLOWING" for channel in ("trades", "books", "quotes")}
+    until(lambda: service.states() == left, "one is ended", 3.0)
     time.sleep(0.5)
     before = rig.trades("ETHUSDT")
     rig.withdraw("SOLUSDT")
@@ -357,11 +357,13 @@ def test_only_a_connection_that_brings_neither_pong_nor_frame_is_dead(rig: Rig, 
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         address = f"http://127.0.0.1:{runner.addresses[0][1]}/{path}"
         told: list[str] = []
-        session = Session(Hasty(), 0.5, None)
-        session.want(SYMBOL, {})
-        outlet = Outlet(Settings(kafka=rig.settings), CODEC)
+        source = Hasty()
         endpoints = BinanceSpotSettings(ws_url=address.replace("http", "ws"), rest_url=address)
-        link = Link(session, endpoints, outlet, lambda _: {}, told.append)
+        session = Session(source, source.socket_url(endpoints.ws_url, "books"), 0.5, None)
+        session.want(Feed("books", SYMBOL), {})
+        outlet = Outlet(Settings(kafka=rig.settings), CODEC)
+        http = aiohttp.ClientSession()
+        link = Link(session, Gate(source.venue, source.limits, endpoints, http), outlet, told.append)
         tasks = [asyncio.create_task(link.run()), asyncio.create_task(outlet.run())]
         await asyncio.sleep(1.5)
         await link.stop()
@@ -369,6 +371,7 @@ def test_only_a_connection_that_brings_neither_pong_nor_frame_is_dead(rig: Rig, 
         tasks[1].cancel()
         await asyncio.gather(tasks[1], return_exceptions=True)
         await runner.cleanup()
+        await http.close()
         outlet.producer.flush(10)
         return [text.partition(": ")[2] for text in told]
 
@@ -378,11 +381,11 @@ def test_only_a_connection_that_brings_neither_pong_nor_frame_is_dead(rig: Rig, 
 # A broker of its own, to be killed
 
 SMALL_BUFFER = """
-from producers import collector
+from producers.collector import outlet, service
 from ravencore.service import run
 
-collector.PRODUCER_LIMITS["queue.buffering.max.messages"] = 500
-run(collector.collect)
+outlet.PRODUCER_LIMITS["queue.buffering.max.messages"] = 500
+run(service.collect)
 """
 
 
