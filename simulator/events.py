@@ -103,7 +103,7 @@ class OpenInterest(msgspec.Struct, frozen=True, gc=False):
 
 
 class Option(msgspec.Struct, frozen=True, gc=False):
-    """A listed option; prices are in its `price_currency`."""
+    """A listed option; prices are in its `price_currency`. `tick_steps`: from (a price), a coarser tick."""
 
     symbol: str
     underlying: str
@@ -113,10 +113,15 @@ class Option(msgspec.Struct, frozen=True, gc=False):
     is_call: bool
     tick_e8: int
     lot_e8: int
+    tick_steps: Sequence[tuple[int, int]] = ()
 
 
 class OptionTick(msgspec.Struct, frozen=True, gc=False):
-    """What an option is worth now; an empty side is None. IVs are fractions, greeks in quote currency."""
+    """What an option is worth now; an empty side is None, as is the IV of a price below the intrinsic value.
+
+    `underlying_e8` is the forward of its expiry. IVs are fractions; greeks are in quote currency, theta per day, vega
+    and rho per percentage point.
+    """
 
     time_ns: int
     option: Option

@@ -39,7 +39,7 @@ WALK_SHARE = 0.8
 
 
 class Listing(msgspec.Struct, frozen=True):
-    """A pair of currencies and how it trades: first price, steps in 10^-8, mean trades per second, volatility per year."""
+    """A pair of currencies: first price, steps in 10^-8, mean trades per second, volatility per year."""
 
     base: str
     quote: str
@@ -218,14 +218,13 @@ class SymbolMarket:
 
     def events(self, begin_ns: int) -> Iterator[Trade | DepthDiff | Quote]:
         """Everything that happens here, without end; to be run once."""
-        rng = self.rng
-        asked_us = quoted_ns = 0
-        next_depth_ns = rng.randrange(DEPTH_INTERVAL_NS)
+        moved_ns = quoted_us = 0
+        next_depth_ns = self.rng.randrange(DEPTH_INTERVAL_NS)
         next_order_ns = int(self.arrivals.next_seconds() * 1e9)
         while True:
             now_ns = min(next_order_ns, next_depth_ns)
-            self.requote((now_ns - quoted_ns) / 1e9)
-            quoted_ns = now_ns
+            self.requote((now_ns - moved_ns) / 1e9)
+            moved_ns = now_ns
             if next_order_ns <= next_depth_ns:
                 yield from self.order(begin_ns + now_ns)
                 next_order_ns += int(self.arrivals.next_seconds() * 1e9)
@@ -233,8 +232,8 @@ class SymbolMarket:
                 yield self._depth(begin_ns + now_ns)
                 next_depth_ns += DEPTH_INTERVAL_NS
             time_us = (begin_ns + now_ns) // 1000
-            if time_us > asked_us and (best := self._best()) != self._quoted:
-                asked_us, self._quoted = time_us, best
+            if time_us > quoted_us and (best := self._best()) != self._quoted:
+                quoted_us, self._quoted = time_us, best
                 yield self._quote(begin_ns + now_ns, best)
 
     def _best(self) -> tuple[int, int, int, int]:

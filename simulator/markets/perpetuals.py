@@ -14,7 +14,7 @@ from random import Random
 
 import msgspec
 
-from simulator.contract import Instrument, Part, Snapshot
+from simulator.contract import Instrument, Listed, Part, Snapshot
 from simulator.events import Event, Kline, Liquidation, Mark, Marks, OpenInterest, Trade
 
 SECOND_NS = 10**9
@@ -81,7 +81,7 @@ class ThinFlow:
     def __init__(self, seed: int, listings: Sequence[ThinListing]) -> None:
         self.seed = seed
         self.listings = listings
-        self.instruments = [
+        self.instruments: Sequence[Listed] = [
             Instrument(row.symbol, row.base, "USDT", row.tick_e8, row.lot_e8, "perpetual") for row in listings
         ]
         self.trades_per_second = sum(row.trades_per_minute for row in listings) / 60.0
@@ -116,7 +116,7 @@ class Perpetuals:
         self.seed = seed
         self.flows = flows
         self.prices = prices
-        self.instruments = list(chain.from_iterable(flow.instruments for flow in flows))
+        self.instruments: Sequence[Listed] = list(chain.from_iterable(flow.instruments for flow in flows))
         self.snapshots = {symbol: book for flow in flows for symbol, book in flow.snapshots.items()}
         self.trades_per_second = sum(flow.trades_per_second for flow in flows)
 
