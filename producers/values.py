@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import lru_cache
+from math import isfinite
 from typing import NoReturn
 
 import msgspec
@@ -17,8 +18,11 @@ from ravencore.records import Level
 FUTURE_US = 60_000_000
 """What happened this much after it was received did not happen (bars.md section 0)."""
 EIGHT_DECIMALS = 10 ** (SCALE - 8)
+NOTIONAL_LIMIT = LIMIT * ONE
+NOTIONAL_LIMIT = LIMIT * ONE
 MILLISECONDS_TO_US = 1000
 EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - the times read here are all in UTC
+_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?", re.ASCII)
 _SECOND = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}", re.ASCII)
 
 
@@ -55,7 +59,7 @@ def traded(price: int, quantity: int) -> None:
     # Micro-optimization: two numbers of at most 8 decimals, as nearly all are, need no counting.
     if (price % EIGHT_DECIMALS or quantity % EIGHT_DECIMALS) and scale_of(price) + scale_of(quantity) > SCALE:
         refuse(f"price times quantity of a trade needs more than {SCALE} decimals")
-    if price * quantity >= LIMIT * ONE:
+    if price * quantity >= NOTIONAL_LIMIT:
         refuse("price times quantity of a trade is too large")
 
 
@@ -66,14 +70,19 @@ def happened(event_us: int, received_us: int) -> int:
     return event_us
 
 
+@lru_cache(maxsize=1 << 16)
 def positive(text: str) -> int:
-    """Unscaled decimal of a number that must be above zero; raises BadFrame, BadValue."""
+    """Unscaled decimal of a number that must be above zero; raises BadFrame, BadValue.
+
+    Prices come again and again, most of them within a second: each is read once.
+    """
     units = from_text(text)
     if units <= 0:
         refuse(f"{text} is not above zero")
     return units
 
 
+@lru_cache(maxsize=1 << 16)
 def not_negative(text: str) -> int:
     """Unscaled decimal of a number that may be zero but not less; raises BadFrame, BadValue."""
     units = from_text(text)
@@ -86,6 +95,24 @@ def not_negative(text: str) -> int:
 def level(price: str, quantity: str) -> Level:
     """A book's level. Most levels are those of the book 100 ms before: each is read once."""
     return Level(positive(price), positive(quantity))
+
+
+def product(price: int, quantity: int) -> int:
+    """The exact product of two unscaled decimals, itself one; raises BadFrame where there is none."""
+    units, rest = divmod(price * quantity, ONE)
+    if rest or abs(units) >= LIMIT:
+        refuse(f"{price / ONE:g} times {quantity / ONE:g} is no exact decimal")
+    return units
+
+
+def statistic(text: str) -> float:
+    """The nearest double of a number's text, for values that are statistics anyhow; raises BadFrame."""
+    if not _NUMBER.fullmatch(text):
+        refuse(f"{text[:64]!r} is not a number")
+    value = float(text)
+    if not isfinite(value):
+        refuse(f"{text[:64]} is too large")
+    return value
 
 
 def optional(read: Callable[[str], int], text: str | None) -> int | None:
@@ -106,12 +133,14 @@ def number(text: str) -> int:
 
 def moment(text: str) -> int:
     """Microseconds of an RFC 3339 time in UTC like 2026-08-09T21:05:48.228568804Z, cut off there; raises BadFrame."""
+    if not text.isascii() or text[-1:] != "Z":
+        refuse(f"{text[:64]!r} is no time in UTC")
     fraction = text[20:-1]
-    if text[-1:] != "Z" or text[19:20] != "." or not (fraction.isascii() and fraction.isdigit()):
-        if text[19:] != "Z":
-            refuse(f"{text[:64]!r} is no time in UTC")
-        fraction = "0"
-    return _second(text[:19]) + int(fraction[:6].ljust(6, "0"))
+    if fraction.isdigit() and text[19] == ".":
+        return _second(text[:19]) + int(fraction[:6].ljust(6, "0"))
+    if text[19:] != "Z":
+        refuse(f"{text[:64]!r} is no time in UTC")
+    return _second(text[:19])
 
 
 @lru_cache(maxsize=1 << 10)
