@@ -1,8 +1,20 @@
-"""The venues this room can collect from, by the name they have in records and configuration."""
+"""The sources this room can collect from, by the name they have in demands."""
 
 from collections.abc import Mapping
 
-from producers.contract import Venue
+from producers.contract import Source
+from producers.venues.binance_futures import BinanceFutures
+from producers.venues.binance_futures_funding import BinanceFuturesFunding
+from producers.venues.binance_futures_klines import BinanceFuturesKlines
+from producers.venues.binance_futures_liquidations import BinanceFuturesLiquidations
 from producers.venues.binance_spot import BinanceSpot
 
-VENUES: Mapping[str, Venue] = {venue.name: venue for venue in (BinanceSpot(),)}
+_ALL: tuple[Source, ...] = (
+    BinanceSpot(),
+    BinanceFutures(),
+    BinanceFuturesKlines(),
+    BinanceFuturesLiquidations(),
+    BinanceFuturesFunding(),
+)
+
+SOURCES: Mapping[str, Source] = {source.name: source for source in _ALL}

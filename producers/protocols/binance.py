@@ -1,0 +1,204 @@
+"""Binance's wire: combined streams and exchangeInfo, shared by its spot, futures and options sources.
+
+Spot: https://developers.binance.com/docs/binance-spot-api-docs/web-socket-streams
+USD-M futures: https://developers.binance.com/docs/derivatives/usds-margined-futures/websocket-market-streams
+
+    {"stream":"btcusdt@aggTrade","data":{"e":"aggTrade",...}}
+    {"method":"SUBSCRIBE","params":["btcusdt@aggTrade"],"id":1}
+    {"result":null,"id":1}
+    {"code":2,"msg":"Invalid request: ...","id":1}    or    {"error":{"code":2,"msg":"Invalid request: ..."},"id":1}
+    {"stream":"!serverShutdown","data":{"e":"serverShutdown","E":1770123456789}}
+
+An unknown stream is acknowledged and stays silent, so symbols are looked up by REST first. Requests longer than 4088
+bytes are not answered at all (github.com/binance/binance-connector-rust/issues/27): hence 100 streams in each.
+New fields appear without notice and are passed over.
+
+Times count milliseconds, or microseconds where the URL asks for them (spot only); recordings hold milliseconds. Which
+of the two is told by size: 10^14 ms lie in the year 5138, 10^14 us in 1973.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
+
+import msgspec
+
+from producers.contract import ALL, BadFrame, Event, Farewell, Feed, Receipt, Reply
+from producers.values import MILLISECONDS_TO_US, READ_ERRORS, bad_frame, level, not_negative, optional
+from ravencore.records import Level
+
+SHUTDOWN = "!serverShutdown"
+MICROSECONDS_FROM = 10**14
+DEPTH = 20
+FEEDS_PER_MESSAGE = 100
+BAD_REQUEST = 400
+BAD_SYMBOL_CODES = frozenset({-1100, -1121})
+"""`Illegal characters found in a parameter` and `Invalid symbol`."""
+KNOWN_STREAMS = 4096
+BEFORE_STREAM = len('{"stream":"')
+
+Id = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Millis = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799_000_000)]
+"""Milliseconds, or microseconds, up to the year 9999."""
+Number = Annotated[str, msgspec.Meta(max_length=64)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+Side = Annotated[list[tuple[Number, Number]], msgspec.Meta(max_length=DEPTH)]
+T = TypeVar("T")
+Read = Callable[[bytes, str, Receipt], Sequence[Event]]
+"""The records of a frame, given the symbol of its stream, or ALL."""
+
+
+class Refusal(msgspec.Struct, gc=False):
+    """`{"code":2,"msg":"Invalid request: ..."}`."""
+
+    code: int
+    msg: str
+
+
+class Envelope(msgspec.Struct, gc=False):
+    """What is around any frame: of a stream, or a reply (`id` with `result`, `error` or `code` and `msg`)."""
+
+    stream: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    id: int | None = None
+    result: Any = msgspec.UNSET
+    error: Refusal | None = None
+    code: int | None = None
+    msg: str = ""
+
+
+class Framed(msgspec.Struct, Generic[T], gc=False):
+    """A stream's frame whose data are T; the stream's name has been read before."""
+
+    data: T
+
+
+class Filter(msgspec.Struct):
+    """One of a symbol's filters; PRICE_FILTER has a tickSize, LOT_SIZE a stepSize."""
+
+    filterType: str
+    tickSize: Number | None = None
+    stepSize: Number | None = None
+
+
+_envelope = msgspec.json.Decoder(Envelope)
+_refusal = msgspec.json.Decoder(Refusal)
+
+
+class CombinedStream:
+    """What the sources that listen to a combined stream have in common (`producers.contract.Stream`)."""
+
+    streams: ClassVar[Mapping[str, str]]
+    """By channel, the stream that is subscribed: `@trade` after a symbol, or `!forceOrder@arr` of all symbols."""
+    readers: ClassVar[Mapping[str, Read]]
+    """By stream, as above, how its frames are read; other speeds of the same stream among them."""
+
+    def __init__(self) -> None:
+        self._routes: dict[bytes, tuple[Read, str]] = {}
+
+    def symbol_of(self, base: str, quote: str) -> str:
+        """BTCUSDT."""
+        return base + quote
+
+    def greeting(self, request: int) -> str | None:
+        """Binance wants none."""
+        return None
+
+    def subscribe(self, feeds: Sequence[Feed], request: int) -> str:
+        """`{"method":"SUBSCRIBE","params":["btcusdt@trade"],"id":1}`."""
+        return self._request("SUBSCRIBE", feeds, request)
+
+    def unsubscribe(self, feeds: Sequence[Feed], request: int) -> str:
+        """`{"method":"UNSUBSCRIBE","params":["btcusdt@trade"],"id":2}`."""
+        return self._request("UNSUBSCRIBE", feeds, request)
+
+    def one_message(self, feeds: Sequence[Feed]) -> Sequence[Feed]:
+        """All: streams of every kind share a request."""
+        return feeds
+
+    def feed(self, channel: str, symbol: str) -> Feed:
+        """One feed per symbol, or one of all where the stream is of all."""
+        return Feed(channel, symbol if self.streams[channel].startswith("@") else ALL)
+
+    def refusal(self, status: int, body: bytes) -> str | None:
+        """`{"code":-1121,"msg":"Invalid symbol."}` with status 400 is for good."""
+        return refusal(status, body)
+
+    def parse(self, frame: bytes, receipt: Receipt) -> Sequence[Event]:
+        """Records of a stream's frame, or a reply or farewell; raises BadFrame."""
+        try:
+            # Micro-optimization: the name of the stream is looked for where it always is, `{"stream":"btcusdt@trade"`,
+            # so that frames are decoded once, envelope and all, by the decoder of their stream.
+            route = self._routes.get(frame[: frame.find(b'"', BEFORE_STREAM)])
+            if route is None:
+                return self._parse_new(frame, receipt)
+            read, symbol = route
+            return read(frame, symbol, receipt)
+        except READ_ERRORS as error:
+            raise bad_frame(error) from None
+
+    def _parse_new(self, frame: bytes, receipt: Receipt) -> Sequence[Event]:
+        envelope = _envelope.decode(frame)
+        stream = envelope.stream
+        if not stream:
+            return (_reply(envelope),)
+        if stream == SHUTDOWN:
+            return (Farewell("serverShutdown"),)
+        symbol, at, kind = stream.partition("@")
+        read = self.readers.get(stream) or self.readers.get(at + kind)
+        if read is None:
+            raise BadFrame(f"stream {stream!r} is none that Raven subscribes to")
+        symbol = ALL if stream in self.readers else symbol.upper()
+        events = read(frame, symbol, receipt)
+        if len(self._routes) < KNOWN_STREAMS:
+            self._routes[f'{{"stream":"{stream}'.encode()] = read, symbol
+        return events
+
+    def _request(self, method: str, feeds: Sequence[Feed], request: int) -> str:
+        params = [self._stream(feed) for feed in feeds]
+        return msgspec.json.encode({"method": method, "params": params, "id": request}).decode()
+
+    def _stream(self, feed: Feed) -> str:
+        return self.streams[feed.channel] if feed.symbol == ALL else feed.symbol.lower() + self.streams[feed.channel]
+
+
+def refusal(status: int, body: bytes) -> str | None:
+    """Why Binance will never describe a symbol: `{"code":-1121,"msg":"Invalid symbol."}` with status 400."""
+    try:
+        said = _refusal.decode(body)
+    except READ_ERRORS:
+        return None
+    for_good = status == BAD_REQUEST and said.code in BAD_SYMBOL_CODES
+    return f"{said.msg} ({said.code})" if for_good else None
+
+
+def micros(time: int) -> int:
+    """Microseconds of a time that counts milliseconds or microseconds."""
+    return time if time >= MICROSECONDS_FROM else time * MILLISECONDS_TO_US
+
+
+def same_symbol(named: str, symbol: str) -> None:
+    """Check that a frame's data name the symbol of their stream; raises BadFrame."""
+    if named != symbol:
+        raise BadFrame(f"data of {named[:64]!r} on a stream of {symbol!r}")
+
+
+def levels(side: Sequence[tuple[str, str]]) -> tuple[Level, ...]:
+    """One side of a book, best first; raises BadFrame, BadValue."""
+    return tuple([level(price, quantity) for price, quantity in side])
+
+
+def steps(filters: Sequence[Filter]) -> tuple[int | None, int | None]:
+    """Tick and lot size of a symbol, None where it has none or the rule is off (zero); raises BadFrame, BadValue."""
+    by_type = {item.filterType: item for item in filters}
+    tick = getattr(by_type.get("PRICE_FILTER"), "tickSize", None)
+    lot = getattr(by_type.get("LOT_SIZE"), "stepSize", None)
+    return optional(not_negative, tick) or None, optional(not_negative, lot) or None
+
+
+def _reply(envelope: Envelope) -> Reply:
+    if envelope.error is not None:
+        return Reply(envelope.id, f"{envelope.error.msg} ({envelope.error.code})")
+    if envelope.code is not None:
+        return Reply(envelope.id, f"{envelope.msg} ({envelope.code})")
+    if envelope.result is msgspec.UNSET or envelope.id is None:
+        raise BadFrame("neither a stream's frame nor a reply")
+    return Reply(envelope.id, None)
