@@ -219,5 +219,5 @@ class Poll(Source, Protocol):
     def requests(self, base: str, feed: Feed) -> Sequence[Get]:
         """What is asked each time for a feed, of the configured `rest_url`."""
 
-    def parse_bodies(self, bodies: Sequence[bytes], receipt: Receipt) -> Sequence[MarketRecord]:
-        """Records of the answers to `requests`, in its order; raises BadFrame, whatever the bytes."""
+    def parse_bodies(self, feed: Feed, bodies: Sequence[bytes], receipt: Receipt) -> Sequence[MarketRecord]:
+        """Records of the answers to `requests` for the feed, in its order; raises BadFrame, whatever the bytes."""

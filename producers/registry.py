@@ -7,6 +7,8 @@ from producers.venues.binance_futures import BinanceFutures
 from producers.venues.binance_futures_funding import BinanceFuturesFunding
 from producers.venues.binance_futures_klines import BinanceFuturesKlines
 from producers.venues.binance_futures_liquidations import BinanceFuturesLiquidations
+from producers.venues.binance_futures_oi import BinanceFuturesOi
+from producers.venues.binance_options import BinanceOptions
 from producers.venues.binance_spot import BinanceSpot
 
 _ALL: tuple[Source, ...] = (
@@ -15,6 +17,8 @@ _ALL: tuple[Source, ...] = (
     BinanceFuturesKlines(),
     BinanceFuturesLiquidations(),
     BinanceFuturesFunding(),
+    BinanceFuturesOi(),
+    BinanceOptions(),
 )
 
 SOURCES: Mapping[str, Source] = {source.name: source for source in _ALL}

@@ -135,7 +135,8 @@ class PollRunner(Runner):
         received_us = now_us()
         url = self.source.requests(self._gate.endpoints.rest_url, line.feed)[0].url
         try:
-            records = self.source.parse_bodies(bodies, Receipt(received_us, self._began_us, self._answers))
+            receipt = Receipt(received_us, self._began_us, self._answers)
+            records = self.source.parse_bodies(line.feed, bodies, receipt)
         except BadFrame as error:
             self._outlet.put(self.source.venue, BadBytes(b"\n".join(bodies), error.reason, str(error), url))
             return
