@@ -131,13 +131,22 @@ def number(text: str) -> int:
     return from_text(text)
 
 
+@lru_cache(maxsize=1 << 16)
+def counted(text: str) -> int:
+    """`number` of a JSON number that may be zero but not less; raises BadFrame, BadValue."""
+    units = number(text)
+    if units < 0:
+        refuse(f"{text} is below zero")
+    return units
+
+
 def moment(text: str) -> int:
     """Microseconds of an RFC 3339 time in UTC like 2026-08-09T21:05:48.228568804Z, cut off there; raises BadFrame."""
     if not text.isascii() or text[-1:] != "Z":
         refuse(f"{text[:64]!r} is no time in UTC")
     fraction = text[20:-1]
     if fraction.isdigit() and text[19] == ".":
-        return _second(text[:19]) + int(fraction[:6].ljust(6, "0"))
+        return _second(text[:19]) + int(fraction if len(fraction) == 6 else fraction[:6].ljust(6, "0"))
     if text[19:] != "Z":
         refuse(f"{text[:64]!r} is no time in UTC")
     return _second(text[:19])

@@ -102,7 +102,7 @@ class TradeData(msgspec.Struct, gc=False):
     """One of an event's `trades`."""
 
     product_id: Name
-    trade_id: Annotated[str, msgspec.Meta(pattern="^[0-9]{1,18}$")]
+    trade_id: Annotated[str, msgspec.Meta(min_length=1, max_length=18)]
     price: Number
     size: Number
     time: Time
@@ -335,6 +335,7 @@ def _quote(data: TickerData, event_us: int, receipt: Receipt) -> Quote:
 
 
 _amount = lru_cache(maxsize=1 << 16)(not_negative)
+"""Prices, and what stands at the best of them, come again and again."""
 
 
 def _price(text: str) -> int | None:
@@ -354,7 +355,9 @@ def _in_order(trade: Trade) -> int:
 
 
 def _trade(data: TradeData, receipt: Receipt) -> Trade:
-    price, quantity = from_text(data.price), from_text(data.size)
+    if not (data.trade_id.isascii() and data.trade_id.isdigit()):
+        raise BadFrame(f"trade id {data.trade_id!r} is no number")
+    price, quantity = _amount(data.price), from_text(data.size)
     traded(price, quantity)
     return Trade(
         venue=NAME,

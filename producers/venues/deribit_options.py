@@ -29,7 +29,7 @@ import msgspec
 
 from producers.contract import OPTION_TICKERS, BadFrame, Event, Feed, Receipt
 from producers.protocols.deribit import INTERVALS, VENUE, Deribit, Millis, Name, Notification, control, spelled
-from producers.values import MILLISECONDS_TO_US, READ_ERRORS, bad_frame, happened, number, refuse
+from producers.values import MILLISECONDS_TO_US, READ_ERRORS, bad_frame, counted, happened
 from ravencore.decimals import ONE, from_text
 from ravencore.records import Instrument, OptionSide, OptionTicker
 
@@ -192,7 +192,7 @@ def _ticker(data: TickerData, option: Option, receipt: Receipt) -> OptionTicker:
         bid_quantity=None if bid is None else bid_quantity,
         ask_price=ask,
         ask_quantity=None if ask is None else ask_quantity,
-        mark_price=_counted(str(data.mark_price, "ascii")),
+        mark_price=counted(str(data.mark_price, "ascii")),
         last_price=_price(str(data.last_price, "ascii")),
         underlying_price=_price(str(data.underlying_price, "ascii")),
         mark_iv=_fraction(str(data.mark_iv, "ascii")),
@@ -203,7 +203,7 @@ def _ticker(data: TickerData, option: Option, receipt: Receipt) -> OptionTicker:
         theta=greeks.theta,
         vega=greeks.vega,
         rho=greeks.rho,
-        open_interest=_counted(str(data.open_interest, "ascii")),
+        open_interest=counted(str(data.open_interest, "ascii")),
         volume=_amount(str(data.stats.volume, "ascii")),
         connection_time=receipt.connection_us,
         connection_sequence=receipt.sequence,
@@ -219,16 +219,7 @@ def _price(text: str) -> int | None:
 @lru_cache(maxsize=1 << 16)
 def _amount(text: str) -> int | None:
     """A number not below zero; None for null."""
-    return None if text == "null" else _counted(text)
-
-
-@lru_cache(maxsize=1 << 16)
-def _counted(text: str) -> int:
-    """A number not below zero."""
-    units = number(text)
-    if units < 0:
-        refuse(f"{text} is below zero")
-    return units
+    return None if text == "null" else counted(text)
 
 
 @lru_cache(maxsize=1 << 16)

@@ -26,7 +26,7 @@ After a reconnect they fill the hole if it is no longer than that, and what was 
 
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 import msgspec
@@ -47,6 +47,7 @@ from producers.contract import (
 from producers.values import (
     READ_ERRORS,
     bad_frame,
+    counted,
     happened,
     moment,
     not_negative,
@@ -54,7 +55,6 @@ from producers.values import (
     optional,
     positive,
     reading,
-    refuse,
     traded,
 )
 from ravencore.records import Instrument, Quote, Side, Trade
@@ -157,13 +157,6 @@ _frames = msgspec.json.Decoder(Tickers | Trades | Heartbeat | Status)
 _any_frame = msgspec.json.Decoder(AnyFrame)
 _asset_pairs = msgspec.json.Decoder(AssetPairs)
 _in_order = attrgetter("trade_id")
-
-
-class Best(NamedTuple):
-    """The best price of one side of a book and what stands there; nulls where nothing does."""
-
-    price: int | None
-    quantity: int | None
 
 
 class Kraken:
@@ -292,33 +285,22 @@ def _all_channels(symbol: str | None) -> tuple[Feed, ...] | None:
 
 
 def _quote(data: TickerData, receipt: Receipt) -> Quote:
-    bid, ask = _best(data.bid, data.bid_qty), _best(data.ask, data.ask_qty)
+    bid, ask = counted(str(data.bid, "ascii")), counted(str(data.ask, "ascii"))
+    bid_quantity, ask_quantity = counted(str(data.bid_qty, "ascii")), counted(str(data.ask_qty, "ascii"))
     event_us = None if data.timestamp is None else moment(data.timestamp)
     return Quote(
         venue=NAME,
         symbol=data.symbol,
         event_time=happened(event_us, receipt.received_us) if event_us else None,
         received_time=receipt.received_us,
-        bid_price=bid.price,
-        bid_quantity=bid.quantity,
-        ask_price=ask.price,
-        ask_quantity=ask.quantity,
-        last_price=_counted(data.last) or None,
+        bid_price=bid or None,
+        bid_quantity=bid_quantity if bid else None,
+        ask_price=ask or None,
+        ask_quantity=ask_quantity if ask else None,
+        last_price=counted(str(data.last, "ascii")) or None,
         connection_time=receipt.connection_us,
         connection_sequence=receipt.sequence,
     )
-
-
-def _best(price: msgspec.Raw, quantity: msgspec.Raw) -> Best:
-    units = _counted(price)
-    return Best(units, _counted(quantity)) if units else Best(None, None)
-
-
-def _counted(raw: msgspec.Raw) -> int:
-    units = number(str(raw, "ascii"))
-    if units < 0:
-        refuse(f"{str(raw, 'ascii')} is below zero")
-    return units
 
 
 def _trade(data: TradeData, receipt: Receipt) -> Trade:
