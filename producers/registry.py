@@ -10,6 +10,11 @@ from producers.venues.binance_futures_liquidations import BinanceFuturesLiquidat
 from producers.venues.binance_futures_oi import BinanceFuturesOi
 from producers.venues.binance_options import BinanceOptions
 from producers.venues.binance_spot import BinanceSpot
+from producers.venues.coinbase import Coinbase
+from producers.venues.deribit_index import DeribitIndex
+from producers.venues.deribit_options import DeribitOptions
+from producers.venues.deribit_trades import DeribitTrades
+from producers.venues.kraken import Kraken
 
 _ALL: tuple[Source, ...] = (
     BinanceSpot(),
@@ -19,6 +24,11 @@ _ALL: tuple[Source, ...] = (
     BinanceFuturesFunding(),
     BinanceFuturesOi(),
     BinanceOptions(),
+    DeribitOptions(),
+    DeribitTrades(),
+    DeribitIndex(),
+    Kraken(),
+    Coinbase(),
 )
 
 SOURCES: Mapping[str, Source] = {source.name: source for source in _ALL}

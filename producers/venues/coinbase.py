@@ -397,6 +397,3 @@ def _instrument(product: Product, received_us: int) -> Instrument:
         tick_size=optional(positive, product.price_increment),
         lot_size=optional(positive, product.base_increment),
     )
-
-
-COINBASE = Coinbase()

@@ -138,6 +138,3 @@ def _instrument(name: str, received_us: int) -> Instrument:
         kind="UNKNOWN",
         status="",
     )
-
-
-DERIBIT_INDEX = DeribitIndex()

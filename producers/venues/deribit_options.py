@@ -227,6 +227,3 @@ def _fraction(text: str) -> float | None:
     """The fraction that a percentage is, as the nearest double; None for null and 0, which say that there is none."""
     units = _price(text)
     return None if units is None else units / PERCENT
-
-
-DERIBIT_OPTIONS = DeribitOptions()

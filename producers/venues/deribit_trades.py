@@ -125,6 +125,3 @@ def _trade(data: TradeData, topic: str, receipt: Receipt) -> Trade:
         connection_time=receipt.connection_us,
         connection_sequence=receipt.sequence,
     )
-
-
-DERIBIT_TRADES = DeribitTrades()

@@ -335,6 +335,3 @@ def _instrument(info: PairInfo, received_us: int) -> Instrument:
         tick_size=optional(positive, info.tick_size),
         lot_size=not_negative(f"1e-{info.lot_decimals}"),
     )
-
-
-KRAKEN = Kraken()
