@@ -13,21 +13,21 @@ An unknown stream is acknowledged and stays silent, so symbols are looked up by 
 bytes are not answered at all (github.com/binance/binance-connector-rust/issues/27): hence 100 streams in each.
 New fields appear without notice and are passed over.
 
-Times count milliseconds, or microseconds where the URL asks for them (spot only); recordings hold milliseconds. Which
-of the two is told by size: 10^14 ms lie in the year 5138, 10^14 us in 1973.
+Times count milliseconds.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import starmap
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 import msgspec
 
 from producers.contract import ALL, BadFrame, Event, Farewell, Feed, Receipt, Reply
-from producers.values import MILLISECONDS_TO_US, READ_ERRORS, bad_frame, level, not_negative, optional
+from producers.values import READ_ERRORS, bad_frame, level, not_negative, optional
 from ravencore.records import Level
 
 SHUTDOWN = "!serverShutdown"
-MICROSECONDS_FROM = 10**14
+YEAR_9999_MS = 253_402_300_799_000
 DEPTH = 20
 FEEDS_PER_MESSAGE = 100
 BAD_REQUEST = 400
@@ -37,8 +37,7 @@ KNOWN_STREAMS = 4096
 BEFORE_STREAM = len('{"stream":"')
 
 Id = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-Millis = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799_000_000)]
-"""Milliseconds, or microseconds, up to the year 9999."""
+Millis = Annotated[int, msgspec.Meta(ge=0, le=YEAR_9999_MS)]
 Number = Annotated[str, msgspec.Meta(max_length=64)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 Side = Annotated[list[tuple[Number, Number]], msgspec.Meta(max_length=DEPTH)]
@@ -170,11 +169,6 @@ def refusal(status: int, body: bytes) -> str | None:
     return f"{said.msg} ({said.code})" if for_good else None
 
 
-def micros(time: int) -> int:
-    """Microseconds of a time that counts milliseconds or microseconds."""
-    return time if time >= MICROSECONDS_FROM else time * MILLISECONDS_TO_US
-
-
 def same_symbol(named: str, symbol: str) -> None:
     """Check that a frame's data name the symbol of their stream; raises BadFrame."""
     if named != symbol:
@@ -183,7 +177,7 @@ def same_symbol(named: str, symbol: str) -> None:
 
 def levels(side: Sequence[tuple[str, str]]) -> tuple[Level, ...]:
     """One side of a book, best first; raises BadFrame, BadValue."""
-    return tuple([level(price, quantity) for price, quantity in side])
+    return tuple(starmap(level, side))
 
 
 def steps(filters: Sequence[Filter]) -> tuple[int | None, int | None]:

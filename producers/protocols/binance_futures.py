@@ -9,12 +9,12 @@ The wrong one acknowledges a subscription and stays silent.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Literal
 
 import msgspec
 
 from producers.contract import BOOKS, Get, Rate
-from producers.protocols.binance import CombinedStream, Filter, Name, refusal, steps
+from producers.protocols.binance import CombinedStream, Filter, Millis, Name, refusal, steps
 from producers.values import MILLISECONDS_TO_US, reading
 from ravencore.records import Instrument
 
@@ -26,7 +26,6 @@ CONNECTS = Rate(240, 300.0)
 MESSAGES = Rate(8, 1.0)
 FEEDS_PER_CONNECTION = 200
 PUBLIC = frozenset({BOOKS})
-YEAR_9999_MS = 253_402_300_799_000
 
 
 class SymbolInfo(msgspec.Struct):
@@ -38,7 +37,7 @@ class SymbolInfo(msgspec.Struct):
 
     symbol: Name
     contractType: str
-    deliveryDate: Annotated[int, msgspec.Meta(ge=0, le=YEAR_9999_MS)]
+    deliveryDate: Millis
     status: str
     baseAsset: Name
     quoteAsset: Name

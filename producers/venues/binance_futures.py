@@ -28,11 +28,10 @@ from producers.protocols.binance import (
     Read,
     Side,
     levels,
-    micros,
     same_symbol,
 )
 from producers.protocols.binance_futures import CONNECTS, FEEDS_PER_CONNECTION, MESSAGES, REST, VENUE, FuturesStream
-from producers.values import happened, positive, traded
+from producers.values import MILLISECONDS_TO_US, happened, positive, traded
 from ravencore.records import Book, Instrument, Trade
 
 
@@ -72,7 +71,7 @@ def _read_trade(frame: bytes, symbol: str, receipt: Receipt) -> Sequence[Event]:
         Trade(
             venue=VENUE,
             symbol=symbol,
-            event_time=happened(micros(data.T), receipt.received_us),
+            event_time=happened(data.T * MILLISECONDS_TO_US, receipt.received_us),
             received_time=receipt.received_us,
             trade_id=str(data.a),
             sequence=data.a,
@@ -92,7 +91,7 @@ def _read_book(frame: bytes, symbol: str, receipt: Receipt) -> Sequence[Event]:
         Book(
             venue=VENUE,
             symbol=symbol,
-            event_time=happened(micros(data.T), receipt.received_us),
+            event_time=happened(data.T * MILLISECONDS_TO_US, receipt.received_us),
             received_time=receipt.received_us,
             update_id=str(data.u),
             sequence=data.u,

@@ -15,9 +15,9 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 
 from producers.contract import ALL, FUNDING, Event, Feed, Limits, Receipt, Scope
-from producers.protocols.binance import Framed, Millis, Name, Number, Read, micros, same_symbol
+from producers.protocols.binance import Framed, Millis, Name, Number, Read, same_symbol
 from producers.protocols.binance_futures import CONNECTS, MESSAGES, REST, VENUE, FuturesStream
-from producers.values import happened, not_negative, optional, positive
+from producers.values import MILLISECONDS_TO_US, happened, not_negative, optional, positive
 from ravencore.decimals import from_text
 from ravencore.records import Funding, Instrument
 
@@ -55,12 +55,12 @@ def _funding(data: MarkPrice, receipt: Receipt) -> Funding:
     return Funding(
         venue=VENUE,
         symbol=data.s,
-        event_time=happened(micros(data.E), receipt.received_us),
+        event_time=happened(data.E * MILLISECONDS_TO_US, receipt.received_us),
         received_time=receipt.received_us,
         rate=rate if data.T else None,
         mark_price=positive(data.p),
         index_price=optional(not_negative, data.i) or None,
-        next_funding_time=micros(data.T) or None,
+        next_funding_time=data.T * MILLISECONDS_TO_US or None,
         connection_time=receipt.connection_us,
         connection_sequence=receipt.sequence,
     )

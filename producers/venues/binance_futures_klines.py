@@ -23,11 +23,10 @@ from producers.protocols.binance import (
     Millis,
     Number,
     Read,
-    micros,
     same_symbol,
 )
 from producers.protocols.binance_futures import CONNECTS, MESSAGES, REST, VENUE, FuturesStream
-from producers.values import happened, not_negative, positive, refuse
+from producers.values import MILLISECONDS_TO_US, happened, not_negative, positive, refuse
 from ravencore.records import Instrument, Kline
 
 FEEDS_PER_CONNECTION = 50
@@ -83,11 +82,11 @@ def _read_kline(frame: bytes, symbol: str, receipt: Receipt) -> Sequence[Event]:
         Kline(
             venue=VENUE,
             symbol=symbol,
-            event_time=happened(micros(data.E), receipt.received_us),
+            event_time=happened(data.E * MILLISECONDS_TO_US, receipt.received_us),
             received_time=receipt.received_us,
             interval=candle.i,
-            open_time=happened(micros(candle.t), receipt.received_us),
-            close_time=happened(micros(candle.T), receipt.received_us),
+            open_time=happened(candle.t * MILLISECONDS_TO_US, receipt.received_us),
+            close_time=happened(candle.T * MILLISECONDS_TO_US, receipt.received_us),
             open=positive(candle.o),
             high=positive(candle.h),
             low=positive(candle.l),

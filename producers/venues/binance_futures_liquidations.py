@@ -16,9 +16,9 @@ from typing import ClassVar, Literal
 import msgspec
 
 from producers.contract import ALL, LIQUIDATIONS, Event, Feed, Limits, Receipt, Scope
-from producers.protocols.binance import Framed, Millis, Name, Number, Read, micros, same_symbol
+from producers.protocols.binance import Framed, Millis, Name, Number, Read, same_symbol
 from producers.protocols.binance_futures import CONNECTS, MESSAGES, REST, VENUE, FuturesStream
-from producers.values import happened, not_negative, optional, positive
+from producers.values import MILLISECONDS_TO_US, happened, not_negative, optional, positive
 from ravencore.records import Instrument, Liquidation
 
 QUIET_SECONDS = 1800.0
@@ -56,7 +56,7 @@ def _read_order(frame: bytes, symbol: str, receipt: Receipt) -> Sequence[Event]:
         Liquidation(
             venue=VENUE,
             symbol=order.s,
-            event_time=happened(micros(order.T), receipt.received_us),
+            event_time=happened(order.T * MILLISECONDS_TO_US, receipt.received_us),
             received_time=receipt.received_us,
             side=order.S,
             price=positive(order.p),

@@ -16,9 +16,9 @@ from urllib.parse import quote
 import msgspec
 
 from producers.contract import OPEN_INTEREST, BadFrame, Feed, Get, Limits, Receipt, Scope
-from producers.protocols.binance import Millis, Name, Number, micros, same_symbol
+from producers.protocols.binance import Millis, Name, Number, same_symbol
 from producers.protocols.binance_futures import CONNECTS, REST, VENUE, FuturesListing
-from producers.values import happened, not_negative, positive, product, reading
+from producers.values import MILLISECONDS_TO_US, happened, not_negative, positive, product, reading
 from ravencore.records import Instrument, OpenInterest
 
 PATHS = ("openInterest", "premiumIndex")
@@ -79,7 +79,7 @@ class BinanceFuturesOi(FuturesListing):
                 OpenInterest(
                     venue=VENUE,
                     symbol=feed.symbol,
-                    event_time=happened(micros(interest.time), receipt.received_us),
+                    event_time=happened(interest.time * MILLISECONDS_TO_US, receipt.received_us),
                     received_time=receipt.received_us,
                     open_interest=open_interest,
                     open_interest_value=product(open_interest, mark_price),

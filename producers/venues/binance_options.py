@@ -26,7 +26,7 @@ from typing import Annotated, NamedTuple, Protocol, TypeVar
 import msgspec
 
 from producers.contract import OPTION_TICKERS, BadFrame, Feed, Get, Limits, Rate, Receipt, Scope
-from producers.protocols.binance import Filter, Name, Number, refusal, steps
+from producers.protocols.binance import Filter, Millis, Name, Number, refusal, steps
 from producers.values import MILLISECONDS_TO_US, not_negative, positive, reading, refuse, statistic
 from ravencore.records import Instrument, OptionSide, OptionTicker
 
@@ -38,7 +38,6 @@ SIDES: dict[str, OptionSide] = {"C": "CALL", "P": "PUT"}
 PATHS = ("ticker", "mark")
 WEIGHT = 5
 NO_IV = frozenset({-1.0, 0.0})
-YEAR_9999_MS = 253_402_300_799_000
 
 
 class TickerBody(msgspec.Struct, gc=False):
@@ -75,7 +74,7 @@ class SymbolInfo(msgspec.Struct):
 
     symbol: Name
     quoteAsset: Name
-    expiryDate: Annotated[int, msgspec.Meta(gt=0, le=YEAR_9999_MS)]
+    expiryDate: Millis
     filters: list[Filter]
     status: str = "TRADING"
 
