@@ -12,8 +12,8 @@ from aiolimiter import AsyncLimiter
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
+from producers.collector.ends import Taker, Tap
 from producers.collector.gate import Gate, limiter
-from producers.collector.outlet import Outlet
 from producers.session import NOT_DEMANDED, Action, Close, Send, Session
 from producers.tape import Break
 from ravencore.retry import backoff
@@ -38,13 +38,15 @@ class Link:
     second holds up others for no longer than that.
     """
 
-    def __init__(self, session: Session, gate: Gate, outlet: Outlet, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, session: Session, gate: Gate, outlet: Taker, tell: Callable[[str], None], tap: Tap | None = None
+    ) -> None:
         self.session = session
         self.reconnects = 0
         self.away: str | None = None
         """Why there is no connection, where one is wanted."""
         self._limits = session.source.limits
-        self._gate, self._outlet, self._tell = gate, outlet, tell
+        self._gate, self._outlet, self._tell, self._tap = gate, outlet, tell, tap
         self._messages: AsyncLimiter = limiter(self._limits.messages)
         self._time = 0.0
         self._opened = 0
@@ -138,11 +140,14 @@ class Link:
             self._tell(f"{name}: {why.detail}")
 
     async def _read(self, socket: ClientConnection) -> NoReturn:
-        session, outlet = self.session, self._outlet
+        session, outlet, tap = self.session, self._outlet, self._tap
         while True:
             for _ in range(FRAMES_AT_A_TIME):
                 frame = await socket.recv(decode=False)
-                self._do(session.receive(frame, now_us(), self._time))
+                received_ns = time.time_ns()
+                if tap is not None:
+                    tap.frame(received_ns, frame)
+                self._do(session.receive(frame, received_ns // 1000, self._time))
                 if outlet.blocked:
                     await outlet.ready()
             # `recv` does not yield while it has frames, and there may be thousands.

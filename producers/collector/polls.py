@@ -125,7 +125,7 @@ class PollRunner(Runner):
 
     async def _bodies(self, feed: Feed) -> Sequence[bytes]:
         gets = self.source.requests(self._gate.endpoints.rest_url, feed)
-        answers = await asyncio.gather(*(self._gate.get(get) for get in gets))
+        answers = await asyncio.gather(*(self._get(get) for get in gets))
         for get, (status, _) in zip(gets, answers, strict=True):
             if status != HTTP_OK:
                 raise Unavailable(f"{get.url} answers {status}")

@@ -9,8 +9,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from confluent_kafka import KafkaException
 from msgspec.structs import replace
 
+from producers.collector.ends import Taker, Tap
 from producers.collector.gate import Gate
-from producers.collector.outlet import Outlet
 from producers.collector.readback import LastSeen
 from producers.contract import ALL, BadFrame, Feed, Get, Source
 from producers.tape import Seen
@@ -37,16 +37,18 @@ class Runner(ABC):
         self,
         source: Source,
         gate: Gate,
-        outlet: Outlet,
+        outlet: Taker,
         *,
         look_back: Callable[[Collection[Feed]], LastSeen],
         tell: Callable[[str], None],
         tasks: asyncio.TaskGroup,
+        tap: Tap | None = None,
     ) -> None:
         self.source = source
         self.waiting: dict[str, SubscriptionState] = {}
         self.rest_away: str | None = None
         self._gate, self._outlet, self._look_back, self._tell, self._tasks = gate, outlet, look_back, tell, tasks
+        self._tap = tap
         self._demanded: set[str] = set()
         self._admissions: dict[str, asyncio.Task[None]] = {}
         self._listings: dict[str, tuple[float, asyncio.Task[Collection[Instrument] | str]]] = {}
@@ -216,7 +218,7 @@ class Runner(ABC):
         delays = backoff(RETRY_FIRST_S, RETRY_CAP_S, random.Random())
         while True:
             try:
-                status, body = await self._gate.get(get)
+                status, body = await self._get(get)
                 if refusal := self.source.refusal(status, body):
                     return refusal
                 if status == HTTP_OK:
@@ -229,6 +231,12 @@ class Runner(ABC):
             except Unavailable as error:
                 self._fail(str(error))
             await asyncio.sleep(next(delays))
+
+    async def _get(self, get: Get) -> tuple[int, bytes]:
+        status, body = await self._gate.get(get)
+        if self._tap is not None and status == HTTP_OK:
+            self._tap.body(time.time_ns(), get.url, body)
+        return status, body
 
     def _fail(self, text: str) -> None:
         self.rest_away = text

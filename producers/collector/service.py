@@ -13,6 +13,7 @@ import aiohttp
 from confluent_kafka import Message
 
 from producers.collector.demands import Demands
+from producers.collector.ends import Taker
 from producers.collector.gate import Gate
 from producers.collector.outlet import COUNTERS, SERVICE, BadRecord, Outlet
 from producers.collector.polls import PollRunner
@@ -46,6 +47,8 @@ class Collector:
     def __init__(self, settings: Settings, codec: Codec) -> None:
         self._settings, self._codec = settings, codec
         self._outlet = Outlet(settings, codec)
+        clocks = settings.collector.clocks
+        self._clock_interval_us = shortest_us(settings.bars.time_intervals) if clocks else None
         self._reporter = Reporter(SERVICE, settings, codec, self._outlet.producer, now_us())
         self._runners: dict[str, Runner] = {}
         self._demands: dict[bytes, Demand] = {}
@@ -84,16 +87,15 @@ class Collector:
             self._runners[source.name] = self._runner(source, gates[venue], tasks)
 
     def _runner(self, source: Source, gate: Gate, tasks: asyncio.TaskGroup) -> Runner:
-        collector = self._settings.collector
-        look_back = functools.partial(last_seen, self._settings, self._codec, source)
-        common: dict[str, Any] = {"look_back": look_back, "tell": self._tell, "tasks": tasks}
-        if isinstance(source, Poll):
-            return PollRunner(source, gate, self._outlet, **common)
-        assert isinstance(source, Stream), f"{source.name} is neither a Stream nor a Poll"
-        interval = shortest_us(self._settings.bars.time_intervals) if collector.clocks else None
-        patience_s = collector.reorder_ms / 1000
-        return StreamRunner(
-            source, gate, self._outlet, reorder_seconds=patience_s, clock_interval_us=interval, **common
+        return make_runner(
+            source,
+            gate,
+            self._outlet,
+            reorder_seconds=self._settings.collector.reorder_ms / 1000,
+            clock_interval_us=self._clock_interval_us,
+            look_back=functools.partial(last_seen, self._settings, self._codec, source),
+            tell=self._tell,
+            tasks=tasks,
         )
 
     async def _deliver(self) -> None:
@@ -178,6 +180,24 @@ class Collector:
             yield from runner.subscriptions()
         for venue, symbol in sorted(self._unserved):
             yield Subscription(venue=venue, channel="trades", symbol=symbol, state="REFUSED")
+
+
+def make_runner(
+    source: Source,
+    gate: Gate,
+    taker: Taker,
+    *,
+    reorder_seconds: float,
+    clock_interval_us: int | None,
+    **common: Any,
+) -> Runner:
+    """The runner of a stream or of a poll; `common` is what Runner takes."""
+    if isinstance(source, Poll):
+        return PollRunner(source, gate, taker, **common)
+    assert isinstance(source, Stream), f"{source.name} is neither a Stream nor a Poll"
+    return StreamRunner(
+        source, gate, taker, reorder_seconds=reorder_seconds, clock_interval_us=clock_interval_us, **common
+    )
 
 
 def shortest_us(intervals: Iterable[str]) -> int | None:

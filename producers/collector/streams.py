@@ -91,7 +91,7 @@ class StreamRunner(Runner):
 
     def _new_link(self, url: str) -> Link:
         session = Session(self.source, url, self._reorder_seconds, self._clock_interval_us)
-        link = Link(session, self._gate, self._outlet, self._tell)
+        link = Link(session, self._gate, self._outlet, self._tell, self._tap)
         self._links.append(link)
         self._running.append(self._tasks.create_task(link.run()))
         return link
