@@ -1,7 +1,7 @@
-"""`python -m simulator`: an exchange on loopback, from recordings or a seeded synthetic market.
+"""`python -m simulator`: exchanges on loopback, from recordings or seeded synthetic markets.
 
-    python -m simulator --synthetic --symbols BTCUSDT,ETHUSDT --speed 1 --duration 2m
-    python -m simulator --recording X.frames.zst Y.frames.zst --speed max --fault gap=0.001,cut=2 --seed 7
+    python -m simulator --synthetic --venues all --symbols BTCUSDT,ETHUSDT --speed 1 --duration 2m
+    python -m simulator --recording X.frames.zst KRAKEN=Y.frames.zst --speed max --fault gap=0.001,cut=2 --seed 7
 
 With RAVEN_READY_FILE set, a JSON object of settings for later services is written there once it serves.
 """
@@ -13,16 +13,19 @@ import os
 import re
 import signal
 import sys
-from pathlib import Path
+import time
+from collections.abc import Sequence
 
 from simulator.contract import Dialect, Market, SimulatorError
 from simulator.faults import parse_spec
 from simulator.recording import RecordedMarket
-from simulator.registry import DIALECTS
+from simulator.registry import DIALECTS, Plan, synthetic_market
 from simulator.server import Server, Settings, write_ready_file
-from simulator.synthetic import SyntheticMarket
+from simulator.sorting import sort
+from simulator.synthetic import EPOCH_NS
 
 DEFAULT_SYMBOLS = "BTCUSDT,ETHUSDT,SOLUSDT"
+DEFAULT_PERPETUALS = 20
 UNITS_NS = {"ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 
 log = logging.getLogger("simulator")
@@ -58,10 +61,12 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     source = command.add_mutually_exclusive_group(required=True)
-    source.add_argument("--recording", nargs="+", type=Path, metavar="FILE", help="*.frames or *.frames.zst")
-    source.add_argument("--synthetic", action="store_true", help="a seeded synthetic market")
-    command.add_argument("--symbols", default=DEFAULT_SYMBOLS, help="of the synthetic market")
-    command.add_argument("--venue", default="BINANCE_SPOT", choices=sorted(DIALECTS))
+    source.add_argument("--recording", nargs="+", metavar="FILE", help="*.frames.zst and *.rest.jsonl.zst; VENUE=FILE")
+    source.add_argument("--synthetic", action="store_true", help="seeded synthetic markets")
+    command.add_argument("--venues", type=names, default=["BINANCE_SPOT"], help="of the synthetic markets, or all")
+    command.add_argument("--symbols", type=names, default=DEFAULT_SYMBOLS, help="the same: pairs, spelled in any way")
+    command.add_argument("--perpetuals", type=int, default=DEFAULT_PERPETUALS, help="thin ones beside the symbols'")
+    command.add_argument("--feeds", type=names, help="sources to wait for; default: those collected by symbol")
     command.add_argument("--port", type=int, default=0, help="0 takes a free one")
     command.add_argument("--speed", type=speed, default=1.0, help="1, N, or max: as fast as it is read")
     command.add_argument("--seed", type=int, default=0)
@@ -70,28 +75,59 @@ def parser() -> argparse.ArgumentParser:
     return command
 
 
-def market_of(options: argparse.Namespace, dialect: Dialect) -> Market:
+def names(text: str) -> list[str]:
+    """`a,B` as A and B."""
+    return [name.strip().upper() for name in text.split(",") if name.strip()]
+
+
+def markets_of(options: argparse.Namespace) -> list[tuple[Dialect, Market]]:
     if options.recording:
-        log.info("reading %s", ", ".join(path.name for path in options.recording))
-        return RecordedMarket(
-            options.recording, dialect, lambda count: log.info("first pass: %d frames checked", count)
-        )
-    symbols = [symbol.strip().upper() for symbol in options.symbols.split(",") if symbol.strip()]
-    return SyntheticMarket(symbols, options.seed, dialect, options.duration)
+        return recorded(options.recording)
+    venues = list(DIALECTS) if options.venues == ["ALL"] else options.venues
+    if unknown := [venue for venue in venues if venue not in DIALECTS]:
+        raise SimulatorError(f"no venue {', '.join(unknown)}; there are {', '.join(DIALECTS)}")
+    if not venues or not options.symbols:
+        raise SimulatorError("a synthetic market needs at least one venue and one symbol")
+    plan = Plan(options.symbols, options.seed, options.perpetuals, options.duration, begins_ns(options))
+    dialects = [DIALECTS[venue]() for venue in venues]
+    return [(dialect, synthetic_market(dialect, plan)) for dialect in dialects]
+
+
+def begins_ns(options: argparse.Namespace) -> int:
+    """When a synthetic market begins, which says which options are listed."""
+    return time.time_ns() if options.speed == 1.0 else EPOCH_NS
+
+
+def recorded(arguments: Sequence[str]) -> list[tuple[Dialect, Market]]:
+    dialects = [make() for make in DIALECTS.values()]
+    files = sort(arguments, dialects)
+    log.info("reading recordings of %s", ", ".join(files))
+    return [
+        (dialect, RecordedMarket(files[dialect.venue], dialect, tell_progress))
+        for dialect in dialects
+        if dialect.venue in files
+    ]
+
+
+def tell_progress(count: int) -> None:
+    log.info("first pass: %d frames checked", count)
 
 
 async def serve(options: argparse.Namespace) -> None:
-    dialect = DIALECTS[options.venue]
     faults = parse_spec(options.fault)
-    market = market_of(options, dialect)
-    for note in market.notes:
-        log.warning("%s", note)
-    settings = Settings(options.speed, options.seed, faults, options.duration, options.port)
+    markets = markets_of(options)
+    for dialect, market in markets:
+        for note in market.notes:
+            log.warning("%s: %s", dialect.venue, note)
+    settings = Settings(
+        options.speed, options.seed, faults, options.duration, options.port, feeds=options.feeds or None
+    )
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with Server(dialect, market, settings) as server:
-        log.info("%s on %s: %s", dialect.venue, server.address, ", ".join(market.instruments))
+    async with Server(markets, settings) as server:
+        for dialect, market in markets:
+            log.info("%s on %s: %d symbols", dialect.venue, server.address, len(market.instruments))
         if "RAVEN_READY_FILE" in os.environ:
             write_ready_file(os.environ["RAVEN_READY_FILE"], server.environment())
         waiting = [asyncio.create_task(server.wait()), asyncio.create_task(stop.wait())]

@@ -7,7 +7,8 @@ from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Iterable, Sequence
 
-from simulator.contract import DepthDiff, Levels, Snapshot
+from simulator.contract import Snapshot
+from simulator.events import DepthDiff, Levels
 
 
 class Side:

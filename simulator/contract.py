@@ -192,17 +192,28 @@ class Books(Protocol):
 class Dialect(Protocol):
     """One venue's protocol, pure. Times and ids of the records it promises (`marks`) are those on its wire."""
 
-    venue: str
-    sources: Mapping[str, str]
-    """Names of the collectors that read it (BINANCE_FUTURES_KLINES) with what they collect: "symbol", "market" or
-    "poll"."""
-    words: Sequence[str]
-    """Words in the path of a recording that point at this venue, used only where no frame does."""
-    books: Books | None
-    socket_path: str
-    """Path under the venue's prefix of the ws_url that collectors are configured with, "" or "/ws/api/v2"."""
-    rest_path: str
-    """The same of the rest_url."""
+    @property
+    def venue(self) -> str: ...
+
+    @property
+    def sources(self) -> Mapping[str, str]:
+        """Names of the collectors that read it (BINANCE_FUTURES_KLINES) with what they collect: "symbol", "market" or
+        "poll"."""
+
+    @property
+    def words(self) -> Sequence[str]:
+        """Words in the path of a recording that point at this venue, used only where no frame does."""
+
+    @property
+    def books(self) -> Books | None: ...
+
+    @property
+    def socket_path(self) -> str:
+        """Path under the venue's prefix of the ws_url that collectors are configured with, "" or "/ws/api/v2"."""
+
+    @property
+    def rest_path(self) -> str:
+        """The same of the rest_url."""
 
     def awaited(self, source: str, listed: Mapping[str, Listed]) -> set[str]:
         """The streams that must have a subscriber before playback starts, when this source is to be collected.
@@ -254,12 +265,13 @@ class Dialect(Protocol):
 class Part(Protocol):
     """A part of a synthetic venue: some instruments and what happens to them. Same seed, same events."""
 
-    instruments: Sequence[Listed]
-    """In the venue's spelling; it is given the symbols."""
-    snapshots: Mapping[str, Snapshot]
-    """The books that its DepthDiffs start from, by symbol; {} where it has no symbols with trades and books."""
-    trades_per_second: float
-    """About how many of its events are trades, on average."""
+    @property
+    def instruments(self) -> Sequence[Listed]:
+        """In the venue's spelling; it is given the symbols."""
+
+    @property
+    def snapshots(self) -> Mapping[str, Snapshot]:
+        """The books that its DepthDiffs start from, by symbol; {} where it has no symbols with trades and books."""
 
     def events(self, begin_ns: int) -> Iterator[Event]:
         """Without end, in order of time, at times from `begin_ns` on."""
@@ -279,7 +291,10 @@ class Market(Protocol):
     bodies: Sequence[Body]
     has_depth20: frozenset[str]
     notes: Sequence[str]
-    expected_trades: int
+
+    @property
+    def expected_trades(self) -> int:
+        """About how many trade frames are to come, rather too few; finding out may take a second."""
 
     def frames(self, start_ns: int | None) -> Iterator[Frame]:
         """All frames; a market without times of its own starts at `start_ns`, or at its fixed epoch when None."""

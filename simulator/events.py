@@ -34,7 +34,7 @@ class DepthDiff(msgspec.Struct, frozen=True, gc=False):
 
 
 class Quote(msgspec.Struct, frozen=True, gc=False):
-    """The best bid or ask has changed; `update_id` grows, and no two quotes of a symbol share a time in microseconds."""
+    """The best bid or ask has changed; `update_id` grows, no two quotes of a symbol share a time in microseconds."""
 
     time_ns: int
     symbol: str
@@ -194,3 +194,9 @@ Event = (
 def text_of(value_e8: int) -> str:
     """An amount with all its eight decimals: `123.40000000`."""
     return f"{'-' if value_e8 < 0 else ''}{abs(value_e8) // 100_000_000}.{abs(value_e8) % 100_000_000:08d}"
+
+
+def short_text_of(value_e8: int) -> str:
+    """An amount without its last zeros, as a JSON number of a float is written: `123.4`, `5.0`."""
+    text = text_of(value_e8).rstrip("0")
+    return text + "0" if text.endswith(".") else text

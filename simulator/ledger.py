@@ -1,11 +1,15 @@
-"""What was issued, sent, lost and injected: the figures a collector's own must equal.
+"""What was issued, sent, lost and injected: the figures a collector's own must equal, and the ids its topics must hold.
 
 An observer of ids sees a hole where an id is skipped, a repair where a missing id arrives late, and a duplicate where
 an id that is neither new nor missing arrives: `Ids` is that observer, perfect and without a time limit.
 """
 
-from bisect import bisect_right
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
+
+from simulator.contract import TRADES, Identity
 
 FAULT_COUNTS = ("gap", "gap_trades", "duplicate", "reorder", "garbage", "cut")
 
@@ -70,6 +74,15 @@ class Ranges:
         else:
             self.ranges.append([trade_id, trade_id])
 
+    def discard(self, trade_id: int) -> None:
+        """Take an id back, if it is there."""
+        for at, (low, high) in enumerate(self.ranges):
+            if low <= trade_id <= high:
+                parts = [[low, trade_id - 1], [trade_id + 1, high]]
+                self.ranges[at : at + 1] = [part for part in parts if part[0] <= part[1]]
+                self.count -= 1
+                return
+
 
 class SymbolLedger:
     """One symbol: `issued` before faults, `delivered` to at least one connection, `missed` while nobody listened."""
@@ -78,6 +91,26 @@ class SymbolLedger:
         self.issued = Ids()
         self.delivered = Ids()
         self.missed = Ranges()
+
+    def issue(self, trade_id: int, heard: bool) -> None:
+        self.issued.add(trade_id)
+        if not heard:
+            self.missed.add(trade_id)
+
+    def deliver(self, trade_id: int) -> None:
+        self.delivered.add(trade_id)
+        if self.missed.count:
+            self.missed.discard(trade_id)
+
+    def ids(self) -> Iterator[int]:
+        """Every id delivered, in order."""
+        seen = self.delivered
+        if seen.first is None or seen.last is None:
+            return
+        start = seen.first
+        for low, high in [*seen.holes, (seen.last + 1, seen.last)]:
+            yield from range(start, low)
+            start = high + 1
 
     def report(self) -> dict[str, Any]:
         return {
@@ -98,14 +131,77 @@ class SymbolLedger:
         }
 
 
+class FeedLedger:
+    """One symbol of another channel; its ids grow, and are in order as they are issued."""
+
+    def __init__(self) -> None:
+        self.issued = 0
+        self.delivered = 0
+        self.seen: array[int] = array("q")
+        self._newest: int | None = None
+
+    @property
+    def unique(self) -> int:
+        return len(self.seen)
+
+    def issue(self, identity: int | None) -> None:
+        """Count it, unless it is the newest again: several streams may tell the same."""
+        if identity is None or identity != self._newest:
+            self.issued += 1
+            self._newest = identity
+
+    def deliver(self, identity: int | None) -> None:
+        self.delivered += 1
+        if identity is None:
+            return
+        if not self.seen or identity > self.seen[-1]:
+            self.seen.append(identity)
+        elif self.seen[at := bisect_left(self.seen, identity)] != identity:
+            self.seen.insert(at, identity)
+
+    def ids(self) -> Iterable[int]:
+        """Every id delivered, in order."""
+        return self.seen
+
+
 class Ledger:
     """All symbols, the faults that reached a client, and the frames sent (a frame to two connections counts twice)."""
 
     def __init__(self, symbols: list[str]) -> None:
         self.symbols = {symbol: SymbolLedger() for symbol in symbols}
+        self.feeds: dict[str, dict[str, FeedLedger]] = {}
         self.injected = dict.fromkeys(FAULT_COUNTS, 0)
         self.frames_issued = 0
         self.frames_sent = 0
+
+    def issue(self, marks: Sequence[Identity], heard: bool) -> None:
+        """Note the records of a frame that the venue has made."""
+        for channel, symbol, identity in marks:
+            if channel == TRADES:
+                self._trades(symbol).issue(identity or 0, heard)
+            else:
+                self._feed(channel, symbol).issue(identity)
+
+    def deliver(self, marks: Sequence[Identity]) -> None:
+        """Note the records of a frame that at least one client gets."""
+        for channel, symbol, identity in marks:
+            if channel == TRADES:
+                self._trades(symbol).deliver(identity or 0)
+            else:
+                self._feed(channel, symbol).deliver(identity)
+
+    def _trades(self, symbol: str) -> SymbolLedger:
+        entry = self.symbols.get(symbol)
+        if entry is None:
+            entry = self.symbols[symbol] = SymbolLedger()
+        return entry
+
+    def _feed(self, channel: str, symbol: str) -> FeedLedger:
+        symbols = self.feeds.setdefault(channel, {})
+        entry = symbols.get(symbol)
+        if entry is None:
+            entry = symbols[symbol] = FeedLedger()
+        return entry
 
     def report(self) -> dict[str, Any]:
         per_symbol = {symbol: entry.report() for symbol, entry in self.symbols.items()}
@@ -113,8 +209,36 @@ class Ledger:
         observable = {key: sum(row[key] for row in seen) for key in ("gaps", "gap_trades", "duplicates")}
         return {
             "symbols": per_symbol,
+            "channels": self._channels(),
             "injected": dict(self.injected),
             "observable": observable | {"dead_letters": self.injected["garbage"]},
             "frames": self.frames_sent,
             "frames_issued": self.frames_issued,
+        }
+
+    def _channels(self) -> dict[str, dict[str, int]]:
+        traded = [entry for entry in self.symbols.values() if entry.issued.count]
+        rows = {TRADES: [(e.issued.count, e.delivered.count, e.delivered.unique) for e in traded]} if traded else {}
+        for channel, symbols in self.feeds.items():
+            rows[channel] = [(entry.issued, entry.delivered, entry.unique) for entry in symbols.values()]
+        return {
+            channel: {
+                "symbols": len(entries),
+                "issued": sum(issued for issued, _, _ in entries),
+                "delivered": sum(delivered for _, delivered, _ in entries),
+                "delivered_unique": sum(unique for _, _, unique in entries),
+            }
+            for channel, entries in rows.items()
+        }
+
+    def delivered(self, channel: str) -> dict[str, dict[str, Any]]:
+        """By symbol, how often something was delivered, and the distinct ids of it in order."""
+        if channel == TRADES:
+            return {
+                symbol: {"delivered": entry.delivered.count, "ids": list(entry.ids())}
+                for symbol, entry in self.symbols.items()
+            }
+        return {
+            symbol: {"delivered": entry.delivered, "ids": list(entry.ids())}
+            for symbol, entry in self.feeds.get(channel, {}).items()
         }

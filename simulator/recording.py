@@ -1,8 +1,9 @@
 """A market played from recordings: lines `<recv_ns>\\t<raw frame>`, plain or zstd.
 
-Several files are merged by receive time and streamed, never held whole. A first pass learns the symbols, their ticks
-and lots, and checks every line.
-Beside `X.frames.zst` may stand `X.rest_depth.frames.zst` (REST depth responses) to start the books from.
+Several files of a venue are merged by receive time and streamed, never held whole. A first pass learns the symbols,
+their ticks and lots, and checks every line. Beside `X.frames.zst` may stand `X.rest_depth.frames.zst` (REST depth
+responses) to start the books from, and `X.rest.jsonl.zst` (lines `{"recv_ns", "url", "body"}`) with recorded REST
+answers of any kind. simulator/sorting.py tells which venue a file is of.
 """
 
 import heapq
@@ -13,15 +14,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+import msgspec
 import zstandard
 
-from simulator.contract import Dialect, Frame, Instrument, SimulatorError, Snapshot, Unreadable
+from simulator.contract import Body, Dialect, Frame, Listed, SimulatorError, Snapshot, Unreadable
 
-QUOTE_ASSETS = (
-    *("FDUSD", "USDT", "USDC", "TUSD", "BUSD", "USD1", "USDP", "PAX", "DAI"),
-    *("BTC", "ETH", "BNB", "TRX", "XRP", "DOGE", "SOL"),
-    *("TRY", "EUR", "GBP", "AUD", "BRL", "JPY", "MXN", "PLN", "ARS", "UAH", "ZAR", "RUB", "IDR", "NGN", "USD"),
-)
 DEFAULT_TICK_E8 = 1_000_000
 DEFAULT_LOT_E8 = 1_000
 PROGRESS_LINES = 100_000
@@ -32,15 +29,22 @@ Progress = Callable[[int], None]
 
 def lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Receive time and raw message of every line. Raises SimulatorError naming file and line."""
+    for number, line in enumerate(text_lines(path), start=1):
+        time_text, tab, raw = line.partition(b"\t")
+        if not tab or not raw or not time_text.isdigit():
+            raise SimulatorError(f"{path}, line {number}: not `<recv_ns><tab><frame>`: {line[:80]!r}")
+        yield int(time_text), raw
+
+
+def text_lines(path: Path) -> Iterator[bytes]:
+    """Every line of a file, plain or zstd. Raises SimulatorError naming file and line."""
     number = 0
     try:
         with path.open("rb") as file:
             chunks = _decompressed(file) if path.suffix == ".zst" else iter(lambda: file.read(CHUNK_BYTES), b"")
-            for number, line in enumerate(_split(chunks), start=1):
-                time_text, tab, raw = line.rstrip(b"\r").partition(b"\t")
-                if not tab or not raw or not time_text.isdigit():
-                    raise SimulatorError(f"{path}, line {number}: not `<recv_ns><tab><frame>`: {line[:80]!r}")
-                yield int(time_text), raw
+            for line in _split(chunks):
+                number += 1
+                yield line.rstrip(b"\r")
     except OSError as error:
         raise SimulatorError(f"cannot read the recording {path}: {error.strerror or error}") from error
     except zstandard.ZstdError as error:
@@ -69,19 +73,60 @@ def _split(chunks: Iterable[bytes]) -> Iterator[bytes]:
         yield rest
 
 
-def read_frames(path: Path, dialect: Dialect) -> Iterator[Frame]:
-    """The market frames of one file; replies to a recorder's requests are left out."""
-    for number, (time_ns, raw) in enumerate(lines(path), start=1):
+class _Place:
+    """The line that is being read, for errors."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def of(self, path: Path) -> Iterator[tuple[int, bytes, Path, int]]:
+        return ((time_ns, raw, path, number) for number, (time_ns, raw) in enumerate(lines(path), start=1))
+
+    def merged(self, paths: Sequence[Path]) -> Iterator[tuple[int, bytes]]:
+        """The lines of all files in order of time."""
+        for time_ns, raw, path, number in heapq.merge(*map(self.of, paths), key=_time):
+            self.text = f"{path}, line {number}"
+            yield time_ns, raw
+
+
+def _time(row: tuple[int, bytes, Path, int]) -> int:
+    return row[0]
+
+
+def read_frames(paths: Sequence[Path], dialect: Dialect) -> Iterator[Frame]:
+    """The market frames of some files of one venue; replies to a recorder's requests are left out."""
+    place = _Place()
+    try:
+        yield from dialect.read(place.merged(paths))
+    except Unreadable as error:
+        raise SimulatorError(f"{place.text}: {error}") from error
+
+
+class _BodyLine(msgspec.Struct):
+    recv_ns: int
+    url: str
+    body: str
+
+
+_body_line = msgspec.json.Decoder(_BodyLine)
+
+
+def read_bodies(path: Path) -> Iterator[Body]:
+    """The recorded REST answers of a file. Raises SimulatorError naming file and line."""
+    for number, line in enumerate(text_lines(path), start=1):
         try:
-            frame = dialect.read(time_ns, raw)
-        except Unreadable as error:
-            raise SimulatorError(f"{path}, line {number}: {error}") from error
-        if frame is not None:
-            yield frame
+            row = _body_line.decode(line)
+        except msgspec.MsgspecError as error:
+            raise SimulatorError(f"{path}, line {number}: no recorded REST answer: {error}") from error
+        yield Body(row.recv_ns, row.url, row.body.encode())
 
 
-def _time_ns(frame: Frame) -> int:
-    return frame.time_ns
+class Files(msgspec.Struct):
+    """The recordings of one venue by their kind."""
+
+    frames: list[Path] = []
+    bodies: list[Path] = []
+    depths: list[Path] = []
 
 
 class RecordedMarket:
@@ -89,24 +134,49 @@ class RecordedMarket:
 
     source = "recording"
 
-    def __init__(self, paths: Sequence[Path], dialect: Dialect, progress: Progress = lambda _: None) -> None:
-        self._paths = paths
+    def __init__(self, files: Files, dialect: Dialect, progress: Progress = lambda _: None) -> None:
+        self._paths = files.frames
         self._dialect = dialect
+        self.bodies: Sequence[Body] = sorted((b for path in files.bodies for b in read_bodies(path)), key=_body_time)
+        self._polled = [frame for body in self.bodies for frame in _polled(dialect, body)]
         survey = _Survey(dialect)
-        for path in paths:
-            survey.read(path, progress)
-        if not survey.symbols:
-            raise SimulatorError(f"no market frames in {', '.join(map(str, paths))}")
+        survey.read(self.frames(None), progress)
+        if not survey.begins_ns:
+            raise SimulatorError(f"no market frames in {', '.join(map(str, [*files.frames, *files.bodies]))}")
+        survey.place(self.bodies)
+        for path in files.depths:
+            survey.read_depths(path)
         self.begins_ns = survey.begins_ns
-        self.instruments: Mapping[str, Instrument] = survey.instruments()
+        self.instruments: Mapping[str, Listed] = survey.instruments()
+        self.traded: Sequence[str] = survey.traded()
+        self.streams: frozenset[str] | None = frozenset(survey.streams)
         self.snapshots: Mapping[str, Sequence[Snapshot]] = survey.snapshots
-        self.has_depth20 = frozenset(survey.with_kind("depth20"))
-        self.expected_trades = sum(count for (_, kind), count in survey.counts.items() if kind == "trade")
+        self.has_depth20 = frozenset(symbol for symbol in survey.symbols if survey.counts[symbol, "depth20"])
+        self._trades = survey.trades
         self.notes: Sequence[str] = survey.notes()
+
+    @property
+    def expected_trades(self) -> int:
+        return self._trades
 
     def frames(self, start_ns: int | None) -> Iterator[Frame]:
         """Recorded times are kept: `start_ns` means nothing here."""
-        return heapq.merge(*(read_frames(path, self._dialect) for path in self._paths), key=_time_ns)
+        return heapq.merge(self._polled, read_frames(self._paths, self._dialect), key=_frame_time)
+
+
+def _body_time(body: Body) -> int:
+    return body.time_ns
+
+
+def _frame_time(frame: Frame) -> int:
+    return frame.time_ns
+
+
+def _polled(dialect: Dialect, body: Body) -> Sequence[Frame]:
+    try:
+        return dialect.read_body(body)
+    except Unreadable as error:
+        raise SimulatorError(f"the recorded answer of {body.url} at {body.time_ns}: {error}") from error
 
 
 class _Survey:
@@ -115,60 +185,76 @@ class _Survey:
     def __init__(self, dialect: Dialect) -> None:
         self.dialect = dialect
         self.symbols: dict[str, _Steps] = {}
+        self.streams: set[str] = set()
         self.counts: Counter[tuple[str, str]] = Counter()
         self.snapshots: dict[str, list[Snapshot]] = {}
+        self.updates: dict[str, tuple[int, int]] = {}
         self.unplaced: list[str] = []
         self.begins_ns = 0
+        self.trades = 0
 
-    def read(self, path: Path, progress: Progress) -> None:
-        updates: dict[str, tuple[int, int]] = {}
-        for number, frame in enumerate(read_frames(path, self.dialect), start=1):
+    def read(self, frames: Iterable[Frame], progress: Progress) -> None:
+        for number, frame in enumerate(frames, start=1):
             self.begins_ns = min(self.begins_ns or frame.time_ns, frame.time_ns)
-            self.counts[frame.symbol, frame.kind] += 1
-            self._note(frame, path, updates)
+            self.streams.add(frame.stream)
+            self.trades += frame.kind == "trade"
+            for symbol in dict.fromkeys(symbol for _, symbol, _ in frame.marks) or [frame.symbol]:
+                self.counts[symbol, frame.kind] += 1
+            if frame.symbol:
+                self._note(frame)
             if number % PROGRESS_LINES == 0:
                 progress(number)
-        beside = path.with_name(path.name.replace(".frames", ".rest_depth.frames"))
-        if beside != path and beside.exists():
-            self._read_snapshots(beside, updates)
 
-    def _note(self, frame: Frame, path: Path, updates: dict[str, tuple[int, int]]) -> None:
+    def _note(self, frame: Frame) -> None:
         steps = self.symbols.setdefault(frame.symbol, _Steps())
         try:
-            if frame.kind == "depth":
-                diff = self.dialect.read_depth(frame)
-                first = updates.get(frame.symbol, (diff.first_id, 0))[0]
-                updates[frame.symbol] = (first, diff.last_id)
+            if frame.kind == "depth" and self.dialect.books:
+                diff = self.dialect.books.read_depth(frame)
+                first = self.updates.get(frame.symbol, (diff.first_id, 0))[0]
+                self.updates[frame.symbol] = (first, diff.last_id)
             if steps.wanted:
                 steps.add(*self.dialect.texts(frame))
         except Unreadable as error:
-            raise SimulatorError(f"{path}, {frame.stream} at {frame.time_ns}: {error}") from error
+            raise SimulatorError(f"{frame.stream} at {frame.time_ns}: {error}") from error
 
-    def _read_snapshots(self, path: Path, updates: Mapping[str, tuple[int, int]]) -> None:
-        """REST responses name no symbol: theirs is the one whose update ids surround them."""
+    def place(self, bodies: Iterable[Body]) -> None:
+        """Depth responses that say which symbol they are of."""
+        for body in bodies:
+            try:
+                found = self.dialect.read_book(body)
+            except Unreadable as error:
+                raise SimulatorError(f"the recorded answer of {body.url} at {body.time_ns}: {error}") from error
+            if found is not None:
+                self.snapshots.setdefault(found[0], []).append(found[1])
+
+    def read_depths(self, path: Path) -> None:
+        """Depth responses that name no symbol: theirs is the one whose update ids surround them."""
+        if self.dialect.books is None:
+            raise SimulatorError(f"{path}: {self.dialect.venue} has no depth responses")
         for number, (_, raw) in enumerate(lines(path), start=1):
             try:
-                snapshot = self.dialect.read_snapshot(raw)
+                snapshot = self.dialect.books.read_snapshot(raw)
             except Unreadable as error:
                 raise SimulatorError(f"{path}, line {number}: {error}") from error
-            fitting = [s for s, (first, last) in updates.items() if first - 1 <= snapshot.last_id <= last]
+            fitting = [s for s, (first, last) in self.updates.items() if first - 1 <= snapshot.last_id <= last]
             if len(fitting) == 1:
                 self.snapshots.setdefault(fitting[0], []).append(snapshot)
             else:
                 self.unplaced.append(f"{path.name}, line {number}: the snapshot fits {len(fitting)} symbols")
 
-    def with_kind(self, kind: str) -> list[str]:
-        return [symbol for symbol in self.symbols if self.counts[symbol, kind]]
+    def traded(self) -> list[str]:
+        kinds = ("trade", "depth", "depth20")
+        return [symbol for symbol in self.symbols if any(self.counts[symbol, kind] for kind in kinds)]
 
-    def instruments(self) -> dict[str, Instrument]:
-        return {symbol: _instrument(symbol, steps) for symbol, steps in self.symbols.items()}
+    def instruments(self) -> dict[str, Listed]:
+        return {symbol: self.dialect.describe(symbol, *steps.powers_of_ten()) for symbol, steps in self.symbols.items()}
 
     def notes(self) -> list[str]:
         found = list(self.unplaced)
-        for symbol in self.symbols:
+        for symbol in self.traded():
             if not self.counts[symbol, "trade"]:
-                found.append(f"{symbol}: the recording holds no @trade frames")
-            if self.counts[symbol, "depth20"]:
+                found.append(f"{symbol}: the recording holds no trades")
+            if self.counts[symbol, "depth20"] or self.dialect.books is None:
                 continue
             if not self.counts[symbol, "depth"]:
                 found.append(f"{symbol}: no depth20, the recording holds no depth")
@@ -190,6 +276,11 @@ class _Steps:
         self.price_e8 = math.gcd(self.price_e8, *map(_e8, prices))
         self.quantity_e8 = math.gcd(self.quantity_e8, *map(_e8, quantities))
 
+    def powers_of_ten(self) -> tuple[int, int]:
+        """Tick and lot."""
+        tick = _power_of_ten(self.price_e8, DEFAULT_TICK_E8)
+        return tick, _power_of_ten(self.quantity_e8, DEFAULT_LOT_E8)
+
 
 def _e8(text: str) -> int:
     whole, _, fraction = text.partition(".")
@@ -206,16 +297,3 @@ def _power_of_ten(step_e8: int, default_e8: int) -> int:
     while step_e8 % (power * 10) == 0:
         power *= 10
     return power
-
-
-def split(symbol: str) -> tuple[str, str]:
-    """Base and quote of a symbol, by the longest quote asset known that it ends with."""
-    quotes = [quote for quote in QUOTE_ASSETS if symbol.endswith(quote) and symbol != quote]
-    quote = max(quotes, key=len, default="")
-    return (symbol[: -len(quote)], quote) if quote else (symbol, "")
-
-
-def _instrument(symbol: str, steps: _Steps) -> Instrument:
-    base, quote = split(symbol)
-    tick = _power_of_ten(steps.price_e8, DEFAULT_TICK_E8)
-    return Instrument(symbol, base, quote, tick, _power_of_ten(steps.quantity_e8, DEFAULT_LOT_E8))

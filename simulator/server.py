@@ -1,8 +1,11 @@
-"""The shell: the only file with sockets and clocks. WebSocket and REST of one venue on one port of the loopback device.
+"""The shell: the only file with sockets and clocks. Many venues, WebSocket and REST, on one port of loopback.
 
-Playback starts when the trade stream of every symbol is subscribed. At speed "max" it goes as fast as clients read and
-waits while a stream that was subscribed has no listener: nothing is lost over a cut. At 1x and Nx it follows the
-frames' times and waits for nobody.
+Each venue lives under its name: ws://127.0.0.1:PORT/BINANCE_SPOT/ws, http://127.0.0.1:PORT/BINANCE_SPOT/api/v3/time.
+Beside them /sim/stats, /sim/health, and /sim/ledger?venue=V&channel=C with the ids that were delivered, by symbol.
+
+Playback starts when the streams of all feeds that are to be collected are subscribed. At speed "max" it goes as fast
+as clients read and waits while a stream that was subscribed has no listener: nothing is lost over a cut. At 1x and Nx
+it follows the frames' times and waits for nobody.
 """
 
 import asyncio
@@ -10,18 +13,29 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from aiohttp import WSMsgType, web
 
-from simulator.contract import Dialect, Disconnect, Frame, Market, Session
+from simulator.contract import (
+    Answer,
+    Dialect,
+    Disconnect,
+    Frame,
+    Market,
+    Message,
+    Ping,
+    Session,
+    SimulatorError,
+    Unavailable,
+)
 from simulator.exchange import Exchange
-from simulator.faults import Action, inject
+from simulator.faults import Action
+from simulator.playback import Faults, Step, steps
 
 LOOPBACK = "127.0.0.1"
 BATCH_FRAMES = 256
@@ -30,14 +44,20 @@ MAX_UNREAD_BYTES = 64 << 20
 EARLY_SECONDS = 0.0005
 TICK_SECONDS = 0.25
 CUT_LINGER_SECONDS = 10.0
-TEXT, BINARY, PING, PONG = 0x81, 0x82, 0x89, 0x8A
+MILLISECOND_NS = 1_000_000
+SUMMED = ("gaps", "gap_trades", "duplicates", "dead_letters")
+TEXT, BINARY, CLOSE, PING, PONG = 0x81, 0x82, 0x88, 0x89, 0x8A
 
 log = logging.getLogger("simulator")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to play. `speed` None means as fast as clients read; `duration_ns` is market time."""
+    """How to play. `speed` None means as fast as clients read; `duration_ns` is market time.
+
+    `feeds` are the sources that will be collected, by name; None: those of scope symbol, or where the venues have none,
+    all that have streams.
+    """
 
     speed: float | None = 1.0
     seed: int = 0
@@ -45,6 +65,7 @@ class Settings:
     duration_ns: int | None = None
     port: int = 0
     tick_seconds: float = TICK_SECONDS
+    feeds: Sequence[str] | None = None
 
 
 def header(opcode: int, length: int) -> bytes:
@@ -59,8 +80,9 @@ def header(opcode: int, length: int) -> bytes:
 class Connection:
     """One client: frames are gathered here and written together."""
 
-    def __init__(self, session: Session, request: web.Request) -> None:
+    def __init__(self, venue: "Venue", session: Session, request: web.Request) -> None:
         assert request.transport is not None
+        self.venue = venue
         self.session = session
         self.lost = False
         self.heard: set[str] = set()
@@ -85,6 +107,18 @@ class Connection:
         self._queue += (header(opcode, len(message)), message)
         self.write()
 
+    def say(self, messages: Sequence[Message]) -> None:
+        """Send what the session says of its own."""
+        for message in messages:
+            if isinstance(message, Frame):
+                self.add(message)
+                self.venue.exchange.answered(message.marks)
+            elif isinstance(message, Ping):
+                self._queue += (header(PING, len(message.payload)), message.payload)
+            else:
+                self._queue += (header(TEXT, len(message)), message)
+        self.write()
+
     @property
     def ended(self) -> bool:
         return self.lost or self._transport.is_closing()
@@ -105,38 +139,146 @@ class Connection:
         if not self._transport.is_closing():
             self._transport.write_eof()
 
+    def close(self, end: Disconnect) -> None:
+        """Say why with a close frame, and wait for nothing."""
+        reason = end.code.to_bytes(2, "big") + end.reason.encode()
+        self.write_now(CLOSE, reason)
+        self.cut()
+
     def abort(self) -> None:
         self.lost = True
         self._transport.abort()
 
 
+class Venue:
+    """One venue that is served: who listens to what, and which streams must be listened to."""
+
+    def __init__(self, dialect: Dialect, market: Market) -> None:
+        self.dialect = dialect
+        self.market = market
+        self.exchange = Exchange(dialect, market)
+        self.connections: set[Connection] = set()
+        self.accepted = 0
+        self.routes: dict[str, list[Connection]] = {}
+        self.awaitable: set[str] = set()
+        self.required: set[str] = set()
+
+    def require(self, sources: Sequence[str]) -> None:
+        """Let playback wait for the streams of these sources, as far as they are this venue's."""
+        for source in sources:
+            self.required |= self.streams_of(source)
+        self.awaitable = self.required.union(*(self.streams_of(source) for source in self._scoped("symbol")))
+
+    def streams_of(self, source: str) -> set[str]:
+        scope = self.dialect.sources.get(source, "poll")
+        if scope == "poll":
+            return set()
+        market = self.market
+        if scope == "symbol":
+            return self.dialect.awaited(source, {symbol: market.instruments[symbol] for symbol in market.traded})
+        streams = self.dialect.awaited(source, market.instruments)
+        return streams if market.streams is None else streams & market.streams
+
+    def _scoped(self, *scopes: str) -> list[str]:
+        return [source for source, scope in self.dialect.sources.items() if scope in scopes]
+
+    def by_symbol(self) -> list[str]:
+        return self._scoped("symbol")
+
+    def streaming(self) -> list[str]:
+        return self._scoped("symbol", "market")
+
+    def missing(self) -> set[str]:
+        listeners = self.exchange.listeners
+        return {stream for stream in self.required if not listeners[stream]}
+
+    def listen(self, connection: Connection, streams: set[str]) -> None:
+        for stream in streams:
+            self.routes.setdefault(stream, []).append(connection)
+        connection.heard |= streams
+        self.exchange.subscribe(streams)
+        self.required |= streams & self.awaitable
+
+    def unlisten(self, connection: Connection, streams: set[str], for_good: bool) -> None:
+        """A stream given up for good no longer holds up a playback at max."""
+        for stream in streams:
+            self.routes[stream].remove(connection)
+        connection.heard -= streams
+        self.exchange.unsubscribe(streams)
+        if for_good:
+            self.required -= {stream for stream in streams if not self.routes[stream]}
+
+    def leave(self, connection: Connection) -> None:
+        self.unlisten(connection, set(connection.heard), for_good=False)
+        self.connections.discard(connection)
+
+    def send(self, action: Action) -> None:
+        for frame in self.exchange.take(action):
+            for connection in self.routes.get(frame.stream, ()):
+                connection.add(frame)
+                self.exchange.ledger.frames_sent += 1
+
+    def stats(self) -> dict[str, Any]:
+        exchange = self.exchange
+        report = exchange.ledger.report()
+        for symbol, entry in report["symbols"].items():
+            entry["depth20"] = exchange.depth20_source(symbol)
+            entry["book_holes"] = exchange.book_holes(symbol)
+        return {
+            "source": self.market.source,
+            "waiting_for": sorted(self.missing()),
+            "position": _position(exchange),
+            "connections": {"open": len(self.connections), "accepted": self.accepted},
+            "notes": list(self.market.notes),
+            **report,
+        }
+
+
+def _position(exchange: Exchange) -> dict[str, Any]:
+    moment = datetime.fromtimestamp(exchange.time_ns / 1e9, UTC).isoformat(timespec="milliseconds")
+    return {"frames": exchange.ledger.frames_issued, "time_ns": exchange.time_ns, "time": moment}
+
+
 class Server:
     """`async with Server(...) as server`: serves at server.port, plays, and stops at the end of the block."""
 
-    def __init__(self, dialect: Dialect, market: Market, settings: Settings) -> None:
-        self.dialect = dialect
-        self.market = market
+    def __init__(self, markets: Sequence[tuple[Dialect, Market]], settings: Settings) -> None:
         self.settings = settings
-        self.exchange = Exchange(dialect, market)
+        self.venues = {dialect.venue: Venue(dialect, market) for dialect, market in markets}
         self.state = "waiting"
         self.port = 0
-        self._connections: set[Connection] = set()
-        self._accepted = 0
-        self._routes: dict[str, list[Connection]] = {}
-        self._required = {dialect.trade_stream(symbol) for symbol in market.instruments}
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._runner: web.AppRunner | None = None
+        feeds = self._feeds()
+        for venue in self.venues.values():
+            venue.require(feeds)
+
+    def _feeds(self) -> Sequence[str]:
+        """What playback waits for. Raises SimulatorError for a source that no venue here has."""
+        venues = self.venues.values()
+        known = {source for venue in venues for source in venue.dialect.sources}
+        if self.settings.feeds is not None:
+            if unknown := [feed for feed in self.settings.feeds if feed not in known]:
+                raise SimulatorError(f"no feed {', '.join(unknown)} here; there are {', '.join(sorted(known))}")
+            return self.settings.feeds
+        by_symbol = [source for venue in venues for source in venue.by_symbol()]
+        return by_symbol or [source for venue in venues for source in venue.streaming()]
 
     @property
     def address(self) -> str:
         return f"{LOOPBACK}:{self.port}"
 
+    @property
+    def connections(self) -> list[Connection]:
+        return [connection for venue in self.venues.values() for connection in venue.connections]
+
     async def __aenter__(self) -> "Server":
         app = web.Application()
         app.router.add_get("/sim/stats", self._show_stats)
         app.router.add_get("/sim/health", self._show_health)
-        app.router.add_get("/{path:.*}", self._serve)
+        app.router.add_get("/sim/ledger", self._show_ledger)
+        app.router.add_get("/{venue}{path:(/.*)?}", self._serve)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
         await web.TCPSite(self._runner, LOOPBACK, self.settings.port).start()
@@ -148,7 +290,7 @@ class Server:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for connection in list(self._connections):
+        for connection in self.connections:
             connection.abort()
         assert self._runner is not None
         await self._runner.cleanup()
@@ -158,15 +300,23 @@ class Server:
         await asyncio.gather(*self._tasks)
 
     def environment(self) -> dict[str, str]:
-        return self.dialect.environment(self.address) | {"RAVEN_SIMULATOR_URL": f"http://{self.address}"}
+        """Settings that point collectors at this simulator."""
+        found = {"RAVEN_SIMULATOR_URL": f"http://{self.address}"}
+        for name, venue in self.venues.items():
+            found[f"RAVEN_VENUES__{name}__WS_URL"] = f"ws://{self.address}/{name}{venue.dialect.socket_path}"
+            found[f"RAVEN_VENUES__{name}__REST_URL"] = f"http://{self.address}/{name}{venue.dialect.rest_path}"
+        return found
 
     # HTTP
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
+        venue = self.venues.get(request.match_info["venue"])
+        if venue is None:
+            return web.json_response({"error": f"no such venue; there are {', '.join(self.venues)}"}, status=404)
+        path = request.match_info["path"] or "/"
         if request.headers.get("Upgrade", "").lower() == "websocket":
-            return await self._serve_socket(request)
-        status, body = self.dialect.answer(request.path, dict(request.query), self.exchange)
-        return web.Response(status=status, body=body, content_type="application/json")
+            return await self._serve_socket(venue, path, request)
+        return _response(venue.exchange.answer(path, dict(request.query), time.monotonic()))
 
     async def _show_health(self, _request: web.Request) -> web.Response:
         return web.json_response({"status": "ok", "state": self.state})
@@ -174,42 +324,58 @@ class Server:
     async def _show_stats(self, _request: web.Request) -> web.Response:
         return web.json_response(self.stats())
 
+    async def _show_ledger(self, request: web.Request) -> web.Response:
+        name, channel = request.query.get("venue", ""), request.query.get("channel", "")
+        venue = self.venues.get(name)
+        if venue is None or not channel:
+            return web.json_response({"error": f"?venue=V&channel=C, with V of {', '.join(self.venues)}"}, status=404)
+        symbols = venue.exchange.ledger.delivered(channel)
+        return web.json_response({"venue": name, "channel": channel, "symbols": symbols})
+
     def stats(self) -> dict[str, Any]:
-        exchange = self.exchange
-        report = exchange.ledger.report()
-        for symbol, entry in report["symbols"].items():
-            entry["depth20"] = exchange.depth20_source(symbol)
-            entry["book_holes"] = exchange.book_holes(symbol)
-        moment = datetime.fromtimestamp(exchange.time_ns / 1e9, UTC).isoformat(timespec="milliseconds")
+        """The venues' own figures, and their sums."""
+        venues = {name: venue.stats() for name, venue in self.venues.items()}
+        if self.state == "done":
+            for entry in venues.values():
+                entry["waiting_for"] = []
+        rows = list(venues.values())
+        ahead = max((venue.exchange for venue in self.venues.values()), key=lambda exchange: exchange.time_ns)
         return {
-            "venue": self.dialect.venue,
-            "source": self.market.source,
+            "source": rows[0]["source"],
             "speed": self.settings.speed or "max",
             "state": self.state,
-            "waiting_for": sorted(self._missing()) if self.state != "done" else [],
-            "position": {"frames": exchange.ledger.frames_issued, "time_ns": exchange.time_ns, "time": moment},
-            "connections": {"open": len(self._connections), "accepted": self._accepted},
-            "notes": list(self.market.notes),
-            **report,
+            "waiting_for": [stream for row in rows for stream in row["waiting_for"]],
+            "position": _position(ahead) | {"frames": sum(row["frames_issued"] for row in rows)},
+            "connections": {key: sum(row["connections"][key] for row in rows) for key in ("open", "accepted")},
+            "notes": [note for row in rows for note in row["notes"]],
+            "injected": {key: sum(row["injected"][key] for row in rows) for key in rows[0]["injected"]},
+            "observable": {key: sum(row["observable"][key] for row in rows) for key in SUMMED},
+            "frames": sum(row["frames"] for row in rows),
+            "frames_issued": sum(row["frames_issued"] for row in rows),
+            "venues": venues,
         }
 
     # Connections
 
-    async def _serve_socket(self, request: web.Request) -> web.StreamResponse:
+    async def _serve_socket(self, venue: Venue, path: str, request: web.Request) -> web.StreamResponse:
+        now = time.monotonic()
         try:
-            session = self.dialect.connect(request.path, dict(request.query), time.monotonic())
+            session = venue.dialect.connect(path, dict(request.query), now, venue.exchange)
         except LookupError:
             return web.Response(status=404)
+        except Unavailable as refusal:
+            return _response(refusal.answer)
         socket = web.WebSocketResponse(compress=False, autoping=False)
         await socket.prepare(request)
-        connection = Connection(session, request)
-        self._connections.add(connection)
-        self._accepted += 1
-        self._listen(connection, session.streams)
+        connection = Connection(venue, session, request)
+        venue.connections.add(connection)
+        venue.accepted += 1
+        connection.say(session.greet(now))
+        self._attend(connection)
         try:
             await self._converse(connection, socket)
         finally:
-            self._leave(connection)
+            venue.leave(connection)
         return socket
 
     async def _converse(self, connection: Connection, socket: web.WebSocketResponse) -> None:
@@ -231,64 +397,49 @@ class Server:
         elif kind is WSMsgType.PONG:
             session.pong(bytes(data), now)
         elif kind in {WSMsgType.TEXT, WSMsgType.BINARY}:
-            connection.write_now(TEXT, session.receive(data, now))
-            self._unlisten(connection, connection.heard - session.streams, for_good=True)
-            self._listen(connection, session.streams - connection.heard)
+            connection.say(session.receive(data, now))
+            self._attend(connection)
 
-    def _listen(self, connection: Connection, streams: set[str]) -> None:
-        for stream in streams:
-            self._routes.setdefault(stream, []).append(connection)
-        connection.heard |= streams
-        self.exchange.subscribe(streams)
-        self._required |= streams & self._trade_streams()
+    def _attend(self, connection: Connection) -> None:
+        """Note which streams the session listens to now."""
+        streams = connection.session.streams
+        given_up, taken_up = connection.heard - streams, streams - connection.heard
+        connection.venue.unlisten(connection, given_up, for_good=self.state != "waiting")
+        connection.venue.listen(connection, taken_up)
         self._changed.set()
-
-    def _unlisten(self, connection: Connection, streams: set[str], for_good: bool) -> None:
-        """A stream given up for good no longer holds up a playback at max."""
-        for stream in streams:
-            self._routes[stream].remove(connection)
-        connection.heard -= streams
-        self.exchange.unsubscribe(streams)
-        if for_good and self.state != "waiting":
-            self._required -= {stream for stream in streams if not self._routes[stream]}
-
-    def _leave(self, connection: Connection) -> None:
-        self._unlisten(connection, set(connection.heard), for_good=False)
-        self._connections.discard(connection)
-
-    def _trade_streams(self) -> set[str]:
-        return {self.dialect.trade_stream(symbol) for symbol in self.market.instruments}
 
     async def _keep_alive(self) -> None:
         while True:
             await asyncio.sleep(self.settings.tick_seconds)
             now = time.monotonic()
-            for connection in list(self._connections):
-                self._tick(connection, now)
+            for connection in self.connections:
+                if not connection.lost:
+                    self._tick(connection, now)
 
     def _tick(self, connection: Connection, now: float) -> None:
         try:
-            payload = connection.session.tick(now)
+            connection.say(connection.session.tick(now))
         except Disconnect as end:
             log.info("disconnecting a client: %s", end.reason)
-            connection.abort()
-            return
-        if payload is not None:
-            connection.write_now(PING, payload)
+            connection.close(end)
+            self._let_go(connection)
+
+    def _let_go(self, connection: Connection) -> None:
+        connection.venue.leave(connection)
+        asyncio.get_running_loop().call_later(CUT_LINGER_SECONDS, connection.abort)
 
     # Playback
 
     def _missing(self) -> set[str]:
-        """Streams that playback at max waits for; with nothing required at all it waits for any."""
-        return {stream for stream in self._required if not self._routes.get(stream)} or (
-            set() if self._required else self._trade_streams()
-        )
+        return {stream for venue in self.venues.values() for stream in venue.missing()}
 
     async def _all_subscribed(self) -> None:
-        for connection in [connection for connection in self._connections if connection.ended]:
-            self._leave(connection)
+        """Until every awaited stream has a listener that is still there."""
+        for connection in self.connections:
+            if connection.ended:
+                connection.venue.leave(connection)
         while missing := self._missing():
-            log.info("waiting for a subscriber of %s", ", ".join(sorted(missing)))
+            log.info("waiting for a subscriber of %s", _some(missing))
             self._changed.clear()
             await self._changed.wait()
 
@@ -296,86 +447,80 @@ class Server:
         await self._all_subscribed()
         self.state = "playing"
         log.info("playing at speed %s", self.settings.speed or "max")
-        start_ns = time.time_ns() if self.settings.speed == 1.0 else None
+        start_ns = time.time_ns() // MILLISECOND_NS * MILLISECOND_NS if self.settings.speed == 1.0 else None
+        exchanges = [venue.exchange for venue in self.venues.values()]
+        faults = Faults(self.settings.faults, self.settings.seed)
+        played = steps(exchanges, faults, start_ns, self.settings.duration_ns)
         if self.settings.speed is None:
-            await self._play_at_will(self._actions(start_ns))
+            await self._play_at_will(played)
         else:
-            await self._play_in_time(self._actions(start_ns), start_ns, self.settings.speed)
+            await self._play_in_time(played, self.settings.speed)
         await self._flush()
         self.state = "done"
-        log.info(
-            "done: %d frames issued, %d sent", self.exchange.ledger.frames_issued, self.exchange.ledger.frames_sent
-        )
+        ledgers = [exchange.ledger for exchange in exchanges]
+        issued, sent = (sum(row.frames_issued for row in ledgers), sum(row.frames_sent for row in ledgers))
+        log.info("done: %d frames issued, %d sent", issued, sent)
         await asyncio.Event().wait()
 
-    def _actions(self, start_ns: int | None) -> Iterator[Action]:
-        frames = self.market.frames(start_ns)
-        duration_ns = self.settings.duration_ns
-        if duration_ns is not None:
-            end_ns = (start_ns if self._synthetic and start_ns else self.market.begins_ns) + duration_ns
-            frames = takewhile(lambda frame: frame.time_ns < end_ns, frames)
-        settings = self.settings
-        return inject(frames, settings.faults, settings.seed, self.dialect.spoil, self.market.expected_trades)
-
-    @property
-    def _synthetic(self) -> bool:
-        return self.market.source == "synthetic"
-
-    async def _play_at_will(self, actions: Iterator[Action]) -> None:
-        for number, action in enumerate(actions, start=1):
-            if action.what == "cut":
+    async def _play_at_will(self, played: Iterator[Step]) -> None:
+        for number, step in enumerate(played, start=1):
+            venue = self.venues[step.exchange.dialect.venue]
+            if step.action.what == "cut":
                 await self._flush()
-                self._cut(action)
+                self._cut(venue, step.action)
                 await self._all_subscribed()
                 continue
-            self._send(action)
+            venue.send(step.action)
             if number % BATCH_FRAMES == 0:
                 await self._flush()
                 await self._all_subscribed()
 
-    async def _play_in_time(self, actions: Iterator[Action], start_ns: int | None, speed: float) -> None:
-        base_ns = start_ns if self._synthetic and start_ns else self.market.begins_ns
+    async def _play_in_time(self, played: Iterator[Step], speed: float) -> None:
         base = time.perf_counter()
-        for number, action in enumerate(actions, start=1):
-            if action.what == "cut":
-                self._cut(action)
+        for number, step in enumerate(played, start=1):
+            venue = self.venues[step.exchange.dialect.venue]
+            if step.action.what == "cut":
+                self._cut(venue, step.action)
                 continue
-            assert action.frame is not None
-            early = base + (action.frame.time_ns - base_ns) / (1e9 * speed) - time.perf_counter()
+            early = base + step.after_ns / (1e9 * speed) - time.perf_counter()
             if early > EARLY_SECONDS or number % BATCH_FRAMES == 0:
                 self._write_all()
                 await asyncio.sleep(max(early, 0.0))
-            self._send(action)
-
-    def _send(self, action: Action) -> None:
-        for frame in self.exchange.take(action):
-            for connection in self._routes.get(frame.stream, ()):
-                connection.add(frame)
-                self.exchange.ledger.frames_sent += 1
+            venue.send(step.action)
 
     def _write_all(self) -> None:
-        for connection in list(self._connections):
+        for connection in self.connections:
             connection.write()
             if connection.unread_bytes > MAX_UNREAD_BYTES:
                 log.warning("disconnecting a client that left %d bytes unread", connection.unread_bytes)
                 connection.abort()
 
     async def _flush(self) -> None:
-        for connection in list(self._connections):
+        for connection in self.connections:
             connection.write()
             await connection.drain()
         # drain returns at once while the buffer has room: requests and pongs need a turn too.
         await asyncio.sleep(0)
 
-    def _cut(self, action: Action) -> None:
-        if not self._connections:
+    def _cut(self, venue: Venue, action: Action) -> None:
+        if not venue.connections:
             return
-        self.exchange.take(action)
-        log.info("cutting %d connections", len(self._connections))
-        for connection in list(self._connections):
+        venue.exchange.take(action)
+        log.info("cutting %d connections of %s", len(venue.connections), venue.dialect.venue)
+        for connection in list(venue.connections):
             connection.cut()
-            self._leave(connection)
-            asyncio.get_running_loop().call_later(CUT_LINGER_SECONDS, connection.abort)
+            self._let_go(connection)
+
+
+def _response(answer: Answer) -> web.Response:
+    headers = dict(answer.headers)
+    return web.Response(status=answer.status, body=answer.body, content_type="application/json", headers=headers)
+
+
+def _some(streams: set[str]) -> str:
+    first = sorted(streams)[:10]
+    more = f" and {len(streams) - len(first)} more" if len(streams) > len(first) else ""
+    return ", ".join(first) + more
 
 
 def write_ready_file(text_path: str, environment: Mapping[str, str]) -> None:

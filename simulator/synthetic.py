@@ -2,6 +2,9 @@
 
 import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import takewhile
+
+import msgspec
 
 from simulator.contract import Body, Dialect, Frame, Listed, Part, SimulatorError, Snapshot
 from simulator.events import Event
@@ -9,6 +12,7 @@ from simulator.markets.flow import LISTINGS, Listing, SymbolMarket
 
 EPOCH_NS = 1_735_689_600 * 10**9  # 2025-01-01T00:00:00Z
 DEFAULT_HORIZON_NS = 120 * 10**9
+SAMPLE_NS = 10 * 10**9
 SURE_SHARE = 0.7  # bursts make the number of trades vary; a counted fault must not be put beyond the last
 
 Parts = Callable[[], Sequence[Part]]
@@ -25,8 +29,12 @@ class SyntheticMarket:
     bodies: Sequence[Body] = ()
     streams: frozenset[str] | None = None
 
-    def __init__(self, dialect: Dialect, parts: Parts, duration_ns: int | None = None) -> None:
+    def __init__(
+        self, dialect: Dialect, parts: Parts, duration_ns: int | None = None, spared: Part | None = None
+    ) -> None:
+        """No faults are put on the trades of a part that is `spared`: nobody collects them."""
         self._dialect = dialect
+        self._spared = {row.symbol for row in spared.instruments} if spared is not None else set()
         self._parts = parts
         made = parts()
         self.instruments: Mapping[str, Listed] = {listed.symbol: listed for part in made for listed in part.instruments}
@@ -34,14 +42,26 @@ class SyntheticMarket:
             symbol: [book] for part in made for symbol, book in part.snapshots.items()
         }
         self.traded: Sequence[str] = list(self.snapshots)
-        trades_per_second = sum(part.trades_per_second for part in made)
-        self.expected_trades = int((duration_ns or DEFAULT_HORIZON_NS) / 1e9 * trades_per_second * SURE_SHARE)
+        self._horizon_ns = DEFAULT_HORIZON_NS if duration_ns is None else duration_ns
+
+    @property
+    def expected_trades(self) -> int:
+        sample_ns = min(SAMPLE_NS, self._horizon_ns)
+        sample = takewhile(lambda frame: frame.time_ns < EPOCH_NS + sample_ns, self.frames(None))
+        trades = sum(frame.kind == "trade" for frame in sample)
+        return int(trades * self._horizon_ns / max(sample_ns, 1) * SURE_SHARE)
 
     def frames(self, start_ns: int | None) -> Iterator[Frame]:
         """Without end; `start_ns` moves all times."""
         begin_ns = EPOCH_NS if start_ns is None else start_ns
         parts = (part.events(begin_ns) for part in self._parts())
-        return self._dialect.speak(heapq.merge(*parts, key=_event_time))
+        frames = self._dialect.speak(heapq.merge(*parts, key=_event_time))
+        return map(self._spare, frames) if self._spared else frames
+
+    def _spare(self, frame: Frame) -> Frame:
+        if frame.kind == "trade" and frame.symbol in self._spared:
+            return msgspec.structs.replace(frame, kind="other")
+        return frame
 
 
 def _event_time(event: Event) -> int:

@@ -175,7 +175,6 @@ class SymbolMarket:
         self.symbol = symbol
         self.listing = listing
         self.rng = Random(f"synthetic/{seed}/{venue}{symbol}")
-        self.trades_per_second = listing.trades_per_second
         self.instruments: Sequence[Instrument] = (
             Instrument(symbol, listing.base, listing.quote, listing.tick_e8, listing.lot_e8, kind),
         )

@@ -84,7 +84,6 @@ class ThinFlow:
         self.instruments: Sequence[Listed] = [
             Instrument(row.symbol, row.base, "USDT", row.tick_e8, row.lot_e8, "perpetual") for row in listings
         ]
-        self.trades_per_second = sum(row.trades_per_minute for row in listings) / 60.0
 
     def events(self, begin_ns: int) -> Iterator[Trade]:
         return heapq.merge(*(self._trades(listing, begin_ns) for listing in self.listings), key=_time)
@@ -118,7 +117,6 @@ class Perpetuals:
         self.prices = prices
         self.instruments: Sequence[Listed] = list(chain.from_iterable(flow.instruments for flow in flows))
         self.snapshots = {symbol: book for flow in flows for symbol, book in flow.snapshots.items()}
-        self.trades_per_second = sum(flow.trades_per_second for flow in flows)
 
     def events(self, begin_ns: int) -> Iterator[Event]:
         contracts = {
