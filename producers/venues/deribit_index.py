@@ -20,10 +20,11 @@ import msgspec
 
 from producers.contract import INDEX_PRICES, VOLATILITY_INDEX, BadFrame, Event, Feed, Get, Receipt
 from producers.protocols.deribit import VENUE, Deribit, Millis, Name, Notification, control
-from producers.values import MILLISECONDS_TO_US, READ_ERRORS, bad_frame, happened, number, reading, refuse
+from producers.values import MILLISECONDS_TO_US, READ_ERRORS, bad_frame, counted, happened, reading, refuse
 from ravencore.records import IndexPrice, Instrument, VolatilityIndex
 
 PREFIXES = {INDEX_PRICES: "deribit_price_index", VOLATILITY_INDEX: "deribit_volatility_index"}
+MISSING = msgspec.Raw(b"null")
 CHANNELS = {prefix: channel for channel, prefix in PREFIXES.items()}
 
 
@@ -32,8 +33,8 @@ class IndexData(msgspec.Struct, gc=False):
 
     index_name: Name
     timestamp: Millis
-    price: msgspec.Raw | None = None
-    volatility: msgspec.Raw | None = None
+    price: msgspec.Raw = MISSING
+    volatility: msgspec.Raw = MISSING
 
 
 class IndexNames(msgspec.Struct):
@@ -118,12 +119,13 @@ def _record(data: IndexData, feed: Feed, receipt: Receipt) -> IndexPrice | Volat
     )
 
 
-def _above_zero(raw: msgspec.Raw | None, field: str) -> int:
-    if raw is None:
+def _above_zero(raw: msgspec.Raw, field: str) -> int:
+    text = str(raw, "ascii")
+    if text == "null":
         raise BadFrame(f"an index without its {field}")
-    units = number(str(raw, "ascii"))
-    if units <= 0:
-        refuse(f"{field} {str(raw, 'ascii')} is not above zero")
+    units = counted(text)
+    if not units:
+        refuse(f"{field} {text} is not above zero")
     return units
 
 
