@@ -7,6 +7,9 @@ from simulator.contract import Dialect, Part, SimulatorError
 from simulator.dialects.binance_futures import BinanceFutures
 from simulator.dialects.binance_options import BinanceOptions
 from simulator.dialects.binance_spot import BinanceSpot
+from simulator.dialects.coinbase import Coinbase
+from simulator.dialects.deribit import Deribit
+from simulator.dialects.kraken import Kraken
 from simulator.markets.options import BINANCE_BTC, DERIBIT_BTC, OptionChain
 from simulator.markets.perpetuals import Perpetuals, ThinFlow, thin_listings
 from simulator.synthetic import SyntheticMarket, flows
@@ -15,6 +18,9 @@ DIALECTS: dict[str, Callable[[], Dialect]] = {
     "BINANCE_SPOT": BinanceSpot,
     "BINANCE_FUTURES": BinanceFutures,
     "BINANCE_OPTIONS": BinanceOptions,
+    "DERIBIT": Deribit,
+    "KRAKEN": Kraken,
+    "COINBASE": Coinbase,
 }
 """Each run makes its own: a dialect may keep state."""
 
