@@ -160,14 +160,15 @@ class Venue:
         self.connections: set[Connection] = set()
         self.accepted = 0
         self.routes: dict[str, list[Connection]] = {}
-        self.awaitable: set[str] = set()
         self.required: set[str] = set()
+        self.awaitable: set[str] = set()
+        """What is awaited from its first subscription on, so that a playback at max loses nothing over a cut."""
 
     def require(self, sources: Sequence[str]) -> None:
         """Let playback wait for the streams of these sources, as far as they are this venue's."""
         for source in sources:
             self.required |= self.streams_of(source)
-        self.awaitable = self.required.union(*(self.streams_of(source) for source in self._scoped("symbol")))
+        self.awaitable = set().union(*(self.streams_of(source) for source in self.streaming()))
 
     def streams_of(self, source: str) -> set[str]:
         scope = self.dialect.sources.get(source, "poll")
@@ -181,6 +182,14 @@ class Venue:
 
     def _scoped(self, *scopes: str) -> list[str]:
         return [source for source, scope in self.dialect.sources.items() if scope in scopes]
+
+    def served(self) -> list[str]:
+        """The sources that there is anything for."""
+        symbols = self.by_symbol() if self.market.traded else []
+        markets = [source for source in self._scoped("market") if self.streams_of(source)]
+        streams = self.market.streams
+        polled = streams is None or any(stream.startswith("rest:") for stream in streams)
+        return symbols + markets + (self._scoped("poll") if polled else [])
 
     def by_symbol(self) -> list[str]:
         return self._scoped("symbol")
@@ -226,6 +235,7 @@ class Venue:
             entry["book_holes"] = exchange.book_holes(symbol)
         return {
             "source": self.market.source,
+            "sources": self.served(),
             "waiting_for": sorted(self.missing()),
             "position": _position(exchange),
             "connections": {"open": len(self.connections), "accepted": self.accepted},
@@ -301,9 +311,14 @@ class Server:
 
     def environment(self) -> dict[str, str]:
         """Settings that point collectors at this simulator."""
-        found = {"RAVEN_SIMULATOR_URL": f"http://{self.address}"}
+        found = {
+            "RAVEN_SIMULATOR_URL": f"http://{self.address}",
+            # A demand that names no venue means those that are here, and not the real ones beside them.
+            "RAVEN_ROUTING__VENUES": json.dumps(list(self.venues)),
+        }
         for name, venue in self.venues.items():
-            found[f"RAVEN_VENUES__{name}__WS_URL"] = f"ws://{self.address}/{name}{venue.dialect.socket_path}"
+            if set(venue.dialect.sources.values()) != {"poll"}:
+                found[f"RAVEN_VENUES__{name}__WS_URL"] = f"ws://{self.address}/{name}{venue.dialect.socket_path}"
             found[f"RAVEN_VENUES__{name}__REST_URL"] = f"http://{self.address}/{name}{venue.dialect.rest_path}"
         return found
 
@@ -329,7 +344,7 @@ class Server:
         venue = self.venues.get(name)
         if venue is None or not channel:
             return web.json_response({"error": f"?venue=V&channel=C, with V of {', '.join(self.venues)}"}, status=404)
-        symbols = venue.exchange.ledger.delivered(channel)
+        symbols = venue.exchange.ledger.told(channel)
         return web.json_response({"venue": name, "channel": channel, "symbols": symbols})
 
     def stats(self) -> dict[str, Any]:
