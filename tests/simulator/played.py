@@ -1,0 +1,82 @@
+"""A venue's dialect with a real exchange behind it, and what the collectors' own readers make of its frames."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from producers.contract import CHANNELS, Event, Farewell, Receipt, Stream
+from producers.contract import Answer as ReaderAnswer
+from producers.contract import Reply as ReaderReply
+from producers.registry import SOURCES
+from ravencore.records import Trade
+from simulator.contract import Answer, Dialect, Frame, Identity, Market, Message, Session
+from simulator.exchange import Exchange
+from simulator.faults import Action
+from simulator.recording import RecordedMarket
+from simulator.registry import Plan, synthetic_market
+from simulator.sorting import sort
+from simulator.synthetic import EPOCH_NS
+
+
+def synthetic(dialect: Dialect, symbols: Sequence[str] = ("BTC/USD", "ETH/USD"), seed: int = 1) -> Exchange:
+    """A venue whose synthetic market has not begun."""
+    return Exchange(dialect, synthetic_market(dialect, Plan(symbols, seed, 0, None, EPOCH_NS)))
+
+
+def recorded(dialect: Dialect, path: Path) -> Market:
+    """The market of one recording, and of what stands beside it."""
+    return RecordedMarket(sort([str(path)], [dialect])[dialect.venue], dialect)
+
+
+def play(exchange: Exchange, count: int) -> list[Frame]:
+    """Let that many frames happen."""
+    frames = list(islice(exchange.market.frames(None), count))
+    for frame in frames:
+        exchange.take(Action("send", frame))
+    return frames
+
+
+def connect(exchange: Exchange, now: float = 0.0) -> Session:
+    dialect = exchange.dialect
+    return dialect.connect(dialect.socket_path, {}, now, exchange)
+
+
+def say(session: Session, request: Any, now: float = 0.0) -> list[Any]:
+    """What a session answers, as a client gets it."""
+    return heard(session, session.receive(json.dumps(request), now))
+
+
+def heard(session: Session, messages: Iterable[Message]) -> list[Any]:
+    return [json.loads(session.encode(one) if isinstance(one, Frame) else bytes(one)) for one in _texts(messages)]
+
+
+def _texts(messages: Iterable[Message]) -> Iterator[bytes | Frame]:
+    for message in messages:
+        assert isinstance(message, bytes | Frame)
+        yield message
+
+
+def rest(exchange: Exchange, path: str, **query: str) -> tuple[int, Any, Answer]:
+    answer = exchange.dialect.answer(exchange.dialect.rest_path + path, query, 0.0, exchange)
+    return answer.status, json.loads(answer.body), answer
+
+
+def source(name: str) -> Stream:
+    """The collectors' reader of that name."""
+    found = SOURCES[name]
+    assert isinstance(found, Stream)
+    return found
+
+
+def identities(reader: Stream, frame: Frame) -> list[Identity]:
+    """What the reader takes a frame for."""
+    receipt = Receipt(frame.time_ns // 1_000 + 10**6)
+    return [_identity(event) for event in reader.parse(frame.payload, receipt)]
+
+
+def _identity(event: Event) -> Identity:
+    assert not isinstance(event, ReaderReply | ReaderAnswer | Farewell), f"no record: {event}"
+    told = event.sequence if isinstance(event, Trade) else event.event_time
+    return CHANNELS[type(event)], event.symbol, told
