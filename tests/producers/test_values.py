@@ -1,0 +1,119 @@
+"""Numbers and times off the wire are exact, or refused with the documented error."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from producers.contract import BadFrame
+from producers.values import READ_ERRORS, counted, happened, moment, number, traded
+from ravencore.decimals import ONE, SCALE
+from ravencore.errors import BadValue
+from tests.producers.recorded import units
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EXACT = st.integers(-(10**38) + 1, 10**38 - 1).map(lambda unscaled: Decimal(f"{unscaled}E-{SCALE}"))
+
+
+class OfRaw(msgspec.Struct):
+    number: msgspec.Raw
+
+
+@given(EXACT)
+def test_a_json_number_is_read_to_its_last_digit(exact: Decimal) -> None:
+    for text in (f"{exact:f}", f"{exact:E}", f"{exact:f}".lower()):
+        raw = msgspec.json.decode(f'{{"number":{text}}}', type=OfRaw).number
+        assert number(str(raw, "ascii")) == units(exact)
+
+
+@pytest.mark.parametrize("text", ["null", '"1.5"', "true", "[1]", '{"a":1}', '""'])
+def test_what_is_no_json_number_is_unreadable(text: str) -> None:
+    with pytest.raises(BadFrame, match="where a number belongs") as failure:
+        number(text)
+    assert failure.value.reason == "unreadable_frame"
+
+
+@pytest.mark.parametrize("text", ["1e400", "1e-19", "123456789012345678901", "0.1234567890123456789"])
+def test_a_number_that_does_not_fit_is_a_bad_value(text: str) -> None:
+    with pytest.raises(BadValue):
+        number(text)
+
+
+def test_a_count_may_be_zero_but_not_less() -> None:
+    assert counted("0") == counted("-0.0") == 0
+    assert counted("1e-8") == 10**10
+    with pytest.raises(BadFrame, match="-1 is below zero"):
+        counted("-1")
+
+
+@given(st.integers(0, 253_402_300_799), st.integers(0, 9), st.integers(0, 10**9 - 1))
+def test_a_time_is_read_to_its_last_microsecond(seconds: int, digits: int, nanos: int) -> None:
+    text = (EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
+    fraction = f"{nanos:09d}"[:digits]
+    expected = seconds * 10**6 + int(fraction.ljust(6, "0")[:6])
+    assert moment(f"{text}.{fraction}Z" if fraction else f"{text}Z") == expected
+
+
+@given(st.text(max_size=40) | st.text("0123456789-T:.Z+", min_size=19, max_size=30))
+def test_any_text_is_a_time_or_a_bad_value(text: str) -> None:
+    try:
+        assert isinstance(moment(text), int)
+    except BadFrame as error:
+        assert error.reason == "bad_value"  # noqa: PT017 - either may come
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-08-09T21:05:48.167634",
+        "2026-08-09T21:05:48.167634+00:00",
+        "2026-08-09 21:05:48.167634Z",
+        "2026-08-09T21:05:48,167634Z",
+        "2026-08-09T21:05:48.Z",
+        "2026-08-09T21:05:60Z",
+        "2026-13-09T21:05:48Z",
+        "2026-08-09T21:05:48.１６７Z",
+        "1723161255",
+        "",
+    ],
+)
+def test_a_time_in_another_form_is_a_bad_value(text: str) -> None:
+    with pytest.raises(BadFrame, match="is no time"):
+        moment(text)
+
+
+def test_what_happened_lies_after_1970_and_not_beyond_a_minute_after_its_receipt() -> None:
+    received_us = 1_700_000_000_000_000
+    assert happened(received_us + 60_000_000, received_us) == received_us + 60_000_000
+    assert happened(1, received_us) == 1
+    for time_us in (received_us + 60_000_001, 0, -1):
+        with pytest.raises(BadFrame, match="lies more than 60 s after its receipt, or at zero"):
+            happened(time_us, received_us)
+
+
+@given(EXACT, EXACT)
+def test_a_trade_is_above_zero_and_its_notional_exact(price: Decimal, quantity: Decimal) -> None:
+    exact = units(price) * units(quantity)
+    fits = price > 0 and quantity > 0 and exact < 10**56 and exact_at_18(price) + exact_at_18(quantity) <= SCALE
+    try:
+        traded(units(price), units(quantity))
+    except BadFrame:
+        assert not fits
+    else:
+        assert fits
+        assert exact % ONE == 0
+
+
+def exact_at_18(value: Decimal) -> int:
+    _, _, fraction = f"{value:f}".partition(".")
+    return len(fraction.rstrip("0"))
+
+
+def test_what_decoders_raise_is_among_the_errors_that_are_read() -> None:
+    for raw in (b'{"number":', b'{"number":1.2.3}', b"\xff", b"[" * 100_000, json.dumps([1]).encode()):
+        with pytest.raises(READ_ERRORS):
+            str(msgspec.json.decode(raw, type=OfRaw).number, "ascii")
