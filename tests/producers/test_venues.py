@@ -1,82 +1,147 @@
-"""Every venue keeps the contract: its fixture frames give exact records, and no bytes give anything undocumented.
+"""Every source keeps the contract: its fixtures give exact records, and no bytes give anything undocumented.
 
-Fixtures are the lines of frames/<venue>/*.jsonl: a note, a frame, and what is expected of it, or the error's reason and
-what it is about. `instruments.jsonl` holds bodies of the venue's REST side. They were written by hand from the venue's
-documents: they are the specification.
+Fixtures are the lines of frames/<source>/<file>.jsonl, written by hand from the venue's documents: they are the
+specification. There is a file for each channel, `instruments` with bodies of the venue's listing, and for a stream
+`control` with what else comes on its socket. A line holds
+
+    note        what it shows
+    frame       the bytes, as text; or, of a poll's channel, `feed` (its symbol) and `bodies` (one text per request)
+    received    when it came, ISO 8601; RECEIVED where left out
+    expected    what it means: fields as `ravenctl` shows them, those that are null left out; or else
+    error       the `reason` of its BadFrame, and what that is `about`
 """
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
-import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producers.contract import BOOKS, TRADES, BadFrame, Event, Feed, Reply, Venue
-from producers.registry import VENUES
-from producers.venues.binance_spot import BinanceSpot
-from ravencore.codec import plain
-from ravencore.decimals import from_text
-from ravencore.records import Book, Instrument, Level, Record, Trade
+from producers.contract import CHANNELS, BadFrame, Event, Feed, Poll, Receipt, Source, Stream
+from producers.registry import SOURCES
+from ravencore.codec import Codec, plain
+from ravencore.config import Settings
+from ravencore.records import Instrument, MarketRecord, Record
 
-RECEIVED_US = 1_723_161_255_400_000
+RECEIVED = "2024-08-08T23:54:15.400000Z"
+CONNECTION_US = 1_723_161_000_000_000
+SEQUENCE = 77
 FRAMES = Path(__file__).parent / "frames"
+CODEC = Codec()
+REASONS = {"unreadable_frame", "bad_value"}
 
 
-def fixtures() -> Iterator[Any]:
-    for name in VENUES:
+class Case(NamedTuple):
+    """One line of a fixture file."""
+
+    source: Source
+    file: str
+    line: Mapping[str, Any]
+
+    @property
+    def parts(self) -> list[bytes]:
+        return [text.encode() for text in self.line.get("bodies", [self.line.get("frame")])]
+
+    @property
+    def received_us(self) -> int:
+        return int(datetime.fromisoformat(self.line.get("received", RECEIVED)).timestamp() * 1_000_000)
+
+    def read(self, *parts: bytes) -> list[Event | Instrument]:
+        """What the source makes of these bytes in place of the line's own."""
+        if self.file == "instruments":
+            return list(self.source.instruments(parts[0], self.received_us))
+        receipt = Receipt(self.received_us, CONNECTION_US, SEQUENCE)
+        if isinstance(self.source, Stream):
+            return list(self.source.parse(parts[0], receipt))
+        assert isinstance(self.source, Poll)
+        return list(self.source.parse_bodies(Feed(self.file, self.line["feed"]), parts, receipt))
+
+    def mangled(self) -> Iterator[tuple[bytes, "Case"]]:
+        """Each part on its own, and the case as which a mangled one is to be read in its place."""
+        for at, part in enumerate(self.parts):
+            yield part, Case(self.source, self.file, {**self.line, "mangles": at})
+
+    def read_mangled(self, part: bytes) -> list[Event | Instrument]:
+        parts = self.parts
+        parts[self.line["mangles"]] = part
+        return self.read(*parts)
+
+
+def cases() -> Iterator[Any]:
+    for name, source in SOURCES.items():
         for path in sorted((FRAMES / name.lower()).glob("*.jsonl")):
             for line in path.read_text().splitlines():
-                case = json.loads(line)
-                yield pytest.param(name, path.stem, case, id=f"{name}-{path.stem}-{case['note']}")
+                case = Case(source, path.stem, json.loads(line))
+                yield pytest.param(case, id=f"{name}-{path.stem}-{case.line['note']}")
+
+
+ALL_CASES = list(cases())
+GOOD = [case for case in ALL_CASES if "error" not in case.values[0].line]
+OF_CHANNELS = [case for case in GOOD if case.values[0].file in case.values[0].source.channels]
 
 
 def told(event: Event | Instrument) -> dict[str, Any]:
+    """An event as fixtures spell it."""
     fields = plain(event) if isinstance(event, Record) else event._asdict()
-    return {"record": type(event).__name__, **fields}
+    shown = {name: value for name, value in fields.items() if value is not None}
+    if type(event) in CHANNELS:
+        assert (event.connection_time, event.connection_sequence) == (CONNECTION_US, SEQUENCE)  # type: ignore[union-attr]
+        del shown["connection_time"], shown["connection_sequence"]
+    return {"record": type(event).__name__, **json.loads(json.dumps(shown))}
 
 
-def read(venue: Venue, file: str, frame: bytes, received_us: int = RECEIVED_US) -> list[Event | Instrument]:
-    return [*(venue.instruments(frame, received_us) if file == "instruments" else venue.parse(frame, received_us))]
+def said(event: Mapping[str, Any]) -> dict[str, Any]:
+    """A fixture's event without what is null, and without its connection, which `told` has checked."""
+    return {name: value for name, value in event.items() if value is not None and not name.startswith("connection_")}
 
 
-@pytest.mark.parametrize(("name", "file", "case"), list(fixtures()))
-def test_a_fixture_frame_means_exactly_what_is_written(name: str, file: str, case: dict[str, Any]) -> None:
-    if "error" in case:
+@pytest.mark.parametrize("case", ALL_CASES)
+def test_a_fixture_means_exactly_what_is_written(case: Case) -> None:
+    if "error" in case.line:
         with pytest.raises(BadFrame) as failure:
-            read(VENUES[name], file, case["frame"].encode())
-        assert failure.value.reason == case["error"]["reason"]
-        assert case["error"]["about"] in str(failure.value)
+            case.read(*case.parts)
+        assert failure.value.reason == case.line["error"]["reason"]
+        assert case.line["error"]["about"] in str(failure.value)
     else:
-        assert [told(event) for event in read(VENUES[name], file, case["frame"].encode())] == case["expected"]
+        expected = [said(event) for event in case.line["expected"]]
+        assert [told(event) for event in case.read(*case.parts)] == expected
 
 
-@pytest.mark.parametrize("name", VENUES)
-def test_a_venue_has_fixtures_of_all_it_speaks(name: str) -> None:
-    assert {path.stem for path in (FRAMES / name.lower()).glob("*.jsonl")} >= {
-        *VENUES[name].channels,
-        "control",
-        "instruments",
-    }
-    assert VENUES[name].name == name
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
+def test_a_source_has_fixtures_of_all_it_speaks(source: Source) -> None:
+    files = {path.stem for path in (FRAMES / source.name.lower()).glob("*.jsonl")}
+    needed = {*source.channels, "instruments", *(["control"] if isinstance(source, Stream) else [])}
+    assert files == needed, f"write tests/producers/frames/{source.name.lower()}/*.jsonl"
 
 
-def test_no_fixtures_are_left_of_a_venue_that_is_gone() -> None:
-    assert {path.name for path in FRAMES.iterdir()} == {name.lower() for name in VENUES}
+def test_no_fixtures_are_left_of_a_source_that_is_gone() -> None:
+    assert {path.name for path in FRAMES.iterdir()} <= {name.lower() for name in SOURCES}
 
+
+# No bytes give anything else
 
 REPLACEMENTS: tuple[Any, ...] = (
     *(None, True, False, 0, -1, 2**63, 10**30, 1.5),
-    *("", "x", "NaN", "-1", "1e400", "9" * 5000),
+    *("", "x", "NaN", "-1", "1e400", "9" * 5000, "0"),
     *([], [None], {}, {"a": 1}),
 )
+MOST_POSITIONS = 150
+"""Of a long frame, so many places spread over it are tried."""
 
 
-def paths(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    yield path
+def kind(value: Any) -> str:
+    """JSON's name for a value's type."""
+    names = {bool: "boolean", int: "number", float: "number", str: "string", list: "array", dict: "object"}
+    return names.get(type(value), "null")
+
+
+def paths(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    yield path, node
     for key, child in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
         yield from paths(child, (*path, key))
 
@@ -89,159 +154,189 @@ def with_value(node: Any, path: tuple[Any, ...], value: Any) -> Any:
     return copy
 
 
-def only_documented(venue: Venue, file: str, frame: bytes) -> None:
-    """Events of known kinds, or BadFrame with a known reason; and every record fits the wire."""
+def only_documented(case: Case, part: bytes) -> list[Event | Instrument] | None:
+    """Events, each of which fits the wire as it is, or None for a BadFrame with a known reason."""
     try:
-        for event in read(venue, file, frame):
-            plain(event) if isinstance(event, Record) else str(event)
-            if isinstance(event, Trade):
-                assert event.price > 0
-                assert event.quantity > 0
-                assert event.sequence is not None
-                assert 0 < event.event_time <= RECEIVED_US + 60_000_000
+        events = case.read_mangled(part)
     except BadFrame as error:
-        if error.reason not in {"unreadable_frame", "bad_value"} or not str(error):
+        if error.reason not in REASONS or not str(error):
             raise
+        return None
+    for event in events:
+        if isinstance(event, Record):
+            assert CODEC.decode(CODEC.encode(event)) == event
+        told(event)
+    return events
 
 
-GOOD = [
-    pytest.param(name, file, case["frame"], id=f"{name}-{file}-{case['note']}")
-    for name, file, case in (param.values for param in fixtures())
-    if "error" not in case
-]
+def same_but_for_nulls(events: Sequence[Event | Instrument], before: Sequence[Event | Instrument]) -> bool:
+    return len(events) == len(before) and all(
+        told(event).items() <= told(old).items() for event, old in zip(events, before, strict=True)
+    )
 
 
-@pytest.mark.parametrize(("name", "file", "frame"), GOOD)
-def test_a_value_of_another_type_anywhere_gives_only_the_documented_error(name: str, file: str, frame: str) -> None:
-    document = json.loads(frame)
-    for path in paths(document):
-        for value in REPLACEMENTS:
-            only_documented(VENUES[name], file, json.dumps(with_value(document, path, value)).encode())
+@pytest.mark.parametrize("case", GOOD)
+def test_another_value_anywhere_gives_only_what_is_documented(case: Case) -> None:
+    for part, mangles in case.mangled():
+        document = json.loads(part)
+        for path, _ in paths(document):
+            for value in REPLACEMENTS:
+                only_documented(mangles, json.dumps(with_value(document, path, value)).encode())
 
 
-@pytest.mark.parametrize(("name", "file", "frame"), GOOD)
-def test_a_truncated_frame_gives_only_the_documented_error(name: str, file: str, frame: str) -> None:
-    raw = frame.encode()
-    for end in range(len(raw)):
-        with pytest.raises(BadFrame):
-            read(VENUES[name], file, raw[:end])
+@pytest.mark.parametrize("case", OF_CHANNELS)
+def test_a_value_of_another_type_changes_no_record(case: Case) -> None:
+    """It gives the same records, a value of them missing at most, or none."""
+    for part, mangles in case.mangled():
+        document = json.loads(part)
+        before = mangles.read_mangled(json.dumps(document).encode())
+        for path, old in paths(document):
+            for value in REPLACEMENTS:
+                if kind(value) != kind(old) != "null":
+                    events = only_documented(mangles, json.dumps(with_value(document, path, value)).encode())
+                    assert events is None or same_but_for_nulls(events, before), (path, value)
 
 
-@pytest.mark.parametrize(("name", "file", "frame"), GOOD)
-def test_any_byte_replaced_gives_only_the_documented_error(name: str, file: str, frame: str) -> None:
-    raw = frame.encode()
-    for at in range(len(raw)):
-        for byte in b'0aZ"\\{}[],:\x00\xff':
-            only_documented(VENUES[name], file, raw[:at] + bytes([byte]) + raw[at + 1 :])
+@pytest.mark.parametrize("case", OF_CHANNELS)
+def test_a_field_that_nobody_knows_changes_nothing(case: Case) -> None:
+    before = case.read(*case.parts)
+    for part, mangles in case.mangled():
+        document = json.loads(part)
+        for path, old in paths(document):
+            if isinstance(old, dict):
+                more = with_value(document, path, {"zz": {"x": [1, None]}, **old, "zzz": "\u20ac"})
+                assert mangles.read_mangled(respelt(part, more)) == before
 
 
-@given(st.sampled_from(sorted(VENUES)), st.sampled_from(["trades", "instruments"]), st.binary(max_size=200))
-def test_any_bytes_give_only_the_documented_error(name: str, file: str, raw: bytes) -> None:
-    only_documented(VENUES[name], file, raw)
+TEXT_OR_NUMBER = re.compile(r'("(?:[^"\\]|\\.)*")|(-?[0-9][0-9.eE+-]*)')
 
 
-@pytest.mark.parametrize("name", VENUES)
+def respelt(part: bytes, document: Any) -> bytes:
+    """A document as JSON, its numbers as `part` spells them: the json module drops trailing zeros and digits."""
+    numbers = [number for _, number in TEXT_OR_NUMBER.findall(part.decode()) if number]
+    spelt = {json.dumps(json.loads(number)): number for number in numbers}
+
+    def spell(match: re.Match[str]) -> str:
+        text: str = match[0]
+        return spelt.get(text, text)
+
+    return TEXT_OR_NUMBER.sub(spell, json.dumps(document)).encode()
+
+
+@pytest.mark.parametrize("case", GOOD)
+def test_white_space_changes_nothing(case: Case) -> None:
+    before = case.read(*case.parts)
+    for part, mangles in case.mangled():
+        tokens = re.findall(rb'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^{}\[\],:"]+', part)
+        assert b"".join(tokens) == part
+        assert mangles.read_mangled(b" \n\t".join(tokens) + b"\r\n") == before
+
+
+@pytest.mark.parametrize("case", GOOD)
+def test_a_truncated_frame_is_unreadable(case: Case) -> None:
+    for part, mangles in case.mangled():
+        for end in spread(len(part)):
+            with pytest.raises(BadFrame):
+                mangles.read_mangled(part[:end])
+
+
+@pytest.mark.parametrize("case", GOOD)
+def test_any_byte_replaced_gives_only_what_is_documented(case: Case) -> None:
+    for part, mangles in case.mangled():
+        for at in spread(len(part)):
+            for byte in b'0aZ"\\{}[],:\x00\xff':
+                only_documented(mangles, part[:at] + bytes([byte]) + part[at + 1 :])
+
+
+def spread(length: int) -> range:
+    return range(0, length, length // MOST_POSITIONS + 1)
+
+
+@given(st.sampled_from(GOOD), st.binary(max_size=200))
+def test_any_bytes_give_only_what_is_documented(case: Any, raw: bytes) -> None:
+    for _, mangles in case.values[0].mangled():
+        only_documented(mangles, raw)
+
+
 @pytest.mark.parametrize("raw", [b"[" * 100_000, b'{"id":1,"result":' + b"[" * 100_000, b"9" * 100_000])
-def test_deep_and_long_bytes_give_only_the_documented_error(name: str, raw: bytes) -> None:
-    for file in ("trades", "instruments"):
-        with pytest.raises(BadFrame):
-            read(VENUES[name], file, raw)
+def test_deep_and_long_bytes_are_unreadable(raw: bytes) -> None:
+    for case in GOOD:
+        for _, mangles in case.values[0].mangled():
+            assert only_documented(mangles, raw) is None
 
 
-@pytest.mark.parametrize("venue", VENUES.values(), ids=lambda venue: venue.name)
-def test_requests_carry_every_feed_and_their_number(venue: Venue) -> None:
-    feeds = [Feed(channel, symbol) for symbol in ("BTCUSDT", "ETHUSDT") for channel in venue.channels]
-    for spell in (venue.subscribe, venue.unsubscribe):
-        assert spell(feeds, 7) != spell(feeds[:1], 7) != spell(feeds[:1], 8)
-    assert venue.subscribe(feeds, 7) != venue.unsubscribe(feeds, 7)
+@pytest.mark.parametrize("case", OF_CHANNELS)
+def test_a_frame_of_another_source_is_unreadable(case: Case) -> None:
+    for other in SOURCES.values():
+        if other is not case.source and isinstance(other, Stream):
+            with pytest.raises(BadFrame):
+                other.parse(case.parts[0], Receipt(case.received_us))
 
 
-# Binance spot
+# The contract's small print
 
 
-BINANCE = BinanceSpot()
+def records(case: Case) -> list[MarketRecord]:
+    return [event for event in case.read(*case.parts) if type(event) in CHANNELS]  # type: ignore[misc]
 
 
-def test_binance_requests_are_spelt_as_documented() -> None:
-    feeds = [Feed(TRADES, "BTCUSDT"), Feed(BOOKS, "BTCUSDT")]
-    params = ["btcusdt@trade", "btcusdt@depth20@100ms"]
-    assert json.loads(BINANCE.subscribe(feeds, 1)) == {"method": "SUBSCRIBE", "params": params, "id": 1}
-    assert json.loads(BINANCE.unsubscribe(feeds, 2)) == {"method": "UNSUBSCRIBE", "params": params, "id": 2}
+@pytest.mark.parametrize("case", GOOD)
+def test_a_record_belongs_to_its_source(case: Case) -> None:
+    for record in records(case):
+        assert record.venue == case.source.venue
+        assert CHANNELS[type(record)] in case.source.channels
+        assert CHANNELS[type(record)] == case.file or case.file == "control"
+        feed = case.source.feed(case.file, record.symbol)
+        assert feed.channel == case.file
+        assert feed == case.source.feed(case.file, feed.symbol), "the feed of a feed's symbol is itself"
+        assert "feed" not in case.line or feed.symbol == case.line["feed"]
 
 
-def test_binance_urls() -> None:
-    assert BINANCE.socket_url("wss://data-stream.binance.vision/") == (
-        "wss://data-stream.binance.vision/stream?timeUnit=MICROSECOND"
-    )
-    assert BINANCE.instrument_url("https://api", "A&B=C") == "https://api/api/v3/exchangeInfo?symbol=A%26B%3DC"
+@pytest.mark.parametrize("case", [case for case in GOOD if case.values[0].file == "instruments"])
+def test_an_instrument_belongs_to_its_source(case: Case) -> None:
+    for instrument in case.read(*case.parts):
+        assert isinstance(instrument, Instrument)
+        assert instrument.venue == case.source.venue
+        assert instrument.received_time == case.received_us
 
 
-def test_binance_refuses_a_symbol_for_good_only_where_it_says_so() -> None:
-    assert BINANCE.refusal(400, b'{"code":-1121,"msg":"Invalid symbol."}') == "Invalid symbol. (-1121)"
-    assert BINANCE.refusal(400, b'{"code":-1003,"msg":"Too many requests."}') is None
-    assert BINANCE.refusal(502, b'{"code":-1121,"msg":"Invalid symbol."}') is None
-    assert BINANCE.refusal(400, b"<html>") is None
-    assert BINANCE.refusal(200, b'{"symbols":[]}') is None
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
+def test_a_source_is_a_stream_or_a_poll_and_has_its_settings(source: Source) -> None:
+    assert isinstance(source, Stream) is not isinstance(source, Poll)
+    assert SOURCES[source.name] is source
+    settings = getattr(Settings().venues, source.venue)
+    assert settings.rest_url
+    assert not isinstance(source, Stream) or settings.ws_url
+    assert source.selection is None or getattr(settings, source.selection)
+    assert source.selection is None or source.scope == "market"
 
 
-@pytest.mark.parametrize(
-    "file",
-    [
-        "binance_spot/hft_btcusdt_20230405.frames.zst",
-        "binance_spot/hft_ethusdt_20240808.frames.zst",
-        "derived/spot_btcusdt_trade_depth20_20260216.frames.zst",
-    ],
-)
-def test_a_recording_is_read_to_its_last_decimal(recordings: Path, file: str) -> None:
-    """Each frame read a second way, by the json module."""
-    seen = {"trade": 0, "depth20@100ms": 0}
-    with zstandard.open(recordings / file, "rb") as lines:
-        for line in lines.read().splitlines():
-            received_ns, _, raw = line.partition(b"\t")
-            frame = json.loads(raw)
-            symbol, _, channel = frame["stream"].partition("@")
-            if channel in seen:
-                seen[channel] += 1
-                (event,) = BINANCE.parse(raw, int(received_ns) // 1000)
-                expect = as_trade if channel == "trade" else as_book
-                assert event == expect(symbol.upper(), frame["data"], int(received_ns) // 1000)
-    assert sum(seen.values()) > 3000
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
+def test_sources_of_one_venue_share_its_limits(source: Source) -> None:
+    for other in SOURCES.values():
+        if other.venue == source.venue and not isinstance(other, Poll) and not isinstance(source, Poll):
+            assert other.limits.connects == source.limits.connects
+        if other.venue == source.venue:
+            assert other.limits.rest == source.limits.rest
 
 
-def as_trade(symbol: str, data: dict[str, Any], received_us: int) -> Trade:
-    return Trade(
-        venue="BINANCE_SPOT",
-        symbol=symbol,
-        event_time=data["T"] * 1000,
-        received_time=received_us,
-        trade_id=str(data["t"]),
-        sequence=data["t"],
-        price=from_text(data["p"]),
-        quantity=from_text(data["q"]),
-        side="SELL" if data["m"] else "BUY",
-    )
+STREAMS = [pytest.param(source, id=name) for name, source in SOURCES.items() if isinstance(source, Stream)]
 
 
-def as_book(symbol: str, data: dict[str, Any], received_us: int) -> Book:
-    bids, asks = (
-        tuple(Level(from_text(price), from_text(quantity)) for price, quantity in data[side])
-        for side in ("bids", "asks")
-    )
-    return Book(
-        venue="BINANCE_SPOT",
-        symbol=symbol,
-        received_time=received_us,
-        update_id=str(data["lastUpdateId"]),
-        sequence=data["lastUpdateId"],
-        source="VENUE_SNAPSHOT",
-        bids=bids,
-        asks=asks,
-    )
+@pytest.mark.parametrize("source", STREAMS)
+def test_requests_carry_every_feed_and_their_number(source: Stream) -> None:
+    symbols = ("BTC-USDT", "ETH-USDT")
+    feeds = sorted({source.feed(channel, symbol) for symbol in symbols for channel in source.channels})
+    together = source.one_message(feeds)
+    assert list(together) == feeds[: len(together)]
+    for spell in (source.subscribe, source.unsubscribe):
+        assert len(together) == 1 or spell(together, 7) != spell(together[:1], 7)
+        assert spell(together, 7)
+    assert source.subscribe(together, 7) != source.unsubscribe(together, 7)
 
 
-def test_the_documented_examples_are_read(recordings: Path) -> None:
-    examples = json.loads((recordings / "examples_documented" / "documented_examples.json").read_text())
-    spot = [example["message"] for example in examples if example["venue"] == "binance_spot"]
-    events = [event for message in spot for event in BINANCE.parse(json.dumps(message).encode(), RECEIVED_US)]
-    assert spot
-    assert all(not isinstance(event, Reply) for event in events)
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
+def test_only_a_clear_word_refuses_a_symbol_for_good(source: Source) -> None:
+    for status in (200, 400, 404, 418, 429, 500, 502):
+        for body in (b"", b"<html>", b"{}", b"[]", b"null", b"[" * 100_000):
+            assert source.refusal(status, body) is None
