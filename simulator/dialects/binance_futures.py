@@ -121,6 +121,42 @@ class _PriceAndQuantity(msgspec.Struct, gc=False):
     q: str
 
 
+class _AggId(msgspec.Struct, gc=False):
+    a: int
+
+
+class _UpdateId(msgspec.Struct, gc=False):
+    u: int
+
+
+class _Candle(msgspec.Struct, gc=False):
+    t: int
+    x: bool
+
+
+class _Kline(msgspec.Struct, gc=False):
+    k: _Candle
+
+
+class _MarkTime(msgspec.Struct, gc=False):
+    s: str
+    E: int
+
+
+class _Order(msgspec.Struct, gc=False):
+    s: str
+    T: int
+
+
+class _ForceOrder(msgspec.Struct, gc=False):
+    o: _Order
+
+
+_agg_id = msgspec.json.Decoder(_AggId)
+_update_id = msgspec.json.Decoder(_UpdateId)
+_closed_kline = msgspec.json.Decoder(_Kline)
+_recorded_marks = msgspec.json.Decoder(list[_MarkTime] | _MarkTime)
+_recorded_order = msgspec.json.Decoder(_ForceOrder)
 _depth = msgspec.json.Decoder(_Depth)
 _raw_trade = msgspec.json.Decoder(_RawTrade)
 _price_and_quantity = msgspec.json.Decoder(_PriceAndQuantity)
@@ -319,8 +355,8 @@ def _recorded(time_ns: int, stream: str, payload: bytes, combined: bytes) -> Fra
     symbol = "" if stream.startswith("!") else stream.partition("@")[0].upper()
     try:
         marks = _read_marks(channel, symbol, payload)
-    except (msgspec.MsgspecError, KeyError, TypeError) as error:
-        raise Unreadable(f"{stream}: {error!r}") from error
+    except msgspec.MsgspecError as error:
+        raise Unreadable(f"{stream}: {error}") from error
     return Frame(time_ns, stream, payload, combined, marks, _kind(channel), symbol)
 
 
@@ -332,20 +368,21 @@ def _kind(channel: str) -> str:
 
 def _read_marks(channel: str, symbol: str, payload: bytes) -> tuple[Identity, ...]:
     """What a recorded frame says that a collector keeps. Raw trades are kept as aggTrade only."""
-    fields = msgspec.json.decode(payload)
     if channel == "aggTrade":
-        return ((TRADES, symbol, int(fields["a"])),)
+        return ((TRADES, symbol, _agg_id.decode(payload).a),)
     if channel == "bookTicker":
-        return ((QUOTES, fields["s"], int(fields["u"])),)
+        return ((QUOTES, symbol, _update_id.decode(payload).u),)
     if channel == "depth20@100ms":
-        return ((BOOKS, symbol, int(fields["u"])),)
-    if channel == "kline_1m" and fields["k"]["x"]:
-        return ((KLINES, symbol, fields["k"]["t"] * 1000),)
+        return ((BOOKS, symbol, _update_id.decode(payload).u),)
+    if channel == "kline_1m":
+        candle = _closed_kline.decode(payload).k
+        return ((KLINES, symbol, candle.t * 1000),) if candle.x else ()
     if channel.startswith("markPrice"):
-        rows = fields if isinstance(fields, list) else [fields]
-        return tuple((FUNDING, row["s"], row["E"] * 1000) for row in rows)
+        rows = _recorded_marks.decode(payload)
+        return tuple((FUNDING, row.s, row.E * 1000) for row in (rows if isinstance(rows, list) else [rows]))
     if channel.startswith("forceOrder"):
-        return ((LIQUIDATIONS, fields["o"]["s"], fields["o"]["T"] * 1000),)
+        order = _recorded_order.decode(payload).o
+        return ((LIQUIDATIONS, order.s, order.T * 1000),)
     return ()
 
 

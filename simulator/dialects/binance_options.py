@@ -6,6 +6,7 @@ Oddities: the ticker has no implied volatilities and no greeks, they are in mark
 the price 0 and the volatility -1. A collector makes one record of both, so mark alone is counted as its delivery.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from random import Random
@@ -35,6 +36,13 @@ MILLISECOND_NS = 10**6
 EXPIRY_HOUR = 8
 NO_IV = "-1.0"
 TICKER, MARK = "rest:ticker", "rest:mark"
+
+
+class _Row(msgspec.Struct):
+    symbol: str
+
+
+_rows = msgspec.json.Decoder(list[_Row])
 
 
 class BinanceOptions:
@@ -100,22 +108,24 @@ class BinanceOptions:
 
 def describe(symbol: str, tick_e8: int, lot_e8: int) -> Listed:
     """What `BTC-200730-9000-C` says. Raises Unreadable."""
+    match = re.fullmatch(r"([A-Z0-9]+)-(\d{6})-(\d+(?:\.\d+)?)-([CP])", symbol)
+    if match is None:
+        raise Unreadable(f"{symbol} is no option")
+    underlying, date, strike, side = match.groups()
     try:
-        underlying, date, strike, side = symbol.split("-")
         expiry = datetime.strptime(date, "%y%m%d").replace(hour=EXPIRY_HOUR, tzinfo=UTC)
-        strike_e8 = round(float(strike) * 1e8)
     except ValueError as error:
-        raise Unreadable(f"{symbol} is no option") from error
-    expiry_ns = int(expiry.timestamp()) * 10**9
+        raise Unreadable(f"{symbol} has no date") from error
+    expiry_ns, strike_e8 = int(expiry.timestamp()) * 10**9, round(float(strike) * 1e8)
     return Option(symbol, underlying, "USDT", expiry_ns, strike_e8, side == "C", tick_e8, lot_e8)
 
 
 def _recorded(name: str, body: Body) -> Frame:
     """A recorded answer, told again until the next."""
     try:
-        symbols = [row["symbol"] for row in msgspec.json.decode(body.body)]
-    except (msgspec.MsgspecError, TypeError, KeyError) as error:
-        raise Unreadable(f"no list of options: {error!r}") from error
+        symbols = [row.symbol for row in _rows.decode(body.body)]
+    except msgspec.MsgspecError as error:
+        raise Unreadable(f"no list of options: {error}") from error
     marks: tuple[Identity, ...] = ()
     if name == MARK:
         marks = tuple((OPTION_TICKERS, symbol, None) for symbol in symbols)
