@@ -75,6 +75,7 @@ class Outlet:
     def __init__(self, settings: Settings, codec: Codec) -> None:
         self.blocked = False
         self._free, self._stuck = asyncio.Event(), asyncio.Event()
+        self._free.set()
         self.counters: Counter[str] = Counter()
         self.broker_error: str | None = None
         self.producer = kafka.producer(
@@ -83,6 +84,7 @@ class Outlet:
             on_delivery=self._on_refused,
             **{**PRODUCER_LIMITS, **QUIET, "delivery.report.only.error": True},
         )
+        self._produce = self.producer.produce
         self._codec, self._wire = codec, Wire(codec)
         self._queue: deque[tuple[str, Published]] = deque()
         self._emptying = False
@@ -115,9 +117,19 @@ class Outlet:
 
     def put(self, venue: str, record: Published) -> None:
         """Publish a record of a venue after all that were put before; raises ProducerFailed."""
-        self._queue.append((venue, record))
-        if not self.blocked:
-            self._send()
+        # Micro-optimization: nothing waits while nothing is blocked, so all but Gaps go out at once.
+        if self.blocked or isinstance(record, Gap):
+            self._queue.append((venue, record))
+            if not self.blocked:
+                self._send()
+            return
+        try:
+            self._writers[type(record)](venue, record)
+        except BufferError:
+            self._queue.append((venue, record))
+            self._block(emptying=False)
+        except KafkaException as error:
+            raise _refused(record, error) from None
 
     async def ready(self) -> None:
         """Return when nothing is blocked."""
@@ -169,7 +181,7 @@ class Outlet:
                 self._block(emptying=False)
                 return
             except KafkaException as error:
-                raise ProducerFailed(f"Kafka takes no {type(record).__name__}: {error.args[0].str()}") from None
+                raise _refused(record, error) from None
             self._queue.popleft()
             if isinstance(record, Gap) and record.repair == "NONE":
                 self._block(emptying=True)
@@ -180,27 +192,27 @@ class Outlet:
         self._stuck.set()
 
     def _trade(self, _venue: str, trade: Trade) -> None:
-        self.producer.produce(topics.TRADES, self._wire.trade(trade), self._key(trade.venue, trade.symbol))
+        self._produce(topics.TRADES, self._wire.trade(trade), self._key(trade.venue, trade.symbol))
         self.counters["trades_published"] += 1
 
     def _book(self, _venue: str, book: Book) -> None:
-        self.producer.produce(topics.BOOKS, self._wire.book(book), self._key(book.venue, book.symbol))
+        self._produce(topics.BOOKS, self._wire.encode(book), self._key(book.venue, book.symbol))
         self.counters["books_published"] += 1
 
     def _quote(self, _venue: str, quote: Quote) -> None:
         pair = self._pairs.get((quote.venue, quote.symbol)) or self._key(quote.venue, quote.symbol)
-        self.producer.produce(topics.QUOTES, self._codec.encode(quote), pair)
+        self._produce(topics.QUOTES, self._wire.quote(quote), pair)
         self.counters["quotes_published"] += 1
 
     def _option_ticker(self, _venue: str, ticker: OptionTicker) -> None:
-        self.producer.produce(topics.OPTION_TICKERS, self._codec.encode(ticker), ticker.underlying.encode())
+        self._produce(topics.OPTION_TICKERS, self._wire.encode(ticker), ticker.underlying.encode())
         self.counters["option_tickers_published"] += 1
 
     def _by_market(self, channel: str) -> Callable[[str, Any], None]:
         topic, counter = topics.CHANNELS[channel], f"{channel}_published"
 
         def write(_venue: str, record: Any) -> None:
-            self.producer.produce(topic, self._codec.encode(record), self._key(record.venue, record.symbol))
+            self._produce(topic, self._wire.encode(record), self._key(record.venue, record.symbol))
             self.counters[counter] += 1
 
         return write
@@ -210,23 +222,25 @@ class Outlet:
         topic, counter = topics.CHANNELS[channel], f"{channel}_published"
 
         def write(_venue: str, record: Any) -> None:
-            self.producer.produce(topic, self._codec.encode(record), record.symbol.encode())
+            self._produce(topic, self._wire.encode(record), record.symbol.encode())
             self.counters[counter] += 1
 
         return write
 
     def _clock(self, venue: str, clock: Clock) -> None:
         headers: list[tuple[str, str | bytes | None]] = [(kafka.CLOCK_HEADER, str(clock.time_us).encode())]
-        self.producer.produce(topics.TRADES, None, self._key(venue, clock.symbol), headers=headers)
+        self._produce(topics.TRADES, None, self._key(venue, clock.symbol), headers=headers)
         self.counters["clocks"] += 1
 
     def _gap(self, _venue: str, gap: Gap) -> None:
-        self.producer.produce(topics.GAPS, self._codec.encode(gap), gap_key(gap))
+        self._produce(topics.GAPS, self._codec.encode(gap), gap_key(gap))
         self.counters["gaps"] += gap.repair == "NONE"
-        log.warning("%s %s:%s: %s, %s missing", gap.cause, gap.channel, gap.symbol, gap.detail, gap.missing)
+        # The first record of thousands of options is no news.
+        level = logging.INFO if gap.cause == "COLD_START" else logging.WARNING
+        log.log(level, "%s %s:%s: %s, %s missing", gap.cause, gap.channel, gap.symbol, gap.detail, gap.missing)
 
     def _instrument(self, _venue: str, instrument: Instrument) -> None:
-        self.producer.produce(topics.INSTRUMENTS, self._codec.encode(instrument), market_key(instrument))
+        self._produce(topics.INSTRUMENTS, self._codec.encode(instrument), market_key(instrument))
         # Quotes are keyed by pair, so that all venues of one pair meet in one partition.
         self._pairs[instrument.venue, instrument.symbol] = f"{instrument.base}-{instrument.quote}".encode()
 
@@ -257,7 +271,7 @@ class Outlet:
         self._dead_letter(letter, message.key())
 
     def _dead_letter(self, letter: DeadLetter, key: bytes | None) -> None:
-        self.producer.produce(topics.DEAD_LETTERS, self._codec.encode(letter), key)
+        self._produce(topics.DEAD_LETTERS, self._codec.encode(letter), key)
         self.counters["dead_letters"] += 1
 
     def _key(self, venue: str, symbol: str) -> bytes:
@@ -274,3 +288,7 @@ class Outlet:
     def _on_refused(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:
             self._refused = f"Kafka refused a record of {message.topic()}: {error.str()}"
+
+
+def _refused(record: Published, error: KafkaException) -> ProducerFailed:
+    return ProducerFailed(f"Kafka takes no {type(record).__name__}: {error.args[0].str()}")
