@@ -10,6 +10,7 @@ import typer
 from rich.live import Live
 
 from ravencore import __version__, service
+from ravencore.config import load
 from ravenctl import control, prepare, statusview
 from ravenctl import tail as tailing
 from ravenctl.cluster import HOME, reach
@@ -17,6 +18,7 @@ from ravenctl.local.commands import app as local_app
 from ravenctl.shell import (
     EXIT_CODES,
     FAILED,
+    INTERRUPTED,
     Bootstrap,
     Outputs,
     RavenGroup,
@@ -232,6 +234,40 @@ def demo(
     )
     if not demos.run(plan, console()):
         raise typer.Exit(FAILED)
+
+
+@app.command(epilog=EXIT_CODES)
+def record(
+    *,
+    symbol: Symbols = None,
+    venue: Venues = None,
+    outputs: Outputs = None,
+    duration: Annotated[
+        float | None,
+        typer.Option("--duration", parser=seconds, metavar="DURATION", help="Like 90s or 10m; else until Ctrl-C."),
+    ] = None,
+    out: Annotated[
+        Path,
+        typer.Option("--out", metavar="FILE_OR_FOLDER", help="A folder, or of a single source NAME.frames.zst."),
+    ] = Path(),
+) -> None:
+    """Record what venues send, byte for byte, into files that `ravenctl demo --recording` plays back; needs no Kafka.
+
+    One file per source, named by source, symbols and time; REST answers beside it. Venues and symbols are named as in
+    `ravenctl start`. A connection that breaks is made anew and the file goes on; a file is never overwritten, and one
+    whose recorder was killed can be played to its last second. To record a simulator, name its endpoints, for example
+    in RAVEN_VENUES__KRAKEN__WS_URL and RAVEN_VENUES__KRAKEN__REST_URL.
+
+    Example: ravenctl record --venue KRAKEN --symbol BTC/USD --symbol ETH/USD --duration 10m
+    Example: ravenctl record --venue DERIBIT --venue BINANCE_OPTIONS --out recordings/
+    """
+    from ravenctl import record as recording  # noqa: PLC0415 - the collector takes its time to import
+
+    want = control.wanted(symbol, venue, None, outputs or ())
+    settings = load()
+    plan = recording.make_plan(want, settings, out, duration, _now_us())
+    if recording.run(plan, settings, console()):
+        raise typer.Exit(INTERRUPTED)
 
 
 def _now_us() -> int:
