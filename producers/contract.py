@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
+from msgspec import Struct
+
 from ravencore.errors import Unreadable
 from ravencore.records import (
     Book,
@@ -62,8 +64,11 @@ class Feed(NamedTuple):
     symbol: str
 
 
-class Receipt(NamedTuple):
-    """How a frame came: when, on which connection (named by when that was opened, in microseconds), and its number."""
+class Receipt(Struct, frozen=True, gc=False):
+    """How a frame came: when, on which connection (named by when that was opened, in microseconds), and its number.
+
+    One is made for every frame: a Struct takes a third of a NamedTuple's time.
+    """
 
     received_us: int
     connection_us: int = 0
@@ -190,6 +195,9 @@ class Source(Protocol):
 @runtime_checkable
 class Stream(Source, Protocol):
     """A source whose data come over WebSockets."""
+
+    past_trades: bool
+    """Whether the first frame of a feed of trades brings ones that happened before the subscription."""
 
     def socket_url(self, base: str, channel: str) -> str:
         """Where a channel is served, of the configured `ws_url`; feeds of two URLs never share a connection."""

@@ -9,15 +9,14 @@ shell sends each within the venue's budget of messages.
 
 Clocks (bars.md section 2) are for the trades of symbols that are collected one by one. Venue time is estimated as the
 time here less the *largest* latency (received - event time) of any trade in the last minute or two: what the venue
-printed before that has come. Trades from before the connection, which some venues send first, tell no latency. When
-venue time is QUIET_US past the end of a window, each symbol whose trades all lie before that end gets one Clock that
+printed before that has come. Past trades, which some venues send first, tell no latency. When venue time is QUIET_US past the end of a window, each symbol whose trades all lie before that end gets one Clock that
 says the end. None is written while the connection is down, or while a symbol waits for an id or for its first trade
 after a break. And frames, of whatever feed, must have come without a pause of STALL_US for all of QUIET_US, else a
 stalled line would pass for a quiet market; a connection that has brought nothing at all for SILENT_SECONDS counts as
 quiet again.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Literal, NamedTuple
@@ -76,6 +75,8 @@ class Line:
     wanted: bool = False
     phase: Phase = "off"
     flowing: bool = False
+    first_frame: int = 0
+    """Number of the frame since which it flows."""
     last_received_us: int | None = None
     refused: str | None = None
     alone: bool = False
@@ -152,6 +153,8 @@ class Session:
         """`clock_interval_us` is the shortest window that bars are made of; None writes no Clocks."""
         self.source, self.url = source, url
         self.connection: str | None = None
+        self._connection = source.venue
+        """As records of what happened name it: the venue where there is none."""
         self.frames = 0
         self.trades_received = 0
         self._reorder_seconds = reorder_seconds
@@ -253,7 +256,7 @@ class Session:
 
     def opened(self, connection: str, now: float, now_us: int) -> list[Action]:
         """A connection is up; its name is its URL and number."""
-        self.connection = connection
+        self.connection = self._connection = connection
         self._opened_us = now_us
         self._frames_before = self.frames
         self._pace = Pace(now)
@@ -268,10 +271,10 @@ class Session:
             if line.phase != "off":
                 out += self._ended(line, why if line.wanted else NOT_DEMANDED, now_us)
         self._request = None
-        self.connection = None
+        self.connection, self._connection = None, self.source.venue
         return out
 
-    def receive(self, frame: bytes, received_us: int, now: float) -> list[Action]:
+    def receive(self, frame: bytes, received_us: int, now: float) -> Sequence[Action]:
         """What follows from a frame."""
         self.frames += 1
         self._pace.frame(now, received_us)
@@ -279,6 +282,8 @@ class Session:
             events = self.source.parse(frame, Receipt(received_us, self._opened_us, self.frames - self._frames_before))
         except BadFrame as error:
             return [self._bad_bytes(frame, error.reason, str(error))]
+        if len(events) == 1:
+            return self._take(events[0], frame, received_us, now)
         out: list[Action] = []
         for event in events:
             out += self._take(event, frame, received_us, now)
@@ -293,7 +298,7 @@ class Session:
             out += self._watch(now)
         return out
 
-    def _take(self, event: Event, frame: bytes, received_us: int, now: float) -> Iterable[Action]:
+    def _take(self, event: Event, frame: bytes, received_us: int, now: float) -> Sequence[Action]:
         channel = CHANNELS.get(type(event))  # type: ignore[arg-type] # what is no record has none
         if channel is not None:
             return self._take_record(channel, event, frame, now)  # type: ignore[arg-type]
@@ -304,21 +309,23 @@ class Session:
         assert isinstance(event, Farewell)
         return [Close(Break("DISCONNECT", f"the venue says {event.reason}"))]
 
-    def _take_record(self, channel: str, record: MarketRecord, frame: bytes, now: float) -> Iterable[Action]:
+    def _take_record(self, channel: str, record: MarketRecord, frame: bytes, now: float) -> Sequence[Action]:
         found = self._tapes.get((channel, record.symbol)) or self._find(channel, record.symbol)
         if found is None:
             return [self._bad_bytes(frame, "unreadable_frame", f"{channel} of {record.symbol} were never asked for")]
         line, tape = found
-        line.flowing, line.last_received_us = True, record.received_time
+        if not line.flowing:
+            line.flowing, line.first_frame = True, self.frames
+        line.last_received_us = record.received_time
         if isinstance(tape, FeedTape):
             return tape.add(record, self._connection)
         assert isinstance(record, Trade)
-        return self._take_trade(tape, record, now)
+        return self._take_trade(line, tape, record, now)
 
-    def _take_trade(self, tape: TradeTape, trade: Trade, now: float) -> Iterable[Action]:
+    def _take_trade(self, line: Line, tape: TradeTape, trade: Trade, now: float) -> Iterable[Action]:
         assert trade.sequence is not None, "a venue of this contract counts its trades"
         self.trades_received += 1
-        if trade.event_time >= self._opened_us:
+        if not (self.source.past_trades and line.first_frame == self.frames):
             self._latency.add(trade.received_time, trade.received_time - trade.event_time)
         out = tape.add(trade, trade.sequence, now, self._connection)
         if tape.held:
@@ -450,10 +457,6 @@ class Session:
         if subscribed and now - self._pace.last >= self.source.limits.silence_seconds:
             return [Close(Break("SILENCE", f"nothing came for {self.source.limits.silence_seconds:g} s"))]
         return []
-
-    @property
-    def _connection(self) -> str:
-        return self.connection or self.source.venue
 
     def _bad_bytes(self, frame: bytes, reason: str, detail: str) -> BadBytes:
         return BadBytes(frame, reason, detail, self._connection)

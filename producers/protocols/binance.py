@@ -85,6 +85,7 @@ _refusal = msgspec.json.Decoder(Refusal)
 class CombinedStream:
     """What the sources that listen to a combined stream have in common (`producers.contract.Stream`)."""
 
+    past_trades = False
     streams: ClassVar[Mapping[str, str]]
     """By channel, the stream that is subscribed: `@trade` after a symbol, or `!forceOrder@arr` of all symbols."""
     readers: ClassVar[Mapping[str, Read]]

@@ -142,6 +142,7 @@ class Deribit:
     venue = VENUE
     scope: Literal["symbol", "market"] = "market"
     selection: str | None = "currencies"
+    past_trades = False
     # subscribe: ~3.3 a second; get_instruments: 1 a second; 32 connections per address, of which we take few.
     limits = Limits(
         rest=Rate(1, 1.0),

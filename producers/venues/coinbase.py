@@ -203,6 +203,7 @@ class Coinbase:
     channels: tuple[str, ...] = (QUOTES, TRADES)
     scope: Scope = "symbol"
     selection: str | None = None
+    past_trades = True
     # 8 connections and 8 messages a second from one address, 10 public REST requests.
     limits = Limits(
         rest=Rate(5, 1.0),

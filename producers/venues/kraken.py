@@ -167,6 +167,7 @@ class Kraken:
     channels: tuple[str, ...] = (QUOTES, TRADES)
     scope: Scope = "symbol"
     selection: str | None = None
+    past_trades = True
     # About 150 connections in 10 minutes; public REST once a second; a heartbeat every second.
     limits = Limits(
         rest=Rate(1, 1.0),

@@ -47,9 +47,11 @@ class Simulator:
         until(lambda: ready.exists() or self.process.poll() is not None, "the simulator is up")
         self.environment: dict[str, str] = json.loads(ready.read_text())
 
-    def stats(self) -> Any:
+    def stats(self, venue: str = "BINANCE_SPOT") -> Any:
+        """Of a venue, with how the playback as a whole stands."""
         with urllib.request.urlopen(self.environment["RAVEN_SIMULATOR_URL"] + "/sim/stats") as answer:
-            return json.load(answer)
+            told = json.load(answer)
+        return told | told["venues"][venue]
 
     def played(self) -> None:
         until(lambda: self.stats()["state"] == "done", "the simulator has played all")

@@ -87,7 +87,8 @@ def test_last_ids_are_found_behind_other_symbols_clocks_repairs_and_rubbish(
     book = Book(venue="BINANCE_SPOT", symbol="BACK1", received_time=77, source="VENUE_SNAPSHOT", bids=(), asks=())
     put("BACK1", CODEC.encode(book), topics.BOOKS)
     for sequence in range(3000):
-        put(f"BACK{sequence % 30 + 3}", CODEC.encode(trade("BACK2", sequence)))
+        other = f"BACK{sequence % 30 + 3}"
+        put(other, CODEC.encode(trade(other, sequence)))
     put("BACK2", CODEC.encode(trade("BACK2", 42)))
     assert producer.flush(30) == 0
     settings = Settings(kafka=rig.settings)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from producers.contract import TRADES, Feed
 from producers.session import BadBytes, Clock, Close, Latency, Session
 from producers.tape import Break
+from producers.venues.binance_spot import BinanceSpot
 from ravencore.records import Trade
 from tests.producers.made import (
     BINANCE,
@@ -477,8 +478,16 @@ def test_a_feed_moves_to_another_session_with_all_that_is_known_of_it() -> None:
     assert not driver.session.knows(Feed(TRADES, SYMBOL))
 
 
-def test_trades_from_before_the_connection_tell_no_latency() -> None:
-    driver = connected(clock=SECOND_US)
+class Snapshots(BinanceSpot):
+    """A venue that sends past trades first."""
+
+    past_trades = True
+
+
+def test_past_trades_tell_no_latency() -> None:
+    driver = Driver(Session(Snapshots(), URL, 0.5, SECOND_US))
+    want(driver.session, SYMBOL, 100)
+    driver.connect()
     driver.frame(trade_frame(101, -500.0))
     driver.trades(102)
     quiet(driver, 2.0)

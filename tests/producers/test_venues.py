@@ -213,7 +213,7 @@ TEXT_OR_NUMBER = re.compile(r'("(?:[^"\\]|\\.)*")|(-?[0-9][0-9.eE+-]*)')
 
 def respelt(part: bytes, document: Any) -> bytes:
     """A document as JSON, its numbers as `part` spells them: the json module drops trailing zeros and digits."""
-    numbers = [number for _, number in TEXT_OR_NUMBER.findall(part.decode()) if number]
+    numbers: list[str] = [number for _, number in TEXT_OR_NUMBER.findall(part.decode()) if number]
     spelt = {json.dumps(json.loads(number)): number for number in numbers}
 
     def spell(match: re.Match[str]) -> str:
