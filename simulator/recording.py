@@ -17,7 +17,7 @@ from typing import BinaryIO
 import msgspec
 import zstandard
 
-from simulator.contract import Body, Dialect, Frame, Listed, SimulatorError, Snapshot, Unreadable
+from simulator.contract import QUOTES, Body, Dialect, Frame, Listed, SimulatorError, Snapshot, Unreadable
 
 DEFAULT_TICK_E8 = 1_000_000
 DEFAULT_LOT_E8 = 1_000
@@ -200,6 +200,8 @@ class _Survey:
             self.trades += frame.kind == "trade"
             for symbol in dict.fromkeys(symbol for _, symbol, _ in frame.marks) or [frame.symbol]:
                 self.counts[symbol, frame.kind] += 1
+            if frame.symbol and any(channel == QUOTES for channel, _, _ in frame.marks):
+                self.counts[frame.symbol, QUOTES] += 1
             if frame.symbol:
                 self._note(frame)
             if number % PROGRESS_LINES == 0:
@@ -243,7 +245,7 @@ class _Survey:
                 self.unplaced.append(f"{path.name}, line {number}: the snapshot fits {len(fitting)} symbols")
 
     def traded(self) -> list[str]:
-        kinds = ("trade", "depth", "depth20")
+        kinds = ("trade", "depth", "depth20", QUOTES)
         return [symbol for symbol in self.symbols if any(self.counts[symbol, kind] for kind in kinds)]
 
     def instruments(self) -> dict[str, Listed]:

@@ -311,6 +311,7 @@ def test_recorded_tickers_are_played_for_both_triggers(recordings: Path) -> None
     assert all(frame.stream.startswith("ticker:bbo:") for frame in told)
     assert all(identities(READER, frame) == list(frame.marks) for frame in told)
     assert {mark[2] for frame in told for mark in frame.marks} == {None}
+    assert set(market.traded) == {frame.symbol for frame in played}
     assert b'"bid":0.000023610,"bid_qty":1173.00000000' in played[0].payload
 
 
