@@ -9,11 +9,11 @@ shell sends each within the venue's budget of messages.
 
 Clocks (bars.md section 2) are for the trades of symbols that are collected one by one. Venue time is estimated as the
 time here less the *largest* latency (received - event time) of any trade in the last minute or two: what the venue
-printed before that has come. Past trades, which some venues send first, tell no latency. When venue time is QUIET_US past the end of a window, each symbol whose trades all lie before that end gets one Clock that
-says the end. None is written while the connection is down, or while a symbol waits for an id or for its first trade
-after a break. And frames, of whatever feed, must have come without a pause of STALL_US for all of QUIET_US, else a
-stalled line would pass for a quiet market; a connection that has brought nothing at all for SILENT_SECONDS counts as
-quiet again.
+printed before that has come. Past trades, which some venues send first, tell no latency. When venue time is QUIET_US
+past the end of a window, each symbol whose trades all lie before that end gets one Clock that says the end. None is
+written while the connection is down, or while a symbol waits for an id or for its first trade after a break. And
+frames, of whatever feed, must have come without a pause of STALL_US for all of QUIET_US, else a stalled line would pass
+for a quiet market; a connection that has brought nothing at all for SILENT_SECONDS counts as quiet again.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

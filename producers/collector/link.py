@@ -78,7 +78,7 @@ class Link:
                 await self._connection()
             if self.session.frames > frames_before:
                 delays = backoff(RETRY_FIRST_S, RETRY_CAP_S, random.Random())
-            if not self.session.idle:
+            if not self.session.idle and not self._stop.is_set():
                 self.reconnects += 1
                 await self._until_stopped(asyncio.sleep(next(delays)))
 
