@@ -185,6 +185,9 @@ class Books(Protocol):
     def read_snapshot(self, body: bytes) -> Snapshot:
         """A REST depth response, or the payload of a depth20 frame. Raises Unreadable."""
 
+    def spacing_ns(self, diff: Frame) -> int:
+        """The top 20 is told once in each such span of time; 0: with every difference, they are far enough apart."""
+
     def top(self, diff: Frame, book: Snapshot) -> Frame:
         """The frame of the top 20 after a frame of kind "depth"."""
 

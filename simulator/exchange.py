@@ -142,19 +142,26 @@ class _Depth:
         self.keeper = BookKeeper(market.snapshots.get(symbol, ()))
         self.newest: Frame | None = None
         self._unfolded: list[Frame] = []
+        self._told_ns = 0
 
     def add(self, frame: Frame, wanted: bool) -> Frame | None:
         """Note a difference; the top of the book after it when wanted and known."""
         if self.keeper.hopeless:
             return None
         self._unfolded.append(frame)
+        wanted = wanted and not self._told_already(frame)
         if not wanted and len(self._unfolded) < MAX_UNFOLDED:
             return None
         fresh = self._fold()
         book = self.keeper.book
         if not wanted or not fresh or book is None:
             return None
+        self._told_ns = frame.time_ns
         return self.books.top(frame, book.top(DEPTH20_LEVELS))
+
+    def _told_already(self, frame: Frame) -> bool:
+        spacing_ns = self.books.spacing_ns(frame)
+        return spacing_ns > 0 and frame.time_ns // spacing_ns == self._told_ns // spacing_ns
 
     def _fold(self) -> bool:
         fresh = False

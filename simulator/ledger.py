@@ -6,7 +6,8 @@ an id that is neither new nor missing arrives: `Ids` is that observer, perfect a
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from simulator.contract import TRADES, Identity
@@ -91,6 +92,7 @@ class SymbolLedger:
         self.issued = Ids()
         self.delivered = Ids()
         self.missed = Ranges()
+        self.repeated: Counter[int] = Counter()
 
     def issue(self, trade_id: int, heard: bool) -> None:
         self.issued.add(trade_id)
@@ -132,23 +134,33 @@ class SymbolLedger:
 
 
 class FeedLedger:
-    """One symbol of another channel; its ids grow, and are in order as they are issued."""
+    """One symbol of another channel; its ids grow, and are in order as they are issued.
+
+    `repeated`: how often more than once an id was delivered, as a poll is that comes before there is anything new.
+    """
 
     def __init__(self) -> None:
         self.issued = 0
         self.delivered = 0
+        self.missed = 0
         self.seen: array[int] = array("q")
+        self.repeated: Counter[int] = Counter()
         self._newest: int | None = None
+        self._newest_missed = False
 
     @property
     def unique(self) -> int:
         return len(self.seen)
 
-    def issue(self, identity: int | None) -> None:
-        """Count it, unless it is the newest again: several streams may tell the same."""
+    def issue(self, identity: int | None, heard: bool) -> None:
+        """Count it. Several streams may tell the same, one after another: it is missed when none of them is heard."""
         if identity is None or identity != self._newest:
             self.issued += 1
-            self._newest = identity
+            self.missed += not heard
+            self._newest, self._newest_missed = identity, not heard
+        elif heard and self._newest_missed:
+            self.missed -= 1
+            self._newest_missed = False
 
     def deliver(self, identity: int | None) -> None:
         self.delivered += 1
@@ -158,6 +170,8 @@ class FeedLedger:
             self.seen.append(identity)
         elif self.seen[at := bisect_left(self.seen, identity)] != identity:
             self.seen.insert(at, identity)
+        else:
+            self.repeated[identity] += 1
 
     def ids(self) -> Iterable[int]:
         """Every id delivered, in order."""
@@ -180,7 +194,7 @@ class Ledger:
             if channel == TRADES:
                 self._trades(symbol).issue(identity or 0, heard)
             else:
-                self._feed(channel, symbol).issue(identity)
+                self._feed(channel, symbol).issue(identity, heard)
 
     def deliver(self, marks: Sequence[Identity]) -> None:
         """Note the records of a frame that at least one client gets."""
@@ -217,28 +231,34 @@ class Ledger:
         }
 
     def _channels(self) -> dict[str, dict[str, int]]:
-        traded = [entry for entry in self.symbols.values() if entry.issued.count]
-        rows = {TRADES: [(e.issued.count, e.delivered.count, e.delivered.unique) for e in traded]} if traded else {}
-        for channel, symbols in self.feeds.items():
-            rows[channel] = [(entry.issued, entry.delivered, entry.unique) for entry in symbols.values()]
-        return {
-            channel: {
-                "symbols": len(entries),
-                "issued": sum(issued for issued, _, _ in entries),
-                "delivered": sum(delivered for _, delivered, _ in entries),
-                "delivered_unique": sum(unique for _, _, unique in entries),
-            }
-            for channel, entries in rows.items()
-        }
+        """Per channel, the sums over its symbols."""
+        found = {}
+        for channel in (TRADES, *self.feeds):
+            rows = [row for row in self._rows(channel).values() if row["issued"]]
+            if rows:
+                found[channel] = {"symbols": len(rows)} | {key: sum(row[key] for row in rows) for key in rows[0]}
+        return found
 
-    def delivered(self, channel: str) -> dict[str, dict[str, Any]]:
-        """By symbol, how often something was delivered, and the distinct ids of it in order."""
+    def _rows(self, channel: str) -> dict[str, dict[str, int]]:
         if channel == TRADES:
             return {
-                symbol: {"delivered": entry.delivered.count, "ids": list(entry.ids())}
+                symbol: _row(entry.issued.count, entry.delivered.count, entry.delivered.unique, entry.missed.count)
                 for symbol, entry in self.symbols.items()
             }
+        feeds = self.feeds.get(channel, {})
+        return {symbol: _row(row.issued, row.delivered, row.unique, row.missed) for symbol, row in feeds.items()}
+
+    def told(self, channel: str) -> dict[str, dict[str, Any]]:
+        """By symbol, the counts and the distinct ids that were delivered, in order; `repeated` are those of a feed that
+        went out more often than once (trades that come again are dropped, and counted as duplicates)."""
+        entries: Mapping[str, SymbolLedger | FeedLedger] = (
+            self.symbols if channel == TRADES else self.feeds.get(channel, {})
+        )
         return {
-            symbol: {"delivered": entry.delivered, "ids": list(entry.ids())}
-            for symbol, entry in self.feeds.get(channel, {}).items()
+            symbol: {**row, "ids": list(entries[symbol].ids()), "repeated": dict(entries[symbol].repeated)}
+            for symbol, row in self._rows(channel).items()
         }
+
+
+def _row(issued: int, delivered: int, unique: int, missed: int) -> dict[str, int]:
+    return {"issued": issued, "delivered": delivered, "delivered_unique": unique, "missed": missed}

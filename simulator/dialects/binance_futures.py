@@ -72,6 +72,7 @@ DEPTH_LIMIT = 1000
 MINUTE_MS = 60_000
 MILLISECOND_NS = 10**6
 SECOND_NS = 10**9
+TOP_INTERVAL_NS = 100 * MILLISECOND_NS
 RULES = Rules(messages_per_second=10, streams=200, ping_interval_seconds=180.0, pong_timeout_seconds=600.0)
 PUBLIC = ("bookTicker", "depth", "rpiDepth")
 ALL_MARKS = "!markPrice@arr@1s"
@@ -97,12 +98,13 @@ ROUTES = {"public": is_public, "market": is_market}
 
 
 class _Depth(msgspec.Struct, gc=False):
+    E: int
+    T: int
     U: int
     u: int
+    pu: int
     b: list[tuple[str, str]]
     a: list[tuple[str, str]]
-    E: int = 0
-    T: int = 0
 
 
 class _RawTrade(msgspec.Struct, gc=False):
@@ -163,7 +165,10 @@ _price_and_quantity = msgspec.json.Decoder(_PriceAndQuantity)
 
 
 class FuturesBooks:
-    """Differences name the update before them (`pu`); a depth20 frame is one whose levels are the top of the book."""
+    """Differences leave out ids but name the update before them (`pu`): a difference covers what comes after that one.
+
+    A depth20 frame is spelled as a difference whose levels are the top of the book.
+    """
 
     def stream(self, symbol: str) -> str:
         return f"{symbol.lower()}@depth20@100ms"
@@ -173,7 +178,7 @@ class FuturesBooks:
             depth = _depth.decode(frame.payload)
         except msgspec.MsgspecError as error:
             raise Unreadable(f"{frame.stream}: {error}") from error
-        return DepthDiff(frame.time_ns, frame.symbol, depth.U, depth.u, depth.b, depth.a)
+        return DepthDiff(frame.time_ns, frame.symbol, depth.pu + 1, depth.u, depth.b, depth.a)
 
     def read_snapshot(self, body: bytes) -> Snapshot:
         if b'"lastUpdateId"' in body:
@@ -184,10 +189,13 @@ class FuturesBooks:
             raise Unreadable(f"no depth: {error}") from error
         return Snapshot(depth.u, depth.b, depth.a)
 
+    def spacing_ns(self, diff: Frame) -> int:
+        return TOP_INTERVAL_NS if diff.stream.endswith("@0ms") else 0
+
     def top(self, diff: Frame, book: Snapshot) -> Frame:
         depth = _depth.decode(diff.payload)
         row = DepthDiff(diff.time_ns, diff.symbol, depth.U, depth.u, book.bids, book.asks)
-        payload = _spell_depth(row, depth.E, depth.T, depth.U - 1)
+        payload = _spell_depth(row, depth.E, depth.T, depth.pu)
         stream = self.stream(diff.symbol)
         marks = ((BOOKS, diff.symbol, depth.u),)
         return Frame(diff.time_ns, stream, payload, combine(stream, payload), marks, "depth20", diff.symbol)

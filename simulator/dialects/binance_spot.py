@@ -101,6 +101,9 @@ class SpotBooks:
     def read_snapshot(self, body: bytes) -> Snapshot:
         return binance.read_snapshot(body)
 
+    def spacing_ns(self, diff: Frame) -> int:
+        return 0
+
     def top(self, diff: Frame, book: Snapshot) -> Frame:
         payload = _spell_book(book)
         stream = self.stream(diff.symbol)

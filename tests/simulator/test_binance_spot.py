@@ -9,19 +9,36 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.contract import Disconnect, Frame, Instrument, Session, Snapshot, Trade, Unreadable
-from simulator.dialects.binance_spot import MAX_STREAMS, BinanceSpot
+from simulator.contract import Body, Disconnect, Frame, Instrument, Listed, Ping, Session, Snapshot, Unreadable
+from simulator.dialects.binance_spot import RULES, BinanceSpot
+from simulator.events import Event, Quote, Trade
 
 BINANCE = BinanceSpot()
-TRADE = BINANCE.trade(Trade(1_700_000_000_123_456_789, "BTCUSDT", 77, 6_500_012_000_000, 1_500_000, True))
+
+
+def speak(event: Event) -> Frame:
+    (frame,) = BinanceSpot().speak([event])
+    return frame
+
+
+TRADE = speak(Trade(1_700_000_000_123_456_789, "BTCUSDT", 77, 6_500_012_000_000, 1_500_000, True))
 
 
 def connect(path: str = "/ws", **query: str) -> Session:
-    return BINANCE.connect(path, query, 0.0)
+    return BINANCE.connect(path, query, 0.0, Shown())
 
 
 def ask(session: Session, now: float = 0.0, **request: Any) -> Any:
-    return json.loads(session.receive(json.dumps(request), now))
+    (reply,) = session.receive(json.dumps(request), now)
+    assert isinstance(reply, bytes)
+    return json.loads(reply)
+
+
+def due(session: Session, now: float) -> bytes | None:
+    """The payload of the ping that is due, if any."""
+    said = session.tick(now)
+    assert all(isinstance(message, Ping) for message in said)
+    return said[0].payload if said and isinstance(said[0], Ping) else None
 
 
 def test_a_trade_is_spelled_as_documented() -> None:
@@ -30,6 +47,40 @@ def test_a_trade_is_spelled_as_documented() -> None:
         **{"T": 1700000000123, "m": True, "M": True},
     }
     assert json.loads(TRADE.combined) == {"stream": "btcusdt@trade", "data": json.loads(TRADE.payload)}
+
+
+def test_a_quote_is_spelled_as_documented_without_a_time() -> None:
+    prices = (6_500_012_000_000, 1_500_000, 6_500_013_000_000, 200_000_000, 6_500_012_000_000)
+    frame = speak(Quote(10**18, "BTCUSDT", 400, *prices))
+    assert json.loads(frame.payload) == {
+        **{"u": 400, "s": "BTCUSDT", "b": "65000.12000000", "B": "0.01500000"},
+        **{"a": "65000.13000000", "A": "2.00000000"},
+    }
+    assert (frame.stream, frame.marks) == ("btcusdt@bookTicker", (("quotes", "BTCUSDT", 400),))
+
+
+def test_a_connection_ends_after_24_hours() -> None:
+    session = connect()
+    for second in range(0, 86_400, 20):
+        payload = due(session, float(second))
+        if payload is not None:
+            session.pong(payload, float(second))
+    with pytest.raises(Disconnect, match="24 hours"):
+        session.tick(86_400.0)
+
+
+def test_too_much_weight_is_429_then_418_and_both_say_when_to_come_back() -> None:
+    venue = BinanceSpot()
+
+    def depth(now: float) -> tuple[int, int]:
+        answer = venue.answer("/api/v3/depth", {"symbol": "BTCUSDT", "limit": "5000"}, now, Shown())
+        return answer.status, int(answer.headers.get("Retry-After", "0"))
+
+    assert {depth(30.0) for _ in range(24)} == {(200, 0)}
+    assert {depth(50.0) for _ in range(5)} == {(429, 11)}
+    assert depth(50.0) == (418, 121)
+    assert depth(100.0) == (418, 71)
+    assert depth(171.0) == (200, 0)
 
 
 def test_paths_say_which_streams_and_which_envelope() -> None:
@@ -89,7 +140,9 @@ def test_a_wrong_request_gets_the_documented_error_and_changes_nothing(
     request_text: str, code: int, start: str
 ) -> None:
     session = connect("/ws/x@trade")
-    reply = json.loads(session.receive(request_text, 0.0))
+    (said,) = session.receive(request_text, 0.0)
+    assert isinstance(said, bytes)
+    reply = json.loads(said)
     assert reply["code"] == code
     assert reply["msg"].startswith(start)
     assert session.streams == {"x@trade"}
@@ -97,10 +150,10 @@ def test_a_wrong_request_gets_the_documented_error_and_changes_nothing(
 
 def test_a_connection_holds_1024_streams_and_no_more() -> None:
     session = connect()
-    names = [f"s{i}@trade" for i in range(MAX_STREAMS)]
+    names = [f"s{i}@trade" for i in range(RULES.streams)]
     assert ask(session, method="SUBSCRIBE", params=names, id=1)["result"] is None
     assert ask(session, method="SUBSCRIBE", params=["one@more"], id=2)["code"] == 2
-    assert len(session.streams) == MAX_STREAMS
+    assert len(session.streams) == RULES.streams
 
 
 def test_five_messages_a_second_are_taken_and_a_sixth_disconnects() -> None:
@@ -121,51 +174,51 @@ def test_five_messages_every_second_go_on_for_ever() -> None:
 
 def test_a_ping_every_20_seconds_and_a_minute_for_its_pong() -> None:
     session = connect()
-    assert session.tick(19.9) is None
-    first = session.tick(20.0)
+    assert due(session, 19.9) is None
+    first = due(session, 20.0)
     assert first is not None
-    assert session.tick(20.1) is None
-    second = session.tick(40.0)
+    assert due(session, 20.1) is None
+    second = due(session, 40.0)
     session.pong(first, 41.0)
-    assert session.tick(60.0) is not None
+    assert due(session, 60.0) is not None
     session.pong(b"unsolicited", 70.0)
-    session.tick(80.0)
+    due(session, 80.0)
     with pytest.raises(Disconnect, match="Pong"):
-        session.tick(100.0)
+        due(session, 100.0)
     assert second is not None
 
 
 def test_a_pong_answers_the_pings_before_it_too() -> None:
     session = connect()
-    session.tick(20.0)
-    newest = session.tick(40.0)
+    due(session, 20.0)
+    newest = due(session, 40.0)
     assert newest is not None
     session.pong(newest, 41.0)
-    assert session.tick(99.0) is not None
+    assert due(session, 99.0) is not None
 
 
-class Listed:
+class Shown:
     """A view of a venue with one symbol."""
 
-    instruments: Mapping[str, Instrument] = {"BTCUSDT": Instrument("BTCUSDT", "BTC", "USDT", 1_000_000, 1_000)}
+    instruments: Mapping[str, Listed] = {"BTCUSDT": Instrument("BTCUSDT", "BTC", "USDT", 1_000_000, 1_000)}
     snapshot: Snapshot | None = Snapshot(9, [("3.0", "1.0"), ("2.0", "1.0")], [("4.0", "1.0"), ("5.0", "2.0")])
-
-    def now_ms(self) -> int:
-        return 1234
+    bodies: Sequence[Body] = ()
+    time_ns = 1_234_000_000
 
     def book(self, symbol: str, limit: int) -> Snapshot | None:
         return self.snapshot
 
     def trades(self, symbol: str) -> Sequence[Frame]:
-        return [
-            BINANCE.trade(Trade(10**18, symbol, trade_id, 20_000_000_000, 150_000_000, True))
-            for trade_id in range(1, 2001)
-        ]
+        rows = (Trade(10**18, symbol, trade_id, 20_000_000_000, 150_000_000, True) for trade_id in range(1, 2001))
+        return list(BINANCE.speak(rows))
+
+    def newest(self, stream: str) -> Frame | None:
+        return None
 
 
 def rest(path: str, **query: str) -> tuple[int, Any]:
-    status, body = BINANCE.answer(path, query, Listed())
-    return status, json.loads(body)
+    answer = BinanceSpot().answer(path, query, 0.0, Shown())
+    return answer.status, json.loads(answer.body)
 
 
 def test_rest_answers() -> None:
@@ -246,10 +299,10 @@ def is_readable(message: bytes) -> bool:
 @given(st.binary(max_size=80) | st.text(max_size=80).map(str.encode))
 def test_any_line_is_read_or_refused(raw: bytes) -> None:
     try:
-        frame = BINANCE.read(1, raw)
+        frames = list(BINANCE.read([(1, raw)]))
     except Unreadable:
         return
-    assert frame is None or frame.stream
+    assert all(frame.stream for frame in frames)
 
 
 @pytest.mark.parametrize(
@@ -263,7 +316,6 @@ def test_any_line_is_read_or_refused(raw: bytes) -> None:
     ],
 )
 def test_raw_payloads_name_their_stream(raw: str, stream: str) -> None:
-    frame = BINANCE.read(1, raw.encode())
-    assert frame is not None
+    (frame,) = BINANCE.read([(1, raw.encode())])
     assert frame.stream == stream
     assert json.loads(frame.combined) == {"stream": stream, "data": json.loads(raw)}

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.books import BookKeeper, Side
-from simulator.contract import DepthDiff, Snapshot
+from simulator.contract import Snapshot
+from simulator.events import DepthDiff
 
 CHANGES = st.lists(st.tuples(st.integers(1, 30), st.integers(0, 3)))
 

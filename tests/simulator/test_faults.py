@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from simulator.contract import Frame, SimulatorError
-from simulator.faults import LOOKAHEAD_FRAMES, MAX_GAP_TRADES, MAX_REORDER_NS, Action, inject, parse_spec
+from simulator.faults import LOOKAHEAD_FRAMES, MAX_GAP_FRAMES, MAX_REORDER_NS, Action, inject, parse_spec
 from simulator.ledger import Ids
 
 EVERYTHING = {"gap": 0.15, "duplicate": 0.15, "reorder": 0.15, "garbage": 0.1, "cut": 0.05}
@@ -17,13 +17,20 @@ SYMBOLS = ("AAAUSDT", "BBBUSDT", "CCCUSDT")
 
 
 def frame(symbol: str, trade_id: int | None, time_ns: int = 0) -> Frame:
-    kind = "other" if trade_id is None else "trade"
     payload = f"{symbol} {trade_id} {time_ns}".encode()
-    return Frame(time_ns, kind, symbol, f"{symbol}@{kind}", payload, payload, trade_id)
+    if trade_id is None:
+        return Frame(time_ns, f"{symbol}@other", payload, symbol=symbol)
+    return Frame(
+        time_ns, f"{symbol}@trade", payload, marks=(("trades", symbol, trade_id),), kind="trade", symbol=symbol
+    )
+
+
+def id_of(row: Frame) -> int | None:
+    return row.marks[0][2] if row.marks else None
 
 
 def spoil(original: Frame, rng: Random) -> Frame:
-    return Frame(original.time_ns, "garbage", original.symbol, original.stream, b"?", b"?")
+    return Frame(original.time_ns, original.stream, b"?", b"?", kind="garbage", symbol=original.symbol)
 
 
 @st.composite
@@ -73,7 +80,7 @@ def taken_back(actions: Sequence[Action]) -> list[Frame]:
             early[action.frame.symbol] = action.frame
             continue
         frames.append(action.frame)
-        if action.frame.symbol in early and action.frame.trade_id is not None:
+        if action.frame.symbol in early and id_of(action.frame) is not None:
             frames.append(early.pop(action.frame.symbol))
     assert not early
     return frames
@@ -82,8 +89,8 @@ def taken_back(actions: Sequence[Action]) -> list[Frame]:
 def observed(actions: Sequence[Action]) -> Counter[str]:
     seen: dict[str, Ids] = {}
     for action in actions:
-        if action.what in {"send", "extra"} and action.frame is not None and action.frame.trade_id is not None:
-            seen.setdefault(action.frame.symbol, Ids()).add(action.frame.trade_id)
+        if action.what in {"send", "extra"} and action.frame is not None and id_of(action.frame) is not None:
+            seen.setdefault(action.frame.symbol, Ids()).add(id_of(action.frame))
     return Counter(
         gap=sum(len(ids.holes) for ids in seen.values()),
         gap_trades=sum(ids.missing for ids in seen.values()),
@@ -112,9 +119,9 @@ def by_symbol(frames: Sequence[Frame]) -> dict[str, list[Frame]]:
 @example(LONG, 1)
 def test_each_symbol_gets_its_input_back_when_the_faults_are_taken_away(frames: list[Frame], seed: int) -> None:
     restored = taken_back(injected(frames, seed))
-    trades = [row for row in restored if row.trade_id is not None]
-    assert by_symbol(trades) == by_symbol([row for row in frames if row.trade_id is not None])
-    assert [row for row in restored if row.trade_id is None] == [row for row in frames if row.trade_id is None]
+    trades = [row for row in restored if id_of(row) is not None]
+    assert by_symbol(trades) == by_symbol([row for row in frames if id_of(row) is not None])
+    assert [row for row in restored if id_of(row) is None] == [row for row in frames if id_of(row) is None]
 
 
 @settings(deadline=None)
@@ -133,7 +140,7 @@ def test_a_perfect_observer_counts_the_holes_of_the_source_and_what_was_injected
 @example(LONG, 1)
 def test_the_first_and_last_trade_of_a_symbol_are_sent_in_their_place(frames: list[Frame], seed: int) -> None:
     actions = injected(frames, seed)
-    for rows in by_symbol([row for row in frames if row.trade_id is not None]).values():
+    for rows in by_symbol([row for row in frames if id_of(row) is not None]).values():
         sent = [a.frame for a in actions if a.what == "send" and a.frame in rows[:1] + rows[-1:]]
         assert sent == [*rows[:1], *rows[1:][-1:]]
         assert not any(a.what == "extra" and a.frame in rows[:1] for a in actions)
@@ -149,7 +156,7 @@ def test_a_reordered_pair_is_close_in_time_and_no_cut_falls_into_it(frames: list
             late = actions[at + 1].frame
             assert action.frame is not None
             assert late is not None
-            assert (late.symbol, late.trade_id) == (action.frame.symbol, (action.frame.trade_id or 0) - 1)
+            assert (late.symbol, id_of(late)) == (action.frame.symbol, (id_of(action.frame) or 0) - 1)
             assert 0 <= action.frame.time_ns - late.time_ns <= MAX_REORDER_NS
 
 
@@ -163,7 +170,7 @@ def test_no_cut_parts_a_gap_from_the_trade_that_shows_it(frames: list[Frame], se
             assert not hidden
         elif action.frame is not None and action.what == "withhold":
             hidden.add(action.frame.symbol)
-        elif action.frame is not None and action.what == "send" and action.frame.trade_id is not None:
+        elif action.frame is not None and action.what == "send" and id_of(action.frame) is not None:
             hidden.discard(action.frame.symbol)
 
 
@@ -175,7 +182,7 @@ def test_between_two_faults_of_a_symbol_there_is_a_plain_trade(frames: list[Fram
     actions = injected(frames, seed)
     late = {id(actions[at + 1]) for at, action in enumerate(actions) if action.fault == "reorder"}
     for action in actions:
-        if action.frame is None or action.what == "garbage" or action.frame.trade_id is None:
+        if action.frame is None or action.what == "garbage" or id_of(action.frame) is None:
             continue
         if action.fault is not None:
             assert plain[action.frame.symbol]
@@ -210,7 +217,7 @@ def test_probabilities_come_out_as_asked() -> None:
     assert 140 < counts["gap"] < 260
     assert 140 < counts["duplicate"] < 260
     lengths = Counter(action.what for action in actions)["withhold"] / counts["gap"]
-    assert 2.0 < lengths < MAX_GAP_TRADES
+    assert 2.0 < lengths < MAX_GAP_FRAMES
 
 
 def test_without_faults_everything_is_sent() -> None:
@@ -239,3 +246,52 @@ def test_a_spec_is_read() -> None:
 def test_a_wrong_spec_is_refused_with_the_reason(spec: str, problem: str) -> None:
     with pytest.raises(SimulatorError, match=problem):
         parse_spec(spec)
+
+
+def batches() -> list[Frame]:
+    """Frames with several trades of several symbols on one stream, each symbol counting for itself."""
+    rng = Random(9)
+    ids = dict.fromkeys("ABCDE", 10)
+    frames = []
+    for number in range(6_000):
+        marks = []
+        for _ in range(rng.randint(1, 4)):
+            symbol = rng.choice("AAAABBBCCDE")
+            ids[symbol] += 1
+            marks.append(("trades", symbol, ids[symbol]))
+        frames.append(Frame(number * 10_000_000, "all@trades", b"%d" % number, marks=marks, kind="trade"))
+    return frames
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_frames_of_many_trades_and_symbols_are_whole_units_and_every_count_is_exact(seed: int) -> None:
+    frames = batches()
+    actions = injected(frames, seed, {"gap": 0.02, "duplicate": 0.02, "reorder": 0.02, "cut": 0.01})
+    seen: dict[str, Ids] = {}
+    dropped: Counter[str] = Counter()
+    copied = 0
+    for action in actions:
+        assert action.frame is None or action.frame in frames or action.what == "garbage"
+        for _, symbol, trade_id in action.frame.marks if action.frame else ():
+            if action.what == "withhold":
+                dropped[symbol] += 1
+            else:
+                seen.setdefault(symbol, Ids()).add(trade_id or 0)
+                copied += action.what == "extra"
+    assert {symbol: ids.missing for symbol, ids in seen.items()} == {symbol: dropped[symbol] for symbol in seen}
+    assert sum(ids.duplicates for ids in seen.values()) == copied
+    counts = Counter(action.fault for action in actions if action.fault)
+    assert all(counts[kind] > 10 for kind in ("gap", "duplicate", "reorder", "cut"))
+    assert sum(len(ids.holes) for ids in seen.values()) >= counts["gap"]
+
+
+def test_no_cut_parts_any_symbol_of_a_gap_from_the_trade_that_shows_it() -> None:
+    hidden: set[str] = set()
+    for action in injected(batches(), 4, {"gap": 0.05, "cut": 0.05}):
+        symbols = {symbol for _, symbol, _ in action.frame.marks} if action.frame else set()
+        if action.what == "cut":
+            assert not hidden
+        elif action.what == "withhold":
+            hidden |= symbols
+        else:
+            hidden -= symbols

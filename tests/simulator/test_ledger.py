@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.ledger import Ids, Ranges
+from simulator.ledger import FeedLedger, Ids, Ledger, Ranges, SymbolLedger
 
 
 @given(st.lists(st.integers(1, 40), min_size=1))
@@ -25,3 +25,62 @@ def test_ranges_gather_what_counts_up() -> None:
     for trade_id in (5, 6, 7, 10, 11, 20):
         ranges.add(trade_id)
     assert (ranges.ranges, ranges.count) == ([[5, 7], [10, 11], [20, 20]], 6)
+
+
+@given(st.lists(st.integers(1, 30), unique=True), st.lists(st.integers(1, 30)))
+def test_ranges_without_what_is_taken_back(ids: list[int], taken: list[int]) -> None:
+    ranges = Ranges()
+    for one in sorted(ids):
+        ranges.add(one)
+    for one in taken:
+        ranges.discard(one)
+    left = sorted(set(ids) - set(taken))
+    assert [one for low, high in ranges.ranges for one in range(low, high + 1)] == left
+    assert ranges.count == len(left)
+
+
+@given(st.lists(st.integers(1, 40), max_size=60))
+def test_the_delivered_ids_of_trades_are_those_that_came(arrivals: list[int]) -> None:
+    entry = SymbolLedger()
+    for trade_id in arrivals:
+        entry.deliver(trade_id)
+    assert list(entry.ids()) == sorted(set(arrivals))
+
+
+@given(st.lists(st.integers(1, 40), max_size=60))
+def test_a_feed_keeps_each_id_once_and_in_order(arrivals: list[int]) -> None:
+    entry = FeedLedger()
+    for identity in arrivals:
+        entry.deliver(identity)
+    assert list(entry.ids()) == sorted(set(arrivals))
+    assert (entry.delivered, entry.unique) == (len(arrivals), len(set(arrivals)))
+
+
+def test_what_several_streams_tell_is_issued_once_and_missed_only_when_none_is_heard() -> None:
+    entry = FeedLedger()
+    for identity, heard in ((1, True), (1, False), (2, False), (2, True), (3, False), (3, False), (None, False)):
+        entry.issue(identity, heard)
+    assert (entry.issued, entry.missed) == (4, 2)
+
+
+def test_a_trade_that_a_later_snapshot_brings_was_not_missed() -> None:
+    ledger = Ledger(["X"])
+    marks = [("trades", "X", trade_id) for trade_id in (7, 8, 9)]
+    for mark in marks:
+        ledger.issue([mark], heard=mark[2] != 8)
+    for mark in (marks[0], marks[2], marks[1]):
+        ledger.deliver([mark])
+    assert ledger.told("trades") == {
+        "X": {"issued": 3, "delivered": 3, "delivered_unique": 3, "missed": 0, "ids": [7, 8, 9], "repeated": {}}
+    }
+    assert ledger.report()["observable"]["gaps"] == 0
+
+
+def test_a_report_sums_the_symbols_of_each_channel() -> None:
+    ledger = Ledger(["QUIET"])
+    ledger.issue([("funding", "A", 5), ("funding", "B", 5), ("books", "A", 1)], heard=True)
+    ledger.deliver([("funding", "A", 5), ("funding", "A", 5)])
+    assert ledger.report()["channels"] == {
+        "funding": {"symbols": 2, "issued": 2, "delivered": 2, "delivered_unique": 1, "missed": 0},
+        "books": {"symbols": 1, "issued": 1, "delivered": 0, "delivered_unique": 0, "missed": 0},
+    }

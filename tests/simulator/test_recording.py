@@ -7,12 +7,18 @@ import pytest
 import zstandard
 
 from simulator.contract import SimulatorError
+from simulator.dialects.binance import split
 from simulator.dialects.binance_spot import BinanceSpot
 from simulator.exchange import Exchange
 from simulator.faults import Action
-from simulator.recording import RecordedMarket, lines, split
+from simulator.recording import RecordedMarket, lines
+from simulator.sorting import sort
 
 BINANCE = BinanceSpot()
+
+
+def recorded(*paths: Path) -> RecordedMarket:
+    return RecordedMarket(sort([f"BINANCE_SPOT={path}" for path in paths], [BINANCE])["BINANCE_SPOT"], BINANCE)
 
 
 def trade(symbol: str, trade_id: int, price: str = "10.50000000") -> str:
@@ -40,8 +46,8 @@ def write(path: Path, rows: list[tuple[int, str]]) -> Path:
 def test_files_are_merged_by_time_and_keep_their_order_where_times_are_equal(tmp_path: Path) -> None:
     first = write(tmp_path / "a.frames.zst", [(1, trade("AUSDT", 1)), (5, trade("AUSDT", 2)), (5, trade("AUSDT", 3))])
     second = write(tmp_path / "b.frames", [(2, trade("BUSDT", 7)), (5, trade("BUSDT", 8)), (9, trade("BUSDT", 9))])
-    market = RecordedMarket([first, second], BINANCE)
-    assert [frame.trade_id for frame in market.frames(None)] == [1, 7, 2, 3, 8, 9]
+    market = recorded(first, second)
+    assert [frame.marks[0][2] for frame in market.frames(None)] == [1, 7, 2, 3, 8, 9]
     assert (market.begins_ns, market.expected_trades, list(market.instruments)) == (1, 6, ["AUSDT", "BUSDT"])
 
 
@@ -49,7 +55,7 @@ def test_frames_are_kept_byte_for_byte_and_raw_ones_find_their_stream(tmp_path: 
     enveloped = trade("AUSDT", 1)
     raw = enveloped.partition('"data":')[2][:-1]
     path = write(tmp_path / "a.frames", [(1, enveloped), (2, raw), (3, '{"result":null,"id":1}')])
-    market = RecordedMarket([path], BINANCE)
+    market = recorded(path)
     one, two = market.frames(None)
     assert one.combined == two.combined == enveloped.encode()
     assert one.payload == two.payload == raw.encode()
@@ -57,7 +63,7 @@ def test_frames_are_kept_byte_for_byte_and_raw_ones_find_their_stream(tmp_path: 
 
 def test_tick_lot_base_and_quote_are_inferred(tmp_path: Path) -> None:
     path = write(tmp_path / "a.frames", [(1, trade("ETHBTC", 1, "0.05123000")), (2, trade("ETHBTC", 2, "0.05120000"))])
-    rules = RecordedMarket([path], BINANCE).instruments["ETHBTC"]
+    rules = recorded(path).instruments["ETHBTC"]
     assert (rules.base, rules.quote, rules.tick_e8, rules.lot_e8) == ("ETH", "BTC", 1_000, 1_000_000)
 
 
@@ -83,7 +89,7 @@ def test_a_bad_line_is_named_with_its_file_and_number(tmp_path: Path, bad: str) 
     path = tmp_path / "bad.frames"
     path.write_text(f"1\t{trade('AUSDT', 1)}\n{bad}\n")
     with pytest.raises(SimulatorError, match=r"bad\.frames, line 2"):
-        RecordedMarket([path], BINANCE)
+        recorded(path)
 
 
 def test_damaged_zstd_and_a_missing_file_are_said(tmp_path: Path) -> None:
@@ -111,7 +117,7 @@ def test_depth20_is_folded_from_differences_over_the_snapshot_beside(tmp_path: P
     )
     snapshot = '{"lastUpdateId":10,"bids":[["1.20","2.0"]],"asks":[["1.50","3.0"]]}'
     write(tmp_path / "a.rest_depth.frames", [(2, snapshot)])
-    market = RecordedMarket([path], BINANCE)
+    market = recorded(path)
     exchange = Exchange(BINANCE, market)
     exchange.subscribe(["ausdt@depth20@100ms"])
     sent = [frame for row in market.frames(None) for frame in exchange.take(Action("send", row))]
@@ -121,8 +127,8 @@ def test_depth20_is_folded_from_differences_over_the_snapshot_beside(tmp_path: P
 
 def test_what_a_recording_lacks_is_noted(tmp_path: Path) -> None:
     path = write(tmp_path / "a.frames", [(1, depth("AUSDT", 1, 2, "1.10", "1.0"))])
-    notes = "; ".join(RecordedMarket([path], BINANCE).notes)
-    assert "AUSDT: the recording holds no @trade frames" in notes
+    notes = "; ".join(recorded(path).notes)
+    assert "AUSDT: the recording holds no trades" in notes
     assert "AUSDT: no depth20, there is no REST snapshot" in notes
 
 
@@ -137,7 +143,7 @@ def test_what_a_recording_lacks_is_noted(tmp_path: Path) -> None:
     ],
 )
 def test_the_trades_of_real_recordings_are_all_there(recordings: Path, name: str, trades: dict[str, int]) -> None:
-    market = RecordedMarket([recordings / f"{name}.frames.zst"], BINANCE)
+    market = recorded(recordings / f"{name}.frames.zst")
     counts = dict.fromkeys(market.instruments, 0)
     for frame in market.frames(None):
         counts[frame.symbol] += frame.kind == "trade"
@@ -149,7 +155,7 @@ def test_the_trades_of_real_recordings_are_all_there(recordings: Path, name: str
 @pytest.mark.parametrize("symbol", ["btcusdt", "ethusdt"])
 def test_the_folded_book_agrees_with_the_best_prices_the_exchange_sent(recordings: Path, symbol: str) -> None:
     """bookTicker comes from the exchange itself: at the same update id both must show the same best levels."""
-    market = RecordedMarket([recordings / f"binance_spot/hft_{symbol}_20240808.frames.zst"], BINANCE)
+    market = recorded(recordings / f"binance_spot/hft_{symbol}_20240808.frames.zst")
     exchange = Exchange(BINANCE, market)
     exchange.subscribe([f"{symbol}@depth20@100ms"])
     tickers: dict[int, tuple[list[str], list[str]]] = {}

@@ -1,129 +1,85 @@
-"""Laws of the synthetic market: deterministic, consistent with itself, and believable."""
+"""Laws of a synthetic venue: one seed gives one market at any speed, in the venue's own symbols."""
 
-import math
 from itertools import islice, pairwise, takewhile
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from simulator.books import BookKeeper
-from simulator.contract import DepthDiff, Frame, SimulatorError, Trade
+from simulator.contract import Frame, SimulatorError
+from simulator.dialects.binance_futures import BinanceFutures
+from simulator.dialects.binance_options import BinanceOptions
 from simulator.dialects.binance_spot import BinanceSpot
-from simulator.synthetic import LEVELS_KEPT, LISTINGS, SECONDS_PER_YEAR, Ladder, SymbolMarket, SyntheticMarket
+from simulator.markets.flow import LISTINGS
+from simulator.registry import DIALECTS, Plan, synthetic_market
+from simulator.synthetic import EPOCH_NS, SyntheticMarket, flows
 
 SECOND_NS = 10**9
-SECONDS = 300
 
 
-def market(symbol: str = "BTCUSDT", seed: int = 1) -> SymbolMarket:
-    return SymbolMarket(symbol, LISTINGS[symbol], seed)
+def plan(*symbols: str, seed: int = 5, perpetuals: int = 3) -> Plan:
+    return Plan(symbols, seed, perpetuals, 30 * SECOND_NS, EPOCH_NS)
 
 
 def frames(symbols: list[str], seed: int, start_ns: int | None, count: int) -> list[Frame]:
-    return list(islice(SyntheticMarket(symbols, seed, BinanceSpot()).frames(start_ns), count))
+    return list(islice(synthetic_market(BinanceSpot(), plan(*symbols, seed=seed)).frames(start_ns), count))
 
 
-@pytest.mark.parametrize("symbol", sorted(LISTINGS))
+@pytest.mark.parametrize("symbol", sorted(name for name, row in LISTINGS.items() if row.quote != "USD"))
 def test_one_seed_gives_one_market(symbol: str) -> None:
     assert frames([symbol], 5, None, 300) == frames([symbol], 5, None, 300)
     assert frames([symbol], 5, None, 300) != frames([symbol], 6, None, 300)
 
 
-def test_a_symbol_trades_the_same_beside_others_and_at_another_time() -> None:
-    def trades(rows: list[Frame]) -> list[tuple[int | None, bytes]]:
-        kept = [row for row in rows if row.symbol == "ETHUSDT" and row.kind == "trade"]
-        return [(row.trade_id, row.payload.split(b'"p":')[1].split(b',"T"')[0]) for row in kept]
+@pytest.mark.parametrize("venue", sorted(DIALECTS))
+def test_every_venue_has_a_market_that_is_the_same_each_time(venue: str) -> None:
+    first, second = (synthetic_market(DIALECTS[venue](), plan("BTCUSDT", "ETHUSDT")) for _ in range(2))
+    assert first.instruments == second.instruments
+    seen = list(islice(first.frames(None), 2_000))
+    assert seen == list(islice(second.frames(None), 2_000))
+    assert all(a.time_ns <= b.time_ns for a, b in pairwise(seen))
+    assert any(frame.marks for frame in seen)
 
-    alone = trades(frames(["ETHUSDT"], 3, None, 500))
-    beside = trades(frames(["BTCUSDT", "ETHUSDT"], 3, 1_700_000_000 * SECOND_NS, 500))
+
+def test_a_symbol_trades_the_same_beside_others_and_at_another_time() -> None:
+    def trades(rows: list[Frame]) -> list[tuple[object, bytes]]:
+        kept = [row for row in rows if row.symbol == "ETHUSDT" and row.kind == "trade"]
+        return [(row.marks, row.payload.split(b'"p":')[1].split(b',"T"')[0]) for row in kept]
+
+    alone = trades(frames(["ETHUSDT"], 3, None, 800))
+    beside = trades(frames(["BTCUSDT", "ETHUSDT"], 3, 1_700_000_000 * SECOND_NS, 800))
     assert len(beside) > 50
     assert alone[: len(beside)] == beside
 
 
-@pytest.mark.parametrize("symbol", ["BTCUSDT", "SOLUSDT", "ETHBTC"])
-def test_ids_count_up_times_do_not_fall_and_steps_are_kept(symbol: str) -> None:
-    listing = LISTINGS[symbol]
-    trades = [event for event in islice(market(symbol).events(), 4_000) if isinstance(event, Trade)]
-    assert [trade.trade_id for trade in trades] == list(range(trades[0].trade_id, trades[0].trade_id + len(trades)))
-    assert all(a.time_ns <= b.time_ns for a, b in pairwise(trades))
-    assert all(trade.price_e8 % listing.tick_e8 == 0 and trade.price_e8 > 0 for trade in trades)
-    assert all(trade.quantity_e8 % listing.lot_e8 == 0 and trade.quantity_e8 > 0 for trade in trades)
+def test_pairs_are_spelled_as_the_venue_does_and_left_out_where_it_has_none() -> None:
+    asked = ["BTC/USDT", "eth-btc", "XRP/USD"]
+    assert [market.symbol for market in flows(BinanceSpot(), asked, 1)] == ["BTCUSDT", "ETHBTC"]
+    assert [market.symbol for market in flows(BinanceFutures(), asked, 1)] == ["BTCUSDT"]
+    assert flows(BinanceOptions(), asked, 1) == []
 
 
-@pytest.mark.parametrize("symbol", ["BTCUSDT", "SOLUSDT", "ETHBTC"])
-def test_the_book_told_by_differences_is_the_book_that_is_there_and_is_never_crossed(symbol: str) -> None:
-    there = market(symbol)
-    kept = BookKeeper([there.snapshot()])
-    for number, event in enumerate(islice(there.events(), 1_500)):
-        if isinstance(event, DepthDiff):
-            assert kept.apply(event)
-            assert kept.book is not None
-            assert number % 10 or kept.book.top(10_000) == there.snapshot()
-            top = kept.book.top(1)
-            assert float(top.bids[0][0]) < float(top.asks[0][0])
-            assert len(there.bids.keys) > 100
-            assert len(there.asks.keys) > 100
+def test_the_same_pair_trades_otherwise_at_another_venue() -> None:
+    one, two = (flows(dialect, ["BTCUSDT"], 1)[0] for dialect in (BinanceSpot(), BinanceFutures()))
+    assert list(islice(one.events(0), 20)) != list(islice(two.events(0), 20))
 
 
-def test_an_order_takes_the_best_prices_of_the_book_it_meets() -> None:
-    there = market()
-    walked = 0
-    for step in range(2_000):
-        there.requote(0.02)
-        touch = {True: there.bids.best, False: there.asks.best}
-        trades = there.order(step)
-        prices = [trade.price_e8 // there.listing.tick_e8 for trade in trades]
-        selling = trades[0].buyer_is_maker
-        assert {trade.buyer_is_maker for trade in trades} == {selling}
-        assert prices[0] == touch[selling]
-        assert prices == sorted(prices, reverse=selling)
-        walked += len(set(prices)) > 1
-    assert walked > 50
-
-
-@settings(deadline=None, max_examples=50)
-@given(st.dictionaries(st.integers(1, 500), st.integers(1, 9), min_size=LEVELS_KEPT, max_size=200), st.integers(1, 900))
-def test_a_fill_takes_best_levels_first_and_never_more_than_there_is(levels: dict[int, int], lots: int) -> None:
-    ladder = Ladder(-1)
-    for price, size in levels.items():
-        ladder.set(-price, size)
-    fills = ladder.take(lots)
-    prices = [price for price, _ in fills]
-    assert prices == sorted(levels)[: len(prices)]
-    assert sum(size for _, size in fills) <= lots
-    left = {-key: size for key, size in ladder.lots.items()}
-    taken = {price: left.get(price, 0) + dict(fills).get(price, 0) for price in levels}
-    assert taken == levels
-    assert len(left) >= LEVELS_KEPT
-    assert sum(size for _, size in fills) == lots or len(left) == LEVELS_KEPT
-
-
-def test_the_flow_is_believable() -> None:
-    """Five minutes of BTC: rate, volatility, bursts and long memory, each within wide bounds."""
-    there = market(seed=2)
-    trades: list[Trade] = []
-    mids: list[float] = []
-    for event in takewhile(lambda event: event.time_ns < SECONDS * SECOND_NS, there.events()):
-        if isinstance(event, Trade):
-            trades.append(event)
-        else:
-            mids.append((there.bids.best + there.asks.best) / 2)
-    assert 25 < len(trades) / SECONDS < 60
-    returns = [math.log(b / a) for a, b in zip(mids[::100], mids[100::100], strict=False)]
-    yearly = math.sqrt(sum(x * x for x in returns) / len(returns) / 10 * SECONDS_PER_YEAR)
-    assert 0.3 < yearly < 0.9
-    per_second = [0] * SECONDS
-    for trade in trades:
-        per_second[trade.time_ns // SECOND_NS] += 1
-    mean = sum(per_second) / SECONDS
-    assert sum((n - mean) ** 2 for n in per_second) / SECONDS > 3 * mean  # a Poisson process has 1
-    signs = {trade.time_ns: -1 if trade.buyer_is_maker else 1 for trade in trades}
-    order = list(signs.values())
-    memory = [sum(a * b for a, b in zip(order, order[lag:], strict=False)) / len(order) for lag in range(1, 11)]
-    assert sum(memory) / 10 > 3 / math.sqrt(len(order) * 10)
-
-
-def test_an_unknown_symbol_is_refused_with_those_there_are() -> None:
+def test_a_pair_that_is_not_known_or_not_listed_is_refused() -> None:
     with pytest.raises(SimulatorError, match=r"NOSUCH.*BTCUSDT"):
-        SyntheticMarket(["NOSUCH"], 1, BinanceSpot())
+        synthetic_market(BinanceSpot(), plan("NOSUCH"))
+    with pytest.raises(SimulatorError, match="BINANCE_SPOT lists none of BTC/USD"):
+        synthetic_market(BinanceSpot(), plan("BTC/USD"))
+
+
+@pytest.mark.parametrize("venue", ["BINANCE_SPOT", "BINANCE_FUTURES"])
+def test_fewer_trades_are_expected_than_come(venue: str) -> None:
+    market = synthetic_market(DIALECTS[venue](), plan("BTCUSDT"))
+    played = takewhile(lambda frame: frame.time_ns < EPOCH_NS + 30 * SECOND_NS, market.frames(None))
+    trades = sum(frame.kind == "trade" for frame in played)
+    assert 0.4 * trades < market.expected_trades < trades
+
+
+def test_no_faults_are_put_on_the_thin_perpetuals() -> None:
+    market: SyntheticMarket = synthetic_market(BinanceFutures(), plan("BTCUSDT", perpetuals=20))
+    played = list(takewhile(lambda frame: frame.time_ns < EPOCH_NS + 20 * SECOND_NS, market.frames(None)))
+    assert {frame.symbol for frame in played if frame.kind == "trade"} == {"BTCUSDT"} == set(market.traded)
+    assert len({symbol for frame in played for channel, symbol, _ in frame.marks if channel == "trades"}) > 5
+    assert len(market.instruments) == 21

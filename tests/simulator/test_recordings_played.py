@@ -1,0 +1,101 @@
+"""Every Binance recording, played over real sockets, is what its file holds: each stream, byte for byte."""
+
+import asyncio
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import connect
+
+from simulator.contract import Dialect, Market
+from simulator.dialects.binance_futures import is_market, is_public
+from simulator.recording import RecordedMarket, lines
+from simulator.registry import DIALECTS
+from simulator.server import Server, Settings
+from simulator.sorting import sort
+
+PATIENCE_SECONDS = 100.0
+SPOT = ("cf_btc_eth_dot_20210404", "hft_btcusdt_20230405", "hft_btcusdt_20240808", "hft_ethusdt_20240808")
+USDM = ("cf_alts_20210722", "hft_btcusdt_20230404", "hft_btcusdt_20230405", "hft_btcusdt_20240808")
+DERIVED = (
+    ("spot_btcusdt_trade_depth20_20260216", "BINANCE_SPOT"),
+    ("usdm_btcusdt_aggTrade_depth20_20240808", "BINANCE_FUTURES"),
+    ("usdm_btcusdt_aggTrade_depth20_markPrice_20230404_05", "BINANCE_FUTURES"),
+)
+FILES = [
+    *((f"binance_spot/{name}", "BINANCE_SPOT") for name in SPOT),
+    *((f"binance_usdm/{name}", "BINANCE_FUTURES") for name in USDM),
+    *((f"derived/{name}", venue) for name, venue in DERIVED),
+]
+Tapes = dict[str, list[str]]
+
+
+def tapes_of(path: Path) -> Tapes:
+    """The frames of a file by stream."""
+    tapes: Tapes = defaultdict(list)
+    for _, raw in lines(path):
+        tapes[json.loads(raw)["stream"]].append(raw.decode())
+    return tapes
+
+
+def serve(path: Path, venue: str) -> Server:
+    dialect: Dialect = DIALECTS[venue]()
+    files = sort([str(path)], [make() for make in DIALECTS.values()])
+    assert list(files) == [venue]
+    market: Market = RecordedMarket(files[venue], dialect)
+    return Server([(dialect, market)], Settings(speed=None))
+
+
+async def listen(server: Server, path: str, streams: set[str], heard: Tapes) -> None:
+    """Read these streams until playback is done and the last frame is here."""
+    async with connect(f"ws://{server.address}{path}", max_size=None, compression=None, close_timeout=0.2) as client:
+        await client.send(json.dumps({"method": "SUBSCRIBE", "params": sorted(streams), "id": 1}))
+        while True:
+            try:
+                message = await asyncio.wait_for(client.recv(), 0.5)
+            except TimeoutError:
+                if server.state == "done":
+                    return
+                continue
+            frame: Any = json.loads(message)
+            if "stream" in frame:
+                heard[frame["stream"]].append(str(message))
+
+
+@pytest.mark.timeout(2 * PATIENCE_SECONDS)
+@pytest.mark.parametrize(("name", "venue"), FILES)
+async def test_a_client_gets_the_file_byte_for_byte(recordings: Path, name: str, venue: str) -> None:
+    path = recordings / f"{name}.frames.zst"
+    expected = tapes_of(path)
+    heard: Tapes = defaultdict(list)
+    async with serve(path, venue) as server:
+        streams = set(expected) | server.venues[venue].required
+        routes = {"/stream": streams}
+        if venue == "BINANCE_FUTURES":
+            market = set(filter(is_market, streams))
+            routes = {"/public/stream": set(filter(is_public, streams - market)), "/market/stream": market}
+        async with asyncio.timeout(PATIENCE_SECONDS), asyncio.TaskGroup() as clients:
+            for route, asked in routes.items():
+                clients.create_task(listen(server, f"/{venue}{route}", asked, heard))
+                # Playback begins with the trades, which come last.
+                while not all(server.venues[venue].exchange.listeners[stream] for stream in asked):
+                    await asyncio.sleep(0.005)
+        figures = server.stats()["venues"][venue]
+    for stream, tape in expected.items():
+        assert len(heard[stream]) == len(tape), stream
+        assert heard[stream] == tape, stream
+    assert set(heard) >= set(expected)
+    for row in figures["channels"].values():
+        assert (row["delivered_unique"], row["missed"]) == (row["issued"], 0)
+
+
+def test_no_binance_recording_is_left_out(recordings: Path) -> None:
+    found = {
+        str(path.relative_to(recordings)).removesuffix(".frames.zst")
+        for pattern in ("binance_*/*.frames.zst", "derived/spot_*.frames.zst", "derived/usdm_*.frames.zst")
+        for path in recordings.glob(pattern)
+        if "rest_depth" not in path.name
+    }
+    assert found == {name for name, _ in FILES}
