@@ -322,7 +322,7 @@ class Session:
         assert isinstance(record, Trade)
         return self._take_trade(line, tape, record, now)
 
-    def _take_trade(self, line: Line, tape: TradeTape, trade: Trade, now: float) -> Iterable[Action]:
+    def _take_trade(self, line: Line, tape: TradeTape, trade: Trade, now: float) -> Sequence[Action]:
         assert trade.sequence is not None, "a venue of this contract counts its trades"
         self.trades_received += 1
         if not (self.source.past_trades and line.first_frame == self.frames):
