@@ -594,6 +594,11 @@ def _instrument(params: Mapping[str, Any], listing: _Listing, view: View) -> Res
     return msgspec.Raw(listing.rows[_named(params, listing)]), ()
 
 
+def _index_names(params: Mapping[str, Any], listing: _Listing, view: View) -> Result:
+    """docs.deribit.com public/get_index_price_names: of all indices, whether anything is told of them or not."""
+    return sorted(PRICE_INDICES), ()
+
+
 def _named(params: Mapping[str, Any], listing: _Listing) -> str:
     name = params.get("instrument_name")
     if not isinstance(name, str) or not re.fullmatch(r"[A-Z0-9_]+(-[A-Za-z0-9_]+)*", name):
@@ -646,6 +651,7 @@ _METHODS: dict[str, Callable[[Mapping[str, Any], _Listing, View], Result]] = {
     "public/get_time": _time,
     "public/get_instruments": _instruments,
     "public/get_instrument": _instrument,
+    "public/get_index_price_names": _index_names,
     "public/get_last_trades_by_instrument": _last_trades,
     "public/get_last_trades_by_instrument_and_time": _last_trades,
 }

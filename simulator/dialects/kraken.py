@@ -77,15 +77,17 @@ class _Trade(msgspec.Struct):
     timestamp: str
 
 
-class _Steps(msgspec.Struct):
-    price: msgspec.Raw
-    qty: msgspec.Raw
+class _Best(msgspec.Struct):
+    bid: msgspec.Raw
+    bid_qty: msgspec.Raw
+    ask: msgspec.Raw
+    ask_qty: msgspec.Raw
 
 
 _line = msgspec.json.Decoder(_Line)
 _ticker = msgspec.json.Decoder(_Ticker)
 _trade = msgspec.json.Decoder(_Trade)
-_steps = msgspec.json.Decoder(_Steps)
+_best = msgspec.json.Decoder(_Best)
 
 RECIPE = garbage.Recipe(
     row=lambda message: message["data"][0],
@@ -161,11 +163,16 @@ class Kraken:
         return ()
 
     def texts(self, frame: Frame) -> tuple[Sequence[str], Sequence[str]]:
-        """Of trades. A number with an exponent tells no step."""
-        if frame.kind != "trade":
-            return (), ()
-        rows = [_steps.decode(raw) for raw in _line.decode(frame.payload).data]
-        return _plain(row.price for row in rows), _plain(row.qty for row in rows)
+        """A number with an exponent tells no step."""
+        rows = _line.decode(frame.payload).data
+        if frame.kind == "trade":
+            trades = [_trade.decode(row) for row in rows]
+            return _plain(row.price for row in trades), _plain(row.qty for row in trades)
+        if frame.stream.startswith("ticker:bbo:"):
+            best = [_best.decode(row) for row in rows]
+            prices = _plain(price for row in best for price in (row.bid, row.ask))
+            return prices, _plain(quantity for row in best for quantity in (row.bid_qty, row.ask_qty))
+        return (), ()
 
     def spoil(self, frame: Frame, rng: Random) -> Frame:
         return garbage.spoil(frame, RECIPE, rng)

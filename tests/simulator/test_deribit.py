@@ -346,6 +346,14 @@ def test_instruments_are_listed_as_documented(venue: Exchange) -> None:
     assert rest(venue, "/public/get_instruments", currency="ETH")[1]["result"] == []
     assert rest(venue, "/public/get_instruments", currency="BTC", expired="true")[1]["result"] == []
     assert rest(venue, "/public/get_instrument", instrument_name="BTC-3JAN25-65000-C")[1]["result"] == row
+    assert {"btc_usd", "eth_usd"} <= set(rest(venue, "/public/get_index_price_names")[1]["result"])
+
+
+def test_the_names_of_indices_are_listed(venue: Exchange) -> None:
+    status, body, answer = rest(venue, "/public/get_index_price_names")
+    assert status == 200
+    assert {"btc_usd", "eth_usd"} <= set(body["result"])
+    assert len(source("DERIBIT_INDEX").instruments(answer.body, 1)) == len(body["result"])
 
 
 def test_the_collector_reads_the_listing(venue: Exchange) -> None:

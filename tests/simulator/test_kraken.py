@@ -312,6 +312,7 @@ def test_recorded_tickers_are_played_for_both_triggers(recordings: Path) -> None
     assert all(identities(READER, frame) == list(frame.marks) for frame in told)
     assert {mark[2] for frame in told for mark in frame.marks} == {None}
     assert set(market.traded) == {frame.symbol for frame in played}
+    assert (market.instruments["LSK/USD"].tick_e8, market.instruments["BTC/USD"].tick_e8) == (100, 10_000_000)
     assert b'"bid":0.000023610,"bid_qty":1173.00000000' in played[0].payload
 
 
