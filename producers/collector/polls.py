@@ -4,15 +4,15 @@ import asyncio
 import random
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from producers.collector.runner import HTTP_OK, Runner
 from producers.contract import BadFrame, Feed, Poll, Receipt
-from producers.session import BadBytes
+from producers.session import NOT_DEMANDED, BadBytes
 from producers.tape import Break, FeedTape, Seen
 from ravencore.errors import Unavailable
-from ravencore.records import Subscription
+from ravencore.records import MarketRecord, Subscription
 from ravencore.status import now_us
 
 
@@ -25,6 +25,10 @@ class Line:
     task: asyncio.Task[None] | None = None
     last_received_us: int | None = None
     failed: str | None = None
+    asking: bool = False
+    ending: bool = False
+    newest: dict[str, int] = field(default_factory=dict)
+    """Event time of the last record, by symbol."""
 
 
 class PollRunner(Runner):
@@ -44,16 +48,24 @@ class PollRunner(Runner):
         if line is None:
             line = Line(feed, FeedTape(self.source.venue, feed, next(iter(seen.values()), None)))
             self._lines[feed] = line
+        line.ending = False
         if line.task is None:
             line.task = self._tasks.create_task(self._keep_asking(line))
 
     def end(self, feed: Feed) -> None:
-        """Ask for a feed no more."""
+        """Ask for a feed no more; what has been asked for already is still published."""
         line = self._lines.get(feed)
-        if line is not None and line.task is not None:
+        if line is None or line.task is None:
+            return
+        if line.asking:
+            line.ending = True
+        else:
             line.task.cancel()
-            line.task = None
-            line.tape.interrupt(Break("DISCONNECT", "not demanded for a time"))
+            self._ended(line)
+
+    def _ended(self, line: Line) -> None:
+        line.task, line.ending = None, False
+        line.tape.interrupt(NOT_DEMANDED)
 
     def knows(self, feed: Feed) -> bool:
         """Whether the feed has been asked for before."""
@@ -63,8 +75,9 @@ class PollRunner(Runner):
         """Ask no more."""
         for task in [*self._admissions.values(), *(task for _, task in self._listings.values())]:
             task.cancel()
-        for feed in self._lines:
-            self.end(feed)
+        for line in self._lines.values():
+            if line.task is not None:
+                line.task.cancel()
 
     @property
     def counters(self) -> Mapping[str, int]:
@@ -104,7 +117,12 @@ class PollRunner(Runner):
         while True:
             await asyncio.sleep(due - time.monotonic())
             await self._outlet.ready()
+            line.asking = True
             await self._ask_once(line)
+            line.asking = False
+            if line.ending:
+                self._ended(line)
+                return
             missed = max(int((time.monotonic() - due) / interval), 0)
             if missed:
                 line.tape.interrupt(Break("SILENCE", f"{missed} polls came too late to be made"))
@@ -142,5 +160,14 @@ class PollRunner(Runner):
             return
         line.last_received_us = received_us
         for record in records:
-            for output in line.tape.add(record, url):
-                self._outlet.put(self.source.venue, output)
+            if self._is_news(line, record):
+                for output in line.tape.add(record, url):
+                    self._outlet.put(self.source.venue, output)
+
+    def _is_news(self, line: Line, record: MarketRecord) -> bool:
+        """Whether it is not what was told last time: venues are asked more often than some of their figures change."""
+        if record.event_time is None:
+            return True
+        before = line.newest.get(record.symbol)
+        line.newest[record.symbol] = record.event_time
+        return before != record.event_time

@@ -1,0 +1,130 @@
+"""Polls against a server that answers when it is told to."""
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+
+import aiohttp
+from aiohttp import web
+
+from producers.collector.gate import Gate
+from producers.collector.outlet import Published
+from producers.collector.polls import PollRunner
+from producers.contract import OPEN_INTEREST, Feed
+from producers.venues.binance_futures_oi import BinanceFuturesOi
+from ravencore.config import BinanceFuturesSettings
+from ravencore.records import OpenInterest
+
+FEED = Feed(OPEN_INTEREST, "BTCUSDT")
+PATIENCE_S = 10.0
+
+
+class Venue:
+    """Open interest of BTCUSDT, at a time and price that a test sets; `open` lets answers out."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.time_ms, self.mark = 1_589_437_530_011, 11_793
+        self.open = asyncio.Event()
+        self.open.set()
+
+    async def answer(self, request: web.Request) -> web.Response:
+        interest = request.path.endswith("openInterest")
+        self.asked += interest
+        await self.open.wait()
+        if interest:
+            return web.json_response({"openInterest": "10659.509", "symbol": "BTCUSDT", "time": self.time_ms})
+        return web.json_response({"symbol": "BTCUSDT", "markPrice": f"{self.mark}.5", "time": self.time_ms})
+
+
+class Kept:
+    """Takes records as an Outlet does."""
+
+    blocked = False
+
+    def __init__(self) -> None:
+        self.records: list[OpenInterest] = []
+
+    def put(self, venue: str, record: Published) -> None:
+        assert isinstance(record, OpenInterest)
+        self.records.append(record)
+
+    async def ready(self) -> None:
+        """At once."""
+
+
+@asynccontextmanager
+async def polling(venue: Venue) -> AsyncIterator[tuple[PollRunner, Kept]]:
+    app = web.Application()
+    app.router.add_get("/{path:.*}", venue.answer)
+    server, kept = web.AppRunner(app, shutdown_timeout=1.0), Kept()
+    await server.setup()
+    await web.TCPSite(server, "127.0.0.1", 0).start()
+    source = BinanceFuturesOi()
+    source.interval_seconds = 0.05
+    endpoints = BinanceFuturesSettings(ws_url="", rest_url=f"http://127.0.0.1:{server.addresses[0][1]}")
+    try:
+        async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as tasks:
+            gate = Gate(source.venue, source.limits, endpoints, http)
+            runner = PollRunner(source, gate, kept, look_back=lambda _: {}, tell=print, tasks=tasks)
+            yield runner, kept
+            await runner.close()
+    finally:
+        await server.cleanup()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.005)
+
+
+def in_loop(test: Callable[[], Coroutine[None, None, None]]) -> Callable[[], None]:
+    """A test that is a coroutine, run in an event loop of its own."""
+    return functools.wraps(test)(lambda: asyncio.run(test()))
+
+
+@in_loop
+async def test_what_a_venue_has_told_before_is_told_once() -> None:
+    """Its mark price goes on, and the open interest is still that of the same moment."""
+    venue = Venue()
+    async with polling(venue) as (runner, kept):
+        runner.begin(FEED, {})
+        await until(lambda: venue.asked == 3)
+        venue.mark += 1
+        await until(lambda: venue.asked == 6)
+        assert len(kept.records) == 1
+        venue.time_ms += 1
+        await until(lambda: len(kept.records) == 2)
+        assert [record.event_time % 1_000_000 for record in kept.records] == [11_000, 12_000]
+
+
+@in_loop
+async def test_an_answer_that_is_on_its_way_when_the_demand_ends_is_published() -> None:
+    venue = Venue()
+    venue.open.clear()
+    async with polling(venue) as (runner, kept):
+        runner.begin(FEED, {})
+        await until(lambda: venue.asked == 1)
+        runner.end(FEED)
+        assert list(runner.feeds())
+        venue.open.set()
+        await until(lambda: not list(runner.feeds()))
+        assert len(kept.records) == 1
+        assert venue.asked == 1
+
+
+@in_loop
+async def test_a_feed_that_is_wanted_again_while_it_ends_goes_on() -> None:
+    venue = Venue()
+    venue.open.clear()
+    async with polling(venue) as (runner, _):
+        runner.begin(FEED, {})
+        await until(lambda: venue.asked == 1)
+        runner.end(FEED)
+        runner.begin(FEED, {})
+        venue.open.set()
+        await until(lambda: venue.asked == 3)
+        runner.end(FEED)
+        await until(lambda: not list(runner.feeds()))
