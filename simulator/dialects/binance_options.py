@@ -218,6 +218,8 @@ def _all(name: str, query: Query, view: View) -> Answer:
     found = [frame for symbol in symbols if (frame := view.newest(f"{name}:{symbol}")) is not None]
     if not found and "symbol" in query:
         raise Refused(-1121, "Invalid symbol.")
+    if not found:
+        raise Refused(-1000, "The simulator has no options at this moment.", status=503)
     body = b"[" + b",".join(frame.payload for frame in found) + b"]"
     return Answer(200, body, tuple(mark for frame in found for mark in frame.marks))
 

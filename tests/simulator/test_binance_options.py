@@ -96,6 +96,10 @@ def test_one_option_can_be_asked_for() -> None:
     assert (status, body["code"]) == (400, -1121)
 
 
+def test_before_anything_has_happened_there_is_no_empty_list() -> None:
+    assert [get(exchange(0), f"/eapi/v1/{name}")[0] for name in ("ticker", "mark", "exchangeInfo")] == [503, 503, 200]
+
+
 def test_no_socket_is_served() -> None:
     venue = exchange(1)
     with pytest.raises(LookupError):
