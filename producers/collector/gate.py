@@ -33,8 +33,8 @@ class Gate:
 
     async def get(self, get: Get) -> tuple[int, bytes]:
         """Status and body of an answer, as soon as the budget allows; raises Unavailable when there is none."""
-        await self._left_alone()
         await self._rest.acquire(min(get.weight, self._rest.max_rate))
+        await self._left_alone()
         try:
             async with self._http.get(get.url) as response:
                 body = await response.read()
@@ -45,8 +45,8 @@ class Gate:
 
     async def may_connect(self) -> None:
         """Return when another attempt to connect is within the venue's limits."""
-        await self._left_alone()
         await self._connects.acquire()
+        await self._left_alone()
 
     def heard(self, status: int, headers: Mapping[str, str]) -> None:
         """Note what the venue said: one that is asked too often is left alone for as long as it wants, by everybody."""

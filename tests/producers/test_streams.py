@@ -1,0 +1,305 @@
+"""Streams against an exchange of USDT perpetuals on loopback: shared out over connections, fair, and up to date."""
+
+import asyncio
+import functools
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import WSMsgType, web
+
+from producers.collector import runner as running
+from producers.collector.gate import Gate, retry_after
+from producers.collector.outlet import Published
+from producers.collector.streams import StreamRunner
+from producers.contract import ALL, Rate
+from producers.venues.binance_futures import BinanceFutures
+from producers.venues.binance_futures_klines import BinanceFuturesKlines
+from ravencore.config import BinanceFuturesSettings
+from ravencore.records import Gap, Instrument, Trade
+
+PATIENCE_S = 20.0
+HOT, COLD = "HOTUSDT", "COLDUSDT"
+
+
+class Unpaced:
+    """No waiting for budgets, which are not what these tests are about."""
+
+    limits = replace(BinanceFutures.limits, rest=Rate(1e6, 1.0), connects=Rate(1e6, 1.0), messages=Rate(1e6, 1.0))
+
+
+class Klines(Unpaced, BinanceFuturesKlines):
+    limits = replace(Unpaced.limits, feeds_per_connection=50, feeds_per_message=50)
+
+
+class OneEach(Unpaced, BinanceFutures):
+    """A connection for each feed."""
+
+    limits = replace(Unpaced.limits, feeds_per_connection=1)
+
+
+class Exchange:
+    """Lists `symbols`, takes subscriptions, and says what a test sends."""
+
+    def __init__(self, *symbols: str) -> None:
+        self.symbols = list(symbols)
+        self.busy_answers = 0
+        self.asked: list[float] = []
+        self.sockets: dict[web.WebSocketResponse, set[str]] = {}
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        if request.headers.get("Upgrade", "").lower() == "websocket":
+            return await self._converse(request)
+        self.asked.append(time.monotonic())
+        if len(self.asked) <= self.busy_answers:
+            return web.json_response(
+                {"code": -1003, "msg": "Too many requests"}, status=429, headers={"Retry-After": "1"}
+            )
+        return web.json_response({"symbols": [listed(symbol) for symbol in self.symbols]})
+
+    async def _converse(self, request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        streams = self.sockets[socket] = set()
+        async for message in socket:
+            if message.type is WSMsgType.TEXT:
+                asked = json.loads(message.data)
+                change = streams.update if asked["method"] == "SUBSCRIBE" else streams.difference_update
+                change(asked["params"])
+                await socket.send_json({"result": None, "id": asked["id"]})
+        del self.sockets[socket]
+        return socket
+
+    @property
+    def streams(self) -> set[str]:
+        return set().union(*self.sockets.values())
+
+    def socket_of(self, stream: str) -> web.WebSocketResponse:
+        return next(socket for socket, streams in self.sockets.items() if stream in streams)
+
+
+def listed(symbol: str) -> dict[str, Any]:
+    base = symbol.removesuffix("USDT")
+    kind = {"contractType": "PERPETUAL", "status": "TRADING", "onboardDate": 0, "deliveryDate": 4133404800000}
+    return {"symbol": symbol, "pair": symbol, "baseAsset": base, "quoteAsset": "USDT", "filters": [], **kind}
+
+
+class Kept:
+    """Takes records as an Outlet does."""
+
+    blocked = False
+
+    def __init__(self) -> None:
+        self.records: list[Published] = []
+
+    def put(self, venue: str, record: Published) -> None:
+        assert venue == "BINANCE_FUTURES"
+        self.records.append(record)
+
+    async def ready(self) -> None:
+        """At once."""
+
+
+@asynccontextmanager
+async def collecting(exchange: Exchange, source: Any) -> AsyncIterator[tuple[StreamRunner, Kept]]:
+    app = web.Application()
+    app.router.add_get("/{path:.*}", exchange.answer)
+    server = web.AppRunner(app, shutdown_timeout=0.1)
+    await server.setup()
+    await web.TCPSite(server, "127.0.0.1", 0).start()
+    host = f"127.0.0.1:{server.addresses[0][1]}"
+    endpoints = BinanceFuturesSettings(ws_url=f"ws://{host}", rest_url=f"http://{host}")
+    kept = Kept()
+    async with closing(server), aiohttp.ClientSession() as http, asyncio.TaskGroup() as tasks:
+        gate = Gate(source.venue, source.limits, endpoints, http)
+        runner = StreamRunner(
+            source,
+            gate,
+            kept,
+            look_back=lambda _: {},
+            tell=lambda _: None,
+            tasks=tasks,
+            reorder_seconds=0.5,
+            clock_interval_us=None,
+        )
+        yield runner, kept
+        await runner.close()
+
+
+@asynccontextmanager
+async def closing(server: web.AppRunner) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        await server.cleanup()
+
+
+async def until(condition: Callable[[], Any], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, what
+        await asyncio.sleep(0.01)
+
+
+def run(test: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(test)
+
+
+def test_a_market_is_shared_out_over_as_many_connections_as_it_takes() -> None:
+    async def test() -> None:
+        exchange = Exchange(*(f"S{number}USDT" for number in range(545)))
+        async with collecting(exchange, Klines()) as (runner, kept):
+            runner.demand({ALL})
+            await until(lambda: len(exchange.streams) == 545, "all are subscribed")
+            assert sorted(map(len, exchange.sockets.values())) == [45, *[50] * 10]
+            assert sum(isinstance(record, Instrument) for record in kept.records) == 545
+            line = [("klines", ALL, "SUBSCRIBED")]
+            await until(
+                lambda: [(one.channel, one.symbol, one.state) for one in runner.subscriptions()] == line, "shown"
+            )
+            runner.demand(set())
+            await until(lambda: not exchange.sockets, "all connections are closed")
+            assert list(runner.subscriptions()) == []
+
+    run(test())
+
+
+def test_new_listings_are_picked_up_and_delisted_symbols_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "RELIST_S", 0.05)
+    monkeypatch.setattr(running, "LISTING_FRESH_S", 0.01)
+
+    async def test() -> None:
+        exchange = Exchange("AUSDT", "BUSDT")
+        async with collecting(exchange, Klines()) as (runner, kept):
+            runner.demand({ALL})
+            await until(lambda: exchange.streams == {"ausdt@kline_1m", "busdt@kline_1m"}, "both are subscribed")
+            exchange.symbols = ["BUSDT", "CUSDT"]
+            await until(lambda: exchange.streams == {"busdt@kline_1m", "cusdt@kline_1m"}, "the new one came")
+            published = [record.symbol for record in kept.records if isinstance(record, Instrument)]
+            assert published == ["AUSDT", "BUSDT", "CUSDT"]
+
+    run(test())
+
+
+def test_routes_never_share_a_connection() -> None:
+    async def test() -> None:
+        exchange = Exchange("AUSDT", "BUSDT")
+        async with collecting(exchange, OneRouteEach()) as (runner, _):
+            runner.demand({"AUSDT", "BUSDT"})
+            await until(lambda: len(exchange.streams) == 4, "all are subscribed")
+            shared = sorted(
+                sorted(stream.partition("@")[2] for stream in streams) for streams in exchange.sockets.values()
+            )
+            assert shared == [["aggTrade", "aggTrade"], ["depth20@100ms", "depth20@100ms"]]
+
+    run(test())
+
+
+class OneRouteEach(Unpaced, BinanceFutures):
+    limits = replace(Unpaced.limits, feeds_per_connection=100, feeds_per_message=100)
+
+
+def test_a_feed_that_comes_back_goes_where_there_is_room_and_keeps_its_last_id() -> None:
+    async def test() -> None:
+        exchange = Exchange("AUSDT", "BUSDT")
+        async with collecting(exchange, OneEach()) as (runner, kept):
+            runner.demand({"AUSDT"})
+            await until(lambda: "ausdt@aggTrade" in exchange.streams, "it is subscribed")
+            await exchange.socket_of("ausdt@aggTrade").send_str(trade("AUSDT", 7))
+            await until(lambda: any(isinstance(record, Trade) for record in kept.records), "the trade came")
+            runner.demand(set())
+            await until(lambda: not exchange.sockets, "it is ended")
+            runner.demand({"BUSDT"})
+            await until(lambda: "busdt@aggTrade" in exchange.streams, "another took its place")
+            runner.demand({"AUSDT", "BUSDT"})
+            await until(lambda: "ausdt@aggTrade" in exchange.streams, "it is back")
+            assert max(map(len, exchange.sockets.values())) == 1
+            await exchange.socket_of("ausdt@aggTrade").send_str(trade("AUSDT", 9))
+            await until(lambda: ids(kept, "AUSDT") == [7, 9], "the next came")
+            gap = kept.records[-2]
+            assert isinstance(gap, Gap)
+            assert (gap.from_sequence, gap.to_sequence, gap.detail) == (8, 8, "not demanded for a time")
+
+    run(test())
+
+
+def test_a_hot_symbol_holds_up_no_other() -> None:
+    """Ten thousand trades wait in one connection's socket when a hundred of another symbol come in on the next."""
+
+    async def test() -> None:
+        exchange = Exchange(HOT, COLD)
+        async with collecting(exchange, OneEach()) as (runner, kept):
+            runner.demand({HOT, COLD})
+            await until(lambda: len(exchange.streams) == 4, "both are subscribed")
+            hot, cold = (exchange.socket_of(f"{symbol.lower()}@aggTrade") for symbol in (HOT, COLD))
+            for number in range(10_000):
+                await hot.send_str(trade(HOT, number))
+                if number % 100 == 0:
+                    await cold.send_str(trade(COLD, number // 100))
+            await until(lambda: len(ids(kept, HOT)) == 10_000, "all has come")
+            assert ids(kept, COLD) == list(range(100))
+            order = [record.symbol for record in kept.records if isinstance(record, Trade)]
+            waits = [before for before, symbol in enumerate(order) if symbol == COLD]
+            assert max(later - earlier for earlier, later in pairwise([0, *waits])) < 2_000
+
+    run(test())
+
+
+def has_come(kept: Kept, count: int) -> bool:
+    return len(ids(kept, HOT)) == count
+
+
+def ids(kept: Kept, symbol: str) -> list[int | None]:
+    return [record.sequence for record in kept.records if isinstance(record, Trade) and record.symbol == symbol]
+
+
+def trade(symbol: str, number: int) -> str:
+    now_ms = time.time_ns() // 1_000_000
+    data = {"e": "aggTrade", "E": now_ms, "a": number, "s": symbol, "p": "1.5", "q": "2", "T": now_ms, "m": False}
+    return json.dumps({"stream": f"{symbol.lower()}@aggTrade", "data": {**data, "f": number, "l": number}})
+
+
+def test_a_venue_that_is_asked_too_often_is_left_alone_by_all_of_its_sources() -> None:
+    async def test() -> None:
+        exchange = Exchange("AUSDT")
+        exchange.busy_answers = 1
+        async with collecting(exchange, OneEach()) as (runner, _):
+            runner.demand({"AUSDT"})
+            await until(lambda: len(exchange.streams) == 2, "it is subscribed in the end")
+        assert exchange.asked[1] - exchange.asked[0] >= 1.0
+
+    run(test())
+
+
+def test_how_long_a_busy_venue_wants_to_be_left_alone() -> None:
+    assert retry_after(200, {"Retry-After": "7"}) is None
+    assert retry_after(429, {"Retry-After": "7"}) == 7.0
+    assert retry_after(418, {"Retry-After": "9999999"}) == 3 * 86_400.0
+    assert retry_after(429, {"Retry-After": "soon"}) == retry_after(418, {}) == 60.0
+
+
+def test_every_record_says_its_connection_and_its_frame() -> None:
+    async def test() -> None:
+        exchange = Exchange(HOT)
+        async with collecting(exchange, OneEach()) as (runner, kept):
+            runner.demand({HOT})
+            await until(lambda: len(exchange.streams) == 2, "it is subscribed")
+            for number in range(2):
+                socket = exchange.socket_of("hotusdt@aggTrade")
+                for part in (1, 2):
+                    await socket.send_str(trade(HOT, 2 * number + part))
+                await until(functools.partial(has_come, kept, 2 * number + 2), "they came")
+                await socket.close()
+                await until(lambda: len(exchange.streams) == 2, "it is back")
+        trades = [record for record in kept.records if isinstance(record, Trade)]
+        places = [(record.connection_time, record.connection_sequence) for record in trades]
+        assert places == sorted(set(places))
+        assert len({connection for connection, _ in places}) == 2
+
+    run(test())
