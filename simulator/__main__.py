@@ -66,7 +66,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--venues", type=names, default=["BINANCE_SPOT"], help="of the synthetic markets, or all")
     command.add_argument("--symbols", type=names, default=DEFAULT_SYMBOLS, help="the same: pairs, spelled in any way")
     command.add_argument("--perpetuals", type=int, default=DEFAULT_PERPETUALS, help="thin ones beside the symbols'")
-    command.add_argument("--feeds", type=names, help="sources to wait for; default: those collected by symbol")
+    command.add_argument(
+        "--feeds", type=names, help='sources to wait for, "" for none; default: those collected by symbol'
+    )
     command.add_argument("--port", type=int, default=0, help="0 takes a free one")
     command.add_argument("--speed", type=speed, default=1.0, help="1, N, or max: as fast as it is read")
     command.add_argument("--seed", type=int, default=0)
@@ -119,9 +121,7 @@ async def serve(options: argparse.Namespace) -> None:
     for dialect, market in markets:
         for note in market.notes:
             log.warning("%s: %s", dialect.venue, note)
-    settings = Settings(
-        options.speed, options.seed, faults, options.duration, options.port, feeds=options.feeds or None
-    )
+    settings = Settings(options.speed, options.seed, faults, options.duration, options.port, feeds=options.feeds)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

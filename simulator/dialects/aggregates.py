@@ -55,6 +55,8 @@ class Aggregates:
 
     def due(self, time_ns: int, patience_ns: int = PATIENCE_NS) -> Iterator[Aggregate]:
         """Those that nothing more is expected of."""
+        if not self._open:
+            return iter(())
         old = [symbol for symbol, row in self._open.items() if time_ns - row.received_ns >= patience_ns]
         return (self._end(self._open.pop(symbol), time_ns) for symbol in old)
 

@@ -24,9 +24,11 @@ from simulator.contract import (
     Ping,
     SimulatorError,
     Snapshot,
+    Unavailable,
     Unreadable,
     View,
 )
+from simulator.dialects.budgets import Window
 from simulator.events import Levels, text_of
 
 POLICY_VIOLATION = 1008
@@ -34,6 +36,7 @@ GOING_AWAY = 1001
 DAY_SECONDS = 86_400.0
 MINUTE_SECONDS = 60.0
 BAN_SECONDS = 120.0
+CONNECTS, CONNECTS_SECONDS = 300, 300.0
 PATIENCE_AFTER_429 = 5
 HISTORY_LIMIT = 1000
 METHODS = ("SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "GET_PROPERTY")
@@ -189,6 +192,19 @@ class Rules(msgspec.Struct, frozen=True):
     ping_interval_seconds: float
     pong_timeout_seconds: float
     life_seconds: float = DAY_SECONDS
+
+
+class Door:
+    """300 attempts to connect in five minutes from one address, and no more."""
+
+    def __init__(self) -> None:
+        self._attempts = Window(CONNECTS, CONNECTS_SECONDS)
+
+    def enter(self, now: float) -> None:
+        """Count an attempt. Raises Unavailable when there were too many."""
+        if not self._attempts.admit(now):
+            problem = to_json({"code": -1003, "msg": "Too many connection attempts."})
+            raise Unavailable(Answer(429, problem, headers={"Retry-After": str(int(CONNECTS_SECONDS))}))
 
 
 class Refused(Exception):

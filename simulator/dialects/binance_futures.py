@@ -40,6 +40,7 @@ from simulator.dialects import binance
 from simulator.dialects.aggregates import Aggregate, Aggregates
 from simulator.dialects.binance import (
     BinanceSession,
+    Door,
     Query,
     Refused,
     Rest,
@@ -217,6 +218,7 @@ class BinanceFutures:
 
     def __init__(self, rules: Rules = RULES) -> None:
         self._rules = rules
+        self._door = Door()
         self._rest = Rest(_ENDPOINTS, WEIGHT_PER_MINUTE)
 
     def awaited(self, source: str, listed: Mapping[str, Listed]) -> set[str]:
@@ -319,6 +321,7 @@ class BinanceFutures:
         root, _, names = rest.partition("/")
         if route not in ROUTES or root not in {"ws", "stream"}:
             raise LookupError(path)
+        self._door.enter(now)
         combined = root == "stream"
         asked = query.get("streams", "") if combined else names
         return BinanceSession(asked, combined, self._rules, now, serves=ROUTES[route])

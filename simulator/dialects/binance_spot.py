@@ -34,6 +34,7 @@ from simulator.dialects import binance
 from simulator.dialects.binance import (
     HISTORY_LIMIT,
     BinanceSession,
+    Door,
     Query,
     Refused,
     Rest,
@@ -121,6 +122,7 @@ class BinanceSpot:
 
     def __init__(self, rules: Rules = RULES) -> None:
         self._rules = rules
+        self._door = Door()
         self._rest = Rest(_ROUTES, WEIGHT_PER_MINUTE)
 
     def awaited(self, source: str, listed: Mapping[str, Listed]) -> set[str]:
@@ -200,6 +202,7 @@ class BinanceSpot:
         if root not in {"ws", "stream"}:
             raise LookupError(path)
         names = rest if root == "ws" else query.get("streams", "")
+        self._door.enter(now)
         scale = query.get("timeUnit", "") in {"MICROSECOND", "microsecond"}
         return BinanceSession(names, root == "stream", self._rules, now, scale=scale)
 

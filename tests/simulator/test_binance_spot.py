@@ -9,7 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.contract import Body, Disconnect, Frame, Instrument, Listed, Ping, Session, Snapshot, Unreadable
+from simulator.contract import (
+    Body,
+    Disconnect,
+    Frame,
+    Instrument,
+    Listed,
+    Ping,
+    Session,
+    Snapshot,
+    Unavailable,
+    Unreadable,
+)
 from simulator.dialects.binance_spot import RULES, BinanceSpot
 from simulator.events import Event, Quote, Trade
 
@@ -67,6 +78,16 @@ def test_a_connection_ends_after_24_hours() -> None:
             session.pong(payload, float(second))
     with pytest.raises(Disconnect, match="24 hours"):
         session.tick(86_400.0)
+
+
+def test_300_attempts_in_five_minutes_are_taken_and_no_more() -> None:
+    venue = BinanceSpot()
+    for _ in range(300):
+        venue.connect("/ws", {}, 10.0, Shown())
+    with pytest.raises(Unavailable) as refused:
+        venue.connect("/ws", {}, 309.0, Shown())
+    assert refused.value.answer.status == 429
+    venue.connect("/ws", {}, 310.0, Shown())
 
 
 def test_too_much_weight_is_429_then_418_and_both_say_when_to_come_back() -> None:

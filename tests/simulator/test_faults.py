@@ -90,7 +90,7 @@ def observed(actions: Sequence[Action]) -> Counter[str]:
     seen: dict[str, Ids] = {}
     for action in actions:
         if action.what in {"send", "extra"} and action.frame is not None and id_of(action.frame) is not None:
-            seen.setdefault(action.frame.symbol, Ids()).add(id_of(action.frame))
+            seen.setdefault(action.frame.symbol, Ids()).add(id_of(action.frame) or 0)
     return Counter(
         gap=sum(len(ids.holes) for ids in seen.values()),
         gap_trades=sum(ids.missing for ids in seen.values()),

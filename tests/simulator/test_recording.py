@@ -6,7 +6,7 @@ import msgspec
 import pytest
 import zstandard
 
-from simulator.contract import SimulatorError
+from simulator.contract import Instrument, SimulatorError
 from simulator.dialects.binance import split
 from simulator.dialects.binance_spot import BinanceSpot
 from simulator.exchange import Exchange
@@ -64,6 +64,7 @@ def test_frames_are_kept_byte_for_byte_and_raw_ones_find_their_stream(tmp_path: 
 def test_tick_lot_base_and_quote_are_inferred(tmp_path: Path) -> None:
     path = write(tmp_path / "a.frames", [(1, trade("ETHBTC", 1, "0.05123000")), (2, trade("ETHBTC", 2, "0.05120000"))])
     rules = recorded(path).instruments["ETHBTC"]
+    assert isinstance(rules, Instrument)
     assert (rules.base, rules.quote, rules.tick_e8, rules.lot_e8) == ("ETH", "BTC", 1_000, 1_000_000)
 
 

@@ -6,6 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from websockets.asyncio.client import connect
 
@@ -48,7 +49,7 @@ def serve(path: Path, venue: str) -> Server:
     return Server([(dialect, market)], Settings(speed=None))
 
 
-async def listen(server: Server, path: str, streams: set[str], heard: Tapes) -> None:
+async def listen(server: Server, path: str, streams: set[str], heard: Tapes, subscribed: asyncio.Event) -> None:
     """Read these streams until playback is done and the last frame is here."""
     async with connect(f"ws://{server.address}{path}", max_size=None, compression=None, close_timeout=0.2) as client:
         await client.send(json.dumps({"method": "SUBSCRIBE", "params": sorted(streams), "id": 1}))
@@ -62,6 +63,8 @@ async def listen(server: Server, path: str, streams: set[str], heard: Tapes) -> 
             frame: Any = json.loads(message)
             if "stream" in frame:
                 heard[frame["stream"]].append(str(message))
+            else:
+                subscribed.set()
 
 
 @pytest.mark.timeout(2 * PATIENCE_SECONDS)
@@ -78,10 +81,9 @@ async def test_a_client_gets_the_file_byte_for_byte(recordings: Path, name: str,
             routes = {"/public/stream": set(filter(is_public, streams - market)), "/market/stream": market}
         async with asyncio.timeout(PATIENCE_SECONDS), asyncio.TaskGroup() as clients:
             for route, asked in routes.items():
-                clients.create_task(listen(server, f"/{venue}{route}", asked, heard))
-                # Playback begins with the trades, which come last.
-                while not all(server.venues[venue].exchange.listeners[stream] for stream in asked):
-                    await asyncio.sleep(0.005)
+                subscribed = asyncio.Event()
+                clients.create_task(listen(server, f"/{venue}{route}", asked, heard, subscribed))
+                await subscribed.wait()  # playback begins with the trades, which come last
         figures = server.stats()["venues"][venue]
     for stream, tape in expected.items():
         assert len(heard[stream]) == len(tape), stream
@@ -89,6 +91,40 @@ async def test_a_client_gets_the_file_byte_for_byte(recordings: Path, name: str,
     assert set(heard) >= set(expected)
     for row in figures["channels"].values():
         assert (row["delivered_unique"], row["missed"]) == (row["issued"], 0)
+
+
+async def get(server: Server, path: str) -> Any:
+    async with aiohttp.ClientSession() as session, session.get(f"http://{server.address}{path}") as answer:
+        assert answer.status == 200
+        return await answer.json()
+
+
+async def test_recordings_of_two_venues_begin_together_and_their_listings_are_served(recordings: Path) -> None:
+    """They were made months apart; their REST answers stand beside them."""
+    paths = [recordings / name for name in ("binance_spot/" + SPOT[0], "binance_usdm/" + USDM[0])]
+    dialects = [make() for make in DIALECTS.values()]
+    files = sort([f"{path}.frames.zst" for path in paths], dialects)
+    markets: list[tuple[Dialect, Market]] = [
+        (dialect, RecordedMarket(files[dialect.venue], dialect)) for dialect in dialects if dialect.venue in files
+    ]
+    heard: Tapes = defaultdict(list)
+    async with Server(markets, Settings(speed=None)) as server:
+        info = await get(server, "/BINANCE_FUTURES/fapi/v1/exchangeInfo")
+        (rules,) = [row for row in info["symbols"] if row["symbol"] == "SUSHIUSDT"]
+        assert (rules["contractType"], rules["baseAsset"], rules["pricePrecision"]) == ("PERPETUAL", "SUSHI", 4)
+        assert len(info["symbols"]) > 100
+        book = await get(server, "/BINANCE_SPOT/api/v3/depth?symbol=BTCUSDT&limit=5")
+        assert (len(book["bids"]), len(book["asks"])) == (5, 5)
+        async with asyncio.timeout(PATIENCE_SECONDS), asyncio.TaskGroup() as clients:
+            routes = {"/BINANCE_SPOT/stream": "BINANCE_SPOT", "/BINANCE_FUTURES/market/stream": "BINANCE_FUTURES"}
+            for route, venue in routes.items():
+                streams = set(server.venues[venue].required)
+                clients.create_task(listen(server, route, streams, heard, asyncio.Event()))
+        stats = server.stats()["venues"]
+    assert len(heard) > 0
+    assert [stats[venue]["position"]["time"][:7] for venue in ("BINANCE_SPOT", "BINANCE_FUTURES")] == [
+        *("2021-04", "2021-07"),
+    ]
 
 
 def test_no_binance_recording_is_left_out(recordings: Path) -> None:
