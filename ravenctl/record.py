@@ -149,7 +149,7 @@ class _Run:
         if unlisted and (self._plan.want.venues or set(unlisted) == everything):
             raise CommandFailed(self._what_is_refused(unlisted))
         if self._first is None and time.monotonic() - self._began > START_S and (away := self._recorder.away()):
-            raise Unavailable(f"nothing came for {START_S:g} s: {away[0]}; see {_setting(self._plan)}")
+            raise Unavailable(f"nothing came for {START_S:g} s: {away[0]}; {_setting(self._plan)}")
         if self._plan.duration_s is not None and self._elapsed_s >= self._plan.duration_s:
             self._stop.set()
 
@@ -178,8 +178,8 @@ class _Run:
 
 
 def _setting(plan: Plan) -> str:
-    source = plan.recordings[0].source
-    return f"RAVEN_VENUES__{source.venue}__{'REST' if plan.recordings[0].polled else 'WS'}_URL"
+    venue = f"RAVEN_VENUES__{plan.recordings[0].source.venue}"
+    return f"another endpoint, for example a simulator's, is named in {venue}__REST_URL and {venue}__WS_URL"
 
 
 class View:
@@ -233,8 +233,10 @@ class View:
         for recording in kept:
             for text in _remarks(recording):
                 self._say(text, style="yellow")
-        files = " ".join(shlex.quote(str(recording.main)) for recording in kept if recording.messages)
-        self._say(f"play it back: ravenctl demo --recording {files}")
+        # The simulator refuses recordings of a venue that hold no market data.
+        files = " ".join(shlex.quote(str(recording.main)) for recording in kept if recording.counts["records"])
+        if files:
+            self._say(f"play it back: ravenctl demo --recording {files}")
 
     def _table(self, recorder: Recorder) -> Table:
         table = _columns("SOURCE", "STATE", "FRAMES", "MB", "/S", "RECORDS", "BAD", "GAPS", "LAST")
