@@ -211,7 +211,7 @@ def test_requests_are_spelt_as_documented() -> None:
 def test_symbols_and_addresses() -> None:
     assert KRAKEN.symbol_of("XBT", "USD") == KRAKEN.symbol_of("BTC", "USD") == "BTC/USD"
     assert KRAKEN.symbol_of("XDG", "XBT") == "DOGE/BTC"
-    assert KRAKEN.listing("https://api/", "BTC/USD").url == "https://api/0/public/AssetPairs?pair=BTC%2FUSD"
+    assert KRAKEN.listing("https://api/", "BTC/USD").url == "https://api/0/public/AssetPairs"
     assert KRAKEN.listing("https://api", None).url == "https://api/0/public/AssetPairs"
     assert KRAKEN.socket_url("wss://ws/v2", "trades") == KRAKEN.socket_url("wss://ws/v2", "quotes") == "wss://ws/v2"
 
