@@ -185,12 +185,18 @@ def tail(
 def demo(
     *,
     recording: Annotated[
-        list[Path] | None, typer.Option("--recording", metavar="FILE...", help="Play these recordings, side by side.")
+        list[str] | None,
+        typer.Option(
+            "--recording", metavar="FILE...", help="Play these recordings, of any venues, side by side; or VENUE=FILE."
+        ),
     ] = None,
     synthetic: Annotated[
         bool, typer.Option("--synthetic", help="Play a seeded synthetic market; the default.")
     ] = False,
-    live: Annotated[bool, typer.Option("--live", help="Connect to the real exchange.")] = False,
+    live: Annotated[bool, typer.Option("--live", help="Connect to the real exchanges.")] = False,
+    venues: Annotated[
+        str, typer.Option("--venues", metavar="all|V,V", help="For --synthetic and --live; BINANCE_SPOT if not given.")
+    ] = "",
     speed: Annotated[str, typer.Option("--speed", metavar="1|N|max", help="Pace of playback.")] = "1",
     duration: Annotated[
         float | None,
@@ -210,19 +216,23 @@ def demo(
         Path, typer.Option("--home", envvar="RAVEN_HOME", help="Folder of local data; the demo's own is in it.")
     ] = Path(HOME),
 ) -> None:
-    """Show all of Raven at work on this machine: servers, an exchange, services; then a summary of what was promised.
+    """Show all of Raven at work on this machine: servers, exchanges, services; then a summary of what was promised.
 
     Without options: two minutes of a synthetic market. Exit code 0 only when every promise held. Ctrl-C ends it at any
     time and leaves nothing running.
 
+    Example: ravenctl demo --synthetic --venues all
     Example: ravenctl demo --recording BTC.frames.zst ETH.frames.zst --speed max --fault gap=3,cut=1 --seed 7
     """
-    from ravenctl import demo as demos  # noqa: PLC0415 - it needs databases' clients, which take their time to import
+    # They need databases' clients, which take their time to import.
+    from ravenctl import demo as demos  # noqa: PLC0415
+    from ravenctl import demo_plan  # noqa: PLC0415
 
-    plan = demos.make_plan(
+    plan = demo_plan.make_plan(
         recording or [],
         synthetic=synthetic,
         live=live,
+        venues=venues,
         speed=speed,
         duration_s=duration,
         home=home,

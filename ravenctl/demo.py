@@ -1,11 +1,10 @@
 """`ravenctl demo`: a whole Raven on this machine, fed, watched, checked, and gone again.
 
-It starts the servers, an exchange on loopback and Raven's services, demands the exchange's symbols, waits until all
-that was sent has arrived everywhere, reads back what Kafka and the stores hold, and says which promises held.
+It starts the servers, exchanges on loopback and Raven's services, demands what the exchanges have, waits until all that
+was sent has arrived everywhere, reads back what Kafka and the stores hold, and says which promises held.
 """
 
 import json
-import os
 import shutil
 import signal
 import socket
@@ -13,49 +12,45 @@ import time
 import urllib.parse
 import urllib.request
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any, Literal
 
-import msgspec
 from pydantic import SecretStr
 from rich.console import Console
 
+from producers.contract import ALL, Poll
+from producers.registry import SOURCES
 from ravencore import kafka, service
 from ravencore.codec import Codec
 from ravencore.config import InfluxSettings, MartSettings, Settings, load
 from ravencore.errors import Unavailable
 from ravencore.records import ServiceStatus
 from ravencore.topics import BOOKS, GROUP_BARS, GROUP_SINK, TOPICS, TRADES
-from ravenctl import control, mart, readback, summary
+from ravenctl import control, feeds, mart, readback, summary
 from ravenctl.cluster import DEMO
+from ravenctl.collected import Collected
+from ravenctl.demo_plan import USER, Plan, services
 from ravenctl.demo_view import Scene, View
-from ravenctl.drain import Offsets, Reader, behind, wait_until_drained
+from ravenctl.drain import Offsets, Place, Reader, behind, wait_until_drained
 from ravenctl.local.progress import ConsoleReporter
-from ravenctl.local.services import SERVICES, python_service
 from ravenctl.local.stack import Stack
-from ravenctl.local.state import Endpoints, ServiceSpec
+from ravenctl.local.state import Endpoints
 from ravenctl.outputs import TOPICS as OUTPUT_TOPICS
 from ravenctl.outputs import Outputs
-from ravenctl.shell import CommandFailed, WrongUse, show
+from ravenctl.shell import CommandFailed, show
+from ravenctl.simulated import Simulator, Stats
 from ravenctl.statusview import StatusFeed, fresh
-from simulator.contract import SimulatorError
-from simulator.faults import parse_spec
-from simulator.synthetic import LISTINGS
 
-USER = "demo"
 BEGUN = {".lock", "logs", "run"}
 """What a stack makes before its spec.json."""
-DURATION_S = 120.0
-"""Of a source that has no end of its own."""
-LIVE_SYMBOLS = ("BTCUSDT", "ETHUSDT")
 START_S = 300.0
-SUBSCRIBE_S = 60.0
-STATS_EVERY_S = 0.25
-HTTP_S = 5.0
+SUBSCRIBE_S = 120.0
+STATS_EVERY_S = 0.5
+READ_S = 0.05
+"""How long of each tenth of a second what comes is counted: there may be more than can be read beside all else."""
+CONNECT_S = 5.0
 ENGINE = Reader("engine", GROUP_BARS, (TRADES,))
 SINKS = (
     Reader("sink-influx", GROUP_SINK + "influx", (TRADES, BOOKS)),
@@ -63,56 +58,10 @@ SINKS = (
 )
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a demo is to do; `duration_s` None means to the source's own end, `speed` is as the simulator takes it."""
-
-    source: Literal["recording", "synthetic", "live"]
-    home: Path
-    recordings: tuple[Path, ...] = ()
-    symbols: tuple[str, ...] = ()
-    speed: str = "1"
-    duration_s: float | None = None
-    faults: str = ""
-    seed: int = 0
-    keep: bool = False
-    json_file: Path | None = None
-
-    @property
-    def title(self) -> str:
-        """What is played, in a few words."""
-        pace = "as fast as it is read" if self.speed == "max" else f"at {self.speed}x"
-        match self.source:
-            case "live":
-                return f"live: {', '.join(self.symbols)}"
-            case "recording":
-                return f"{len(self.recordings)} recording{'s' * (len(self.recordings) != 1)} {pace}"
-            case _:
-                return f"synthetic market {pace}"
-
-
-def services(plan: Plan) -> list[ServiceSpec]:
-    """The processes of a demo, in the order in which they start."""
-    if plan.source == "live":
-        return list(SERVICES)
-    what = ["--recording", *map(str, plan.recordings)] if plan.recordings else ["--synthetic"]
-    options = ["--speed", plan.speed, "--seed", str(plan.seed)]
-    if plan.symbols and not plan.recordings:
-        options += ["--symbols", ",".join(plan.symbols)]
-    if plan.faults:
-        options += ["--fault", plan.faults]
-    if plan.duration_s is not None:
-        options += ["--duration", f"{plan.duration_s:g}s"]
-    simulator = msgspec.structs.replace(python_service("simulator", "-m", "simulator", *what, *options), announces=True)
-    # A Clock is of live time: at another pace than 1 it would close windows too early.
-    paced = {} if plan.speed == "1" else {"RAVEN_COLLECTOR__CLOCKS": "false"}
-    return [simulator, *(msgspec.structs.replace(one, env={**one.env, **paced}) for one in SERVICES)]
-
-
 def run(plan: Plan, console: Console) -> bool:
     """Show Raven at work; whether all promises held. Raises RavenError when it cannot be shown."""
     if plan.source == "live":
-        _check_way_out(load())
+        _check_way_out(plan, load())
     home = plan.home / DEMO
     stack = Stack(home, services(plan))
     with stopping_on_signals():
@@ -128,14 +77,14 @@ def run(plan: Plan, console: Console) -> bool:
     return kept
 
 
-def _check_way_out(settings: Settings) -> None:
-    """Raises Unavailable when the exchange cannot be reached from here, before anything is started."""
+def _check_way_out(plan: Plan, settings: Settings) -> None:
+    """Raises Unavailable when an exchange cannot be reached from here, before anything is started."""
     if urllib.request.getproxies():
         return  # the collector goes through the proxy; it will say what it finds
-    for venue in control.known_venues():
-        url = urllib.parse.urlsplit(getattr(settings.venues, venue).ws_url)
+    for venue in plan.venues:
+        url = urllib.parse.urlsplit(getattr(settings.venues, venue).rest_url)
         try:
-            socket.create_connection((url.hostname or "", url.port or 443), HTTP_S).close()
+            socket.create_connection((url.hostname or "", url.port or 443), CONNECT_S).close()
         except OSError as error:
             raise Unavailable(
                 f"{venue} at {url.netloc} cannot be reached ({error}): without a way to the internet, "
@@ -213,55 +162,6 @@ def signals_held() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def make_plan(
-    recordings: Sequence[Path], *, synthetic: bool, live: bool, speed: str, duration_s: float | None, **rest: Any
-) -> Plan:
-    """A plan of the options; raises WrongUse where they contradict each other."""
-    if bool(recordings) + synthetic + live > 1:
-        raise WrongUse("choose one of --recording, --synthetic and --live")
-    for path in recordings:
-        if not path.is_file():
-            raise WrongUse(f"there is no recording {path}")
-    plan = Plan(
-        source="recording" if recordings else "live" if live else "synthetic",
-        recordings=tuple(path.resolve() for path in recordings),
-        speed=_speed(speed),
-        duration_s=duration_s,
-        **rest,
-    )
-    if live and (plan.speed != "1" or plan.faults):
-        raise WrongUse("--speed and --fault are for recordings and the synthetic market: an exchange has its own pace")
-    if recordings and plan.symbols:
-        raise WrongUse("--symbol is for --synthetic and --live: a recording has its own symbols")
-    if plan.json_file and not os.access(plan.json_file.absolute().parent, os.W_OK):
-        raise WrongUse(f"--json {plan.json_file} cannot be written: its folder is missing or closed to you")
-    symbols = control.wanted(plan.symbols, None, USER).symbols or (LIVE_SYMBOLS if live else ())
-    unknown = [] if live else [symbol for symbol in symbols if symbol not in LISTINGS]
-    if unknown:
-        raise WrongUse(f"the synthetic market has no {unknown[0]}: it has {', '.join(LISTINGS)}")
-    endless = duration_s is None and not recordings
-    return replace(plan, symbols=symbols, duration_s=DURATION_S if endless else duration_s, faults=_faults(plan.faults))
-
-
-def _speed(text: str) -> str:
-    """A speed as the simulator takes it; raises WrongUse."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if text != "max" and not 0.0 < number < float("inf"):
-        raise WrongUse(f"{text!r} is no speed: write 1, a factor like 10, or max")
-    return text if text == "max" else f"{number:g}"
-
-
-def _faults(text: str) -> str:
-    try:
-        parse_spec(text)
-    except SimulatorError as error:
-        raise WrongUse(str(error)) from None
-    return text
-
-
 class _Demo:
     """One demo on a stack that runs."""
 
@@ -269,19 +169,21 @@ class _Demo:
         self._plan, self._stack, self._console = plan, stack, console
         self._settings = _pointed_at(_endpoints(stack))
         self._codec: Codec = service.codec(self._settings)
-        self._simulator = _simulator_url(stack) if plan.source != "live" else None
+        self._simulator = _simulator(stack) if plan.source != "live" else None
         self._began = time.monotonic()
         self._scene = Scene(plan.title)
         self._counters = Lives()
         self._asked = 0.0
+        self._wants: list[control.Wanted] = []
+        self._sent: dict[feeds.Name, Mapping[str, feeds.Sent]] = {}
+        self._delivered: dict[feeds.Name, int] = {}
 
     def run(self) -> bool:
         """Demand, watch, drain, read back, tell; whether all promises held."""
         kafka.ensure_topics(self._settings.kafka)
         self._feed = StatusFeed(self._settings.kafka, self._codec)
         self._outputs = Outputs(self._settings.kafka, self._codec)
-        self._trades = readback.Trades(self._settings.kafka, self._codec)
-        self._gaps = readback.Gaps(self._settings.kafka, self._codec)
+        self._collected = Collected(self._settings.kafka, self._codec)
         self._offsets = Offsets(self._settings.kafka, [topic.name for topic in TOPICS])
         self._outputs.start()
         try:
@@ -290,47 +192,72 @@ class _Demo:
                 self._scene.left = {}
                 self._tell("reading back what Kafka and the stores hold")
                 found = self._read_back(seconds, stuck)
+                if self._plan.keep:
+                    self._apply(*self._polled())
         finally:
             self._outputs.stop()
             self._feed.close()
-            self._trades.close()
-            self._gaps.close()
+            self._collected.close()
         return self._conclude(found)
 
     # Playing
 
     def _play(self) -> tuple[float, str | None]:
         """Seconds from the first frame until all has arrived, and what is stuck if something is."""
-        symbols = self._symbols()
-        want = control.Wanted(USER, symbols)
-        control.apply(self._settings.kafka, self._codec, control.to_start(want, {}, time.time_ns() // 1000))
-        began = self._await_first(want)
+        self._wants = list(self._wanted())
+        self._scene.feeds = [feeds.Name(SOURCES[s].venue, c) for s in self._sources() for c in SOURCES[s].channels]
+        self._apply(*self._wants)
+        began = self._await_first()
         self._await_end(began)
         try:
-            if self._plan.source == "live":
-                self._unsubscribe(want)
+            self._withdraw(self._wants if self._simulator is None else self._polled())
             wait_until_drained(self._left, self._draining, self._explain)
         except CommandFailed as error:
             return time.monotonic() - began, str(error)
         return time.monotonic() - began, None
 
-    def _symbols(self) -> tuple[str, ...]:
+    def _wanted(self) -> Iterator[control.Wanted]:
+        """One for each source: of the symbols that its venue trades, or of its whole market."""
         stats = self._stats()
-        return tuple(stats["symbols"]) if stats else self._plan.symbols
+        for name in self._sources():
+            source = SOURCES[name]
+            symbols = tuple(stats["venues"][source.venue]["symbols"]) if stats else self._plan.symbols
+            yield control.Wanted(USER, symbols if source.scope == "symbol" else (ALL,), (name,))
 
-    def _await_first(self, want: control.Wanted) -> float:
+    def _sources(self) -> list[str]:
+        """Those of the plan that there is anything for."""
+        stats = self._scene.simulator or self._stats()
+        if stats is None:
+            return self._plan.sources
+        served = {name for venue in stats["venues"].values() for name in venue["sources"]}
+        return [name for name in self._plan.sources if name in served]
+
+    def _polled(self) -> list[control.Wanted]:
+        return [want for want in self._wants if isinstance(SOURCES[want.venues[0]], Poll)]
+
+    def _apply(self, *wants: control.Wanted) -> None:
+        now_us = time.time_ns() // 1000
+        changes = {name: demand for want in wants for name, demand in control.to_start(want, {}, now_us).items()}
+        control.apply(self._settings.kafka, self._codec, changes)
+
+    def _await_first(self) -> float:
         """When the first frame was on its way; raises CommandFailed when none comes."""
         deadline = time.monotonic() + SUBSCRIBE_S
+        symbols = dict.fromkeys(symbol for want in self._wants for symbol in want.symbols if symbol != ALL)
         while time.monotonic() < deadline:
-            self._tell("subscribing to " + ", ".join(want.symbols))
-            progress = control.starting(want, self._fresh())
-            if progress.refused:
-                raise CommandFailed("; ".join(progress.refused))
+            self._tell("subscribing to " + (", ".join(symbols) or "all that there is"))
+            refused = [reason for progress in self._starting() for reason in progress.refused]
+            if refused:
+                raise CommandFailed("; ".join(refused))
             stats = self._scene.simulator
             if stats["state"] != "waiting" if stats else self._counters.total["frames"]:
                 return time.monotonic()
-        told = "; ".join(control.starting(want, self._fresh()).missing)
+        told = "; ".join(dict.fromkeys(reason for progress in self._starting() for reason in progress.missing))
         raise CommandFailed(f"no frame within {SUBSCRIBE_S:.0f} s: {told}; logs: {self._stack.home / 'logs'}")
+
+    def _starting(self) -> list[control.Progress]:
+        statuses = self._fresh()
+        return [control.starting(want, statuses, self._settings.routing) for want in self._wants]
 
     def _await_end(self, began: float) -> None:
         duration = self._plan.duration_s
@@ -345,11 +272,13 @@ class _Demo:
                 self._scene.share = None
                 return
 
-    def _unsubscribe(self, want: control.Wanted) -> None:
-        standing = control.to_start(want, {}, 0)
-        control.apply(self._settings.kafka, self._codec, dict.fromkeys(standing))
+    def _withdraw(self, wants: Iterable[control.Wanted]) -> None:
+        """What goes on after the end, polls and real exchanges, is ended, so that what was sent stands still."""
+        demands = [demand for want in wants for demand in want.demands(0)]
+        ended = control.feeds_of(demands, self._settings.routing)
+        control.apply(self._settings.kafka, self._codec, dict.fromkeys(demand.demand_id for demand in demands))
         wait_until_drained(
-            lambda: {"subscriptions": len(control.stopping(want, (), self._fresh()))}, self._draining, self._explain
+            lambda: {"subscriptions": len(control.stopping(ended, self._fresh()))}, self._draining, self._explain
         )
 
     # Draining
@@ -364,29 +293,62 @@ class _Demo:
         left["influx store"] = self._questdb().unapplied()
         return left
 
-    def _behind(self, reader: Reader, ends: readback.Ends) -> int:
+    def _behind(self, reader: Reader, ends: Mapping[Place, int]) -> int:
         return behind(reader.topics, ends, self._offsets.committed(reader.group), self._outputs.last)
 
-    def _unread(self, ends: readback.Ends) -> int:
+    def _unread(self, ends: Mapping[Place, int]) -> int:
         """What the demo's own consumer has not read of the derived topics."""
         reached = self._outputs.reached
         return sum(max(end - reached.get(place, 0), 0) for place, end in ends.items() if place[0] in OUTPUT_TOPICS)
 
     def _not_in_kafka(self) -> int:
-        """Ids up to the last one sent that are neither a trade in Kafka nor in a Gap."""
+        """What was sent and is neither in its topic nor in a Gap, garbage that is no dead letter yet included."""
         stats = self._stats()
         if stats is None:
             return 0
-        ends = self._offsets.ends()
-        self._gaps.advance(ends)
-        self._trades.advance(ends)
-        ranges = readback.gap_ranges(self._gaps.missing)
-        left = 0
-        for symbol, sent in stats["symbols"].items():
-            if sent["delivered_unique"]:
-                market = f"{stats['venue']}:{symbol}"
-                left += missing(self._trades.markets.get(market, readback.Ids()), ranges.get(market, []), sent)
-        return left + int(max(stats["injected"]["garbage"] - self._counters.total["dead_letters"], 0))
+        self._collected.catch_up(self._offsets.ends())
+        letters = sum(self._letters().values())
+        return sum(row.missing for row in self._rows(stats)) + int(max(stats["injected"]["garbage"] - letters, 0))
+
+    def _rows(self, stats: Stats | None) -> list[feeds.Row]:
+        """Each feed as it was sent, against what has been read from Kafka."""
+        there = self._collected.feeds
+        if stats is None:
+            return [feeds.seen(name, there.get(name, {})) for name in self._scene.feeds]
+        ranges = readback.gap_ranges(self._collected.missing)
+        killed = self._restarts().get("collector", 0) > 0
+        rows = []
+        for name in self._scene.feeds:
+            delivered = stats["venues"][name.venue]["channels"].get(name.channel, {"delivered": 0})["delivered"]
+            gaps = {market.partition(":")[2]: named for market, named in ranges.items() if _is_of(market, name)}
+            broke_off = killed and self._collected.broke_off(name)
+            sent = self._sent_of(name, delivered)
+            rows.append(feeds.compare(name, sent, there.get(name, {}), gaps, broke_off=broke_off))
+        return rows
+
+    def _sent_of(self, name: feeds.Name, delivered: int) -> Mapping[str, feeds.Sent]:
+        """What was sent of a feed, asked for again when it has become more: a new connection brings snapshots."""
+        assert self._simulator is not None
+        if self._delivered.get(name) != delivered:
+            self._delivered[name] = delivered
+            self._sent[name] = self._of_interest(name, self._simulator.sent(name))
+        return self._sent[name]
+
+    def _of_interest(self, name: feeds.Name, sent: Mapping[str, feeds.Sent]) -> Mapping[str, feeds.Sent]:
+        """Symbols that are collected: those demanded, those that are polled, or all of a market."""
+        source = SOURCES[feeds.source_of(name)]
+        wanted = {symbol for want in self._wants if want.venues == (source.name,) for symbol in want.symbols}
+        if isinstance(source, Poll):
+            wanted = {symbol for symbol, one in sent.items() if one.delivered}
+        return sent if ALL in wanted else {symbol: one for symbol, one in sent.items() if symbol in wanted}
+
+    def _letters(self) -> Counter[str]:
+        """Dead letters of frames, by venue."""
+        found: Counter[str] = Counter()
+        for (connection, _), count in self._collected.letters.items():
+            if connection:
+                found[urllib.parse.urlsplit(connection).path.strip("/").partition("/")[0]] += count
+        return found
 
     def _draining(self, left: Mapping[str, int]) -> None:
         self._scene.left = left
@@ -404,29 +366,35 @@ class _Demo:
         settings, codec = self._settings.kafka, self._codec
         self._feed.poll(1.5)  # the collector's last counts
         self._counters.add(self._feed.latest.values())
-        found_gaps = self._gaps.missing
+        stats, collected = self._stats(), self._collected
+        collected.catch_up(self._offsets.ends())
         in_kafka = readback.outputs(settings, codec)
         rows = mart.records(self._settings.mart)
         questdb = self._questdb()
         p50, p99 = (self._outputs.latency_ms(share) for share in (0.5, 0.99))
+        letters = Counter[str]()
+        for (_, reason), count in collected.letters.items():
+            letters[reason] += count
         return summary.Findings(
-            source=self._stats(),
+            source=stats,
+            feeds=self._rows(stats),
             counters=self._counters.total,
-            kafka=self._trades.markets,
+            kafka=collected.trades,
             influx=questdb.trades(),
-            gap_ranges=readback.gap_ranges(found_gaps),
-            gaps=len(found_gaps),
-            gaps_by_cause=summary.by_cause(gap.cause for gap in found_gaps),
-            missing_ids=sum(gap.missing or 0 for gap in found_gaps),
-            dead_letters=readback.dead_letters(settings, codec),
+            gap_ranges=readback.gap_ranges(collected.missing),
+            gaps=summary.by_venue((gap.venue, gap.missing or 0) for gap in collected.missing),
+            gaps_by_cause=summary.by_cause(gap.cause for gap in collected.missing),
+            dead_letters=letters,
+            dead_letter=collected.letter,
+            dead_letters_by_venue=self._letters(),
             bars={name: len(there) for name, there in in_kafka.series.items()},
             mart=mart.counts(rows),
             mismatches=mart.mismatches(in_kafka.series, rows),
             out_of_turn=in_kafka.out_of_turn,
             digest=in_kafka.digest,
-            books_in_kafka=readback.count_records(settings, BOOKS),
+            books_in_kafka=sum(count for name, count in collected.counts.items() if name.channel == "books"),
             books_in_influx=questdb.books(),
-            unreadable=self._trades.unreadable,
+            unreadable=collected.unreadable,
             seconds=seconds,
             latency_ms={"p50": p50, "p99": p99},
             restarts=self._restarts(),
@@ -454,6 +422,7 @@ class _Demo:
     def _tell(self, doing: str) -> None:
         """Take in what the services say and show it."""
         self._feed.poll(0.1)
+        self._collected.advance(READ_S)
         self._counters.add(self._feed.latest.values())
         if self._outputs.lost:
             raise Unavailable(f"Kafka went away: {self._outputs.lost}")
@@ -465,6 +434,7 @@ class _Demo:
         self._scene.elapsed_s = time.monotonic() - self._began
         self._scene.statuses = self._feed.latest
         self._scene.outputs = self._outputs
+        self._scene.counts = self._collected.counts
         self._view.show(self._scene)
 
     def _check_members(self) -> None:
@@ -479,17 +449,8 @@ class _Demo:
     def _fresh(self) -> list[ServiceStatus]:
         return fresh(self._feed.latest, time.time_ns() // 1000)
 
-    def _stats(self) -> dict[str, Any] | None:
-        if self._simulator is None:
-            return None
-        try:
-            with urllib.request.urlopen(f"{self._simulator}/sim/stats", timeout=HTTP_S) as response:
-                stats: dict[str, Any] = json.load(response)
-        except OSError as error:
-            raise Unavailable(
-                f"the simulator does not answer ({error}): see {self._stack.log_path('simulator')}"
-            ) from None
-        return stats
+    def _stats(self) -> Stats | None:
+        return self._simulator.stats() if self._simulator is not None else None
 
     def _questdb(self) -> readback.QuestDb:
         return readback.QuestDb(self._settings.influx.url)
@@ -512,11 +473,9 @@ class Lives:
             self.total.update(status.counters)
 
 
-def missing(there: readback.Ids, gaps: Sequence[readback.Range], sent: Mapping[str, Any]) -> int:
-    """How many ids of a market, from its first to the last one sent, are neither there nor in a Gap."""
-    spanned = sent["last_id"] - sent["first_id"] + 1
-    named = sum(high - low + 1 for low, high in gaps)
-    return int(max(spanned - len(there.ids) - named, 0))
+def _is_of(market: str, name: feeds.Name) -> bool:
+    """Whether `VENUE:SYMBOL` is a symbol of a venue whose trades these are."""
+    return name.channel == "trades" and market.partition(":")[0] == name.venue
 
 
 def _pointed_at(endpoints: Endpoints) -> Settings:
@@ -530,6 +489,6 @@ def _pointed_at(endpoints: Endpoints) -> Settings:
     )
 
 
-def _simulator_url(stack: Stack) -> str:
+def _simulator(stack: Stack) -> Simulator:
     announced = json.loads((stack.home / "run" / "simulator.json").read_text())
-    return str(announced["RAVEN_SIMULATOR_URL"])
+    return Simulator(str(announced["RAVEN_SIMULATOR_URL"]), stack.log_path("simulator"))

@@ -2,7 +2,8 @@
 
 import sys
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,12 +15,17 @@ from rich.text import Text
 
 from ravencore.decimals import to_float
 from ravencore.records import Bar, ServiceStatus, Vpin
-from ravenctl.outputs import Outputs, series
+from ravenctl.feeds import Name
+from ravenctl.outputs import Outputs, named, series
 from ravenctl.statusview import is_gone, rate
 
 REFRESH_S = 0.25
 LINE_EVERY_S = 5.0
 BARS_SHOWN = 8
+LEAST_BARS = 3
+RATE_S = 3.0
+FEED_WIDTH = 30
+VENUE_WIDTH = 16
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 ORDER = ("simulator", "collector", "engine", "sink-influx", "sink-timescale")
 
@@ -37,6 +43,27 @@ class Scene:
     simulator: Mapping[str, Any] | None = None
     outputs: Outputs | None = None
     left: Mapping[str, int] = field(default_factory=dict)
+    feeds: Sequence[Name] = ()
+    counts: Mapping[Name, int] = field(default_factory=dict)
+    """Records in Kafka by feed, as far as they have been counted."""
+    rates: Mapping[Name, float] = field(default_factory=dict)
+
+
+class Pace:
+    """Rates per second of counts over the last RATE_S seconds."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, dict[Name, int]]] = deque()
+
+    def rates(self, now_s: float, counts: Mapping[Name, int]) -> dict[Name, float]:
+        """Rates after these counts at this time."""
+        self._seen.append((now_s, dict(counts)))
+        while len(self._seen) > 2 and now_s - self._seen[1][0] >= RATE_S:
+            self._seen.popleft()
+        before_s, before = self._seen[0]
+        if now_s <= before_s:
+            return {}
+        return {name: (count - before.get(name, 0)) / (now_s - before_s) for name, count in counts.items()}
 
 
 class View:
@@ -47,6 +74,7 @@ class View:
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
         self._drawn = 0.0
         self._said = ""
+        self._pace = Pace()
 
     def __enter__(self) -> "View":
         if self._live:
@@ -63,7 +91,9 @@ class View:
         if self._live:
             if now - self._drawn >= REFRESH_S:
                 self._drawn = now
-                self._live.update(draw(scene, time.time_ns() // 1000), refresh=True)
+                scene.rates = self._pace.rates(now, scene.counts)
+                size = self._console.size
+                self._live.update(draw(scene, time.time_ns() // 1000, size.width, size.height), refresh=True)
         elif scene.doing != self._said or now - self._drawn >= LINE_EVERY_S:
             self._drawn, self._said = now, scene.doing
             self._console.print(line(scene), soft_wrap=True)
@@ -76,6 +106,9 @@ def line(scene: Scene) -> str:
     published = sum(s.counters.get("trades_published", 0) for s in scene.statuses.values())
     if published:
         parts.append(f"{published:,} trades")
+    records = sum(scene.counts.values())
+    if records > published:
+        parts.append(f"{records:,} records of {sum(map(bool, scene.counts.values()))} feeds")
     if scene.outputs and scene.outputs.counts:
         parts.append(f"{sum(scene.outputs.counts.values()):,} bars and buckets")
     if scene.left:
@@ -83,13 +116,34 @@ def line(scene: Scene) -> str:
     return "; ".join(parts)
 
 
-def draw(scene: Scene, now_us: int) -> RenderableType:
-    """The scene as a screen of at most 40 lines."""
+def draw(scene: Scene, now_us: int, width: int, height: int) -> RenderableType:
+    """The scene as a screen of this size: feeds first, markets and bars as far as there is room."""
     parts: list[RenderableType] = [_head(scene), "", _services(scene, now_us)]
+    used = len(HEAD_LINES[scene.share is not None]) + 2 + bool(scene.simulator) + len(scene.statuses)
+    if scene.feeds:
+        rows = feed_rows(scene, max((width - VENUE_WIDTH) // (FEED_WIDTH + 1), 1))
+        parts += ["", _feeds(rows)]
+        used += 1 + len(rows)
     if scene.outputs and scene.outputs.newest:
-        parts += ["", _markets(scene.outputs), "", _bars(list(scene.outputs.bars)[-BARS_SHOWN:])]
-        parts += ["", _latency(scene.outputs)]
+        parts += _made(scene.outputs, height - used - 1)
     return Group(*parts)
+
+
+HEAD_LINES = {False: ("title", "hint"), True: ("title", "progress", "hint")}
+
+
+def _made(outputs: Outputs, room: int) -> list[RenderableType]:
+    """What is made of trades, on at most so many lines."""
+    parts: list[RenderableType] = []
+    markets = {named(name)[1] for name in outputs.newest}
+    lines = min(len(markets), room - 2)
+    if lines >= min(len(markets), LEAST_BARS):
+        parts += ["", _markets(outputs, lines)]
+        room -= lines + 2
+    bars = min(BARS_SHOWN, room - 4)
+    if bars >= LEAST_BARS:
+        parts += ["", _bars(list(outputs.bars)[-bars:]), "", _latency(outputs)]
+    return parts
 
 
 def _head(scene: Scene) -> RenderableType:
@@ -129,6 +183,68 @@ def _services(scene: Scene, now_us: int) -> Table:
     return table
 
 
+def feed_rows(scene: Scene, columns: int) -> list[list[Text]]:
+    """Feeds, so many in a line, each venue from a line of its own: state, records a second, records."""
+    states = _states(scene.statuses.values())
+    rows: list[list[Text]] = []
+    venue = ""
+    for name in scene.feeds:
+        if name.venue != venue or len(rows[-1]) > columns:
+            rows.append([Text(name.venue if name.venue != venue else "", style="bold")])
+            venue = name.venue
+        rows[-1].append(_feed(name, states.get(name, ""), scene.rates.get(name), scene.counts.get(name, 0)))
+    return rows
+
+
+def _feeds(rows: Iterable[Sequence[Text]]) -> Table:
+    table = Table.grid(padding=(0, 1, 0, 0))
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _feed(name: Name, state: str, pace: float | None, count: int) -> Text:
+    mark, style = MARKS.get(state, ("?", "dim"))
+    told = f"{short(pace)}/s" if pace is not None and count else ""
+    text = f"{WORDS.get(name.channel, name.channel):<13}{told:>6}{count or '-':>9{',' if count else ''}}"
+    return Text.assemble((mark, style), " ", (text, "" if count else "dim"))
+
+
+WORDS = {
+    "open_interest": "open interest",
+    "option_tickers": "tickers",
+    "index_prices": "index",
+    "volatility_index": "volatility",
+}
+MARKS = {
+    "FLOWING": ("●", "green"),
+    "SUBSCRIBED": ("○", "green"),
+    "CONNECTING": ("…", "yellow"),
+    "WAITING": ("…", "yellow"),
+    "REFUSED": ("x", "bold red"),
+}
+"""A feed's state: records come, subscribed and quiet, on its way, refused. The worst of its symbols counts."""
+
+
+def _states(statuses: Iterable[ServiceStatus]) -> dict[Name, str]:
+    order = ("", "FLOWING", "SUBSCRIBED", "CONNECTING", "WAITING", "REFUSED")
+    worst: dict[Name, str] = {}
+    for status in statuses:
+        for feed in status.subscriptions:
+            name = Name(feed.venue, feed.channel)
+            worst[name] = max(worst.get(name, ""), feed.state, key=order.index)
+    return worst
+
+
+def short(pace: float) -> str:
+    """A rate in at most four characters: `0.3`, `12`, `950`, `1.2k`, `34k`."""
+    if pace < 0.95:
+        return f"{pace:.1f}" if pace >= 0.05 else "0"
+    if pace < 999.5:
+        return f"{pace:.0f}"
+    return f"{pace / 1000:.1f}k" if pace < 9_950 else f"{pace / 1000:.0f}k"
+
+
 def _simulator(stats: Mapping[str, Any]) -> tuple[str | Text, ...]:
     moment = str(stats["position"]["time"])[11:19] if stats["position"]["frames"] else ""
     state = Text(stats["state"], style="yellow" if stats["state"] == "waiting" else "green")
@@ -159,18 +275,23 @@ _COUNTS = {
 }
 
 
-def _markets(outputs: Outputs) -> Table:
-    """One line per market: its last price, how many bars of each kind, and VPIN now."""
-    kinds = sorted({name.rpartition("/")[0] for name in outputs.counts if "/" in name})
+def _markets(outputs: Outputs, lines: int) -> Table:
+    """One line per market: its last price, how many bars of each kind, and VPIN now; those with most bars."""
+    kinds = sorted({named(name)[0] for name in outputs.counts if "/" in name})
     table = _table("MARKET", "PRICE", *(kind.replace("vpin/default", "buckets") for kind in kinds), "VPIN",
                    right=("PRICE", *(kind.replace("vpin/default", "buckets") for kind in kinds), "VPIN"))  # fmt: skip
     last = dict(outputs.newest)
-    for market in sorted({name.rpartition("/")[2] for name in last}):
-        newest = max((r for name, r in last.items() if name.endswith(f"/{market}")), key=lambda r: r.close_time)
+    newest: dict[str, Bar | Vpin] = {}
+    for name, record in last.items():
+        market = named(name)[1]
+        if market not in newest or newest[market].close_time < record.close_time:
+            newest[market] = record
+    made = {market: sum(outputs.counts.get(f"{kind}/{market}", 0) for kind in kinds) for market in newest}
+    for market in sorted(sorted(made, key=lambda one: -made[one])[:lines]):
         bucket = last.get(f"vpin/default/{market}")
         table.add_row(
             market,
-            f"{to_float(newest.close):,.2f}",
+            f"{to_float(newest[market].close):,.2f}",
             *(f"{outputs.counts.get(f'{kind}/{market}', 0):,}" for kind in kinds),
             _vpin(bucket) if isinstance(bucket, Vpin) else "-",
         )

@@ -30,6 +30,12 @@ def series(record: Bar | Vpin) -> str:
     return f"{kind}/{record.profile}/{record.venue}:{record.symbol}"
 
 
+def named(name: str) -> tuple[str, str]:
+    """Kind with profile, and market, of a series: `tib/tib_small` and `KRAKEN:BTC/USD`."""
+    kind, profile, market = name.split("/", 2)
+    return f"{kind}/{profile}", market
+
+
 class Outputs(threading.Thread):
     """Reads bars and VPIN buckets in a thread of its own until `stop`; fields are for others to read."""
 

@@ -7,115 +7,20 @@ import json
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from ravencore.codec import Codec
 from ravencore.config import KafkaSettings
-from ravencore.errors import Unavailable, Unreadable
-from ravencore.records import Bar, DeadLetter, Gap, Trade, Vpin, market_key
-from ravencore.topics import DEAD_LETTERS, GAPS, TRADES
+from ravencore.errors import Unavailable
+from ravencore.records import Bar, Gap, Vpin
 from ravenctl import reading
+from ravenctl.feeds import Ids, Range
 from ravenctl.outputs import TOPICS as OUTPUT_TOPICS
 from ravenctl.outputs import series
 
-BATCH = 2000
 TIMEOUT_S = 60.0
-
-Range = tuple[int, int]
-"""First and last id, inclusive."""
-Ends = Mapping[tuple[str, int], int]
-"""Where partitions end, by topic and number."""
-
-
-@dataclass
-class Ids:
-    """Trades of one market as they stand somewhere: how many records, and their ids, each once."""
-
-    records: int = 0
-    ids: set[str] = field(default_factory=set)
-
-    @property
-    def numbers(self) -> list[int]:
-        """Ids in order, where they are numbers."""
-        return sorted(int(text) for text in self.ids if text.isdigit())
-
-
-class Trades:
-    """Trades in Kafka by market; `advance` reads what has been added since."""
-
-    def __init__(self, settings: KafkaSettings, codec: Codec) -> None:
-        self.markets: dict[str, Ids] = {}
-        self.unreadable = 0
-        self._codec = codec
-        self._scan = reading.Scan(settings, TRADES)
-        self.close = self._scan.close
-
-    def advance(self, ends: Ends) -> None:
-        """Read to these ends; raises Unavailable."""
-        # A null value is a Clock.
-        values = (value for message in self._scan.new(ends) if (value := message.value()) is not None)
-        for batch in _batches(values):
-            self._take(batch)
-
-    def _take(self, values: list[bytes]) -> None:
-        rows = self._codec.decode_trades(values)
-        if rows is None:
-            self._take_singly(values)
-            return
-        for row in rows:
-            self._add(f"{row['venue']}:{row['symbol']}", row["trade_id"])
-
-    def _take_singly(self, values: list[bytes]) -> None:
-        for value in values:
-            try:
-                trade = self._codec.decode_as(Trade, value)
-            except Unreadable:
-                self.unreadable += 1
-            else:
-                self._add(market_key(trade).decode(), trade.trade_id)
-
-    def _add(self, market: str, trade_id: str) -> None:
-        there = self.markets.setdefault(market, Ids())
-        there.records += 1
-        there.ids.add(trade_id)
-
-
-def _batches(values: Iterable[bytes]) -> Iterator[list[bytes]]:
-    batch: list[bytes] = []
-    for value in values:
-        batch.append(value)
-        if len(batch) == BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-# The continuity ledger
-
-
-class Gaps:
-    """The newest entry of each Gap in Kafka; `advance` reads what has been added since."""
-
-    def __init__(self, settings: KafkaSettings, codec: Codec) -> None:
-        self._newest: dict[str, Gap] = {}
-        self._codec = codec
-        self._scan = reading.Scan(settings, GAPS)
-        self.close = self._scan.close
-
-    def advance(self, ends: Ends) -> None:
-        """Read to these ends; raises Unavailable."""
-        for message in self._scan.new(ends):
-            gap = self._codec.decode_as(Gap, message.value())
-            self._newest[gap.gap_id] = gap
-
-    @property
-    def missing(self) -> list[Gap]:
-        """Gaps in trades that miss ids."""
-        return [gap for gap in self._newest.values() if gap.channel == "trades" and gap.missing]
 
 
 def gap_ranges(found: Iterable[Gap]) -> dict[str, list[Range]]:
@@ -147,17 +52,6 @@ def holes(numbers: Iterable[int]) -> list[Range]:
             found.append((last + 1, number - 1))
         last = number
     return found
-
-
-def dead_letters(settings: KafkaSettings, codec: Codec) -> Counter[str]:
-    """Dead letters by reason."""
-    letters = (codec.decode_as(DeadLetter, message.value()) for message in reading.read_all(settings, DEAD_LETTERS))
-    return Counter(letter.reason for letter in letters)
-
-
-def count_records(settings: KafkaSettings, topic: str) -> int:
-    """Records with a value in a topic."""
-    return sum(1 for message in reading.read_all(settings, topic) if message.value() is not None)
 
 
 # Derived streams

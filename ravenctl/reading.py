@@ -55,26 +55,6 @@ def _next(client: Consumer) -> list[Message]:
     return [first, *client.consume(BATCH, 0)] if first is not None else []
 
 
-class Scan:
-    """A topic read further each time it is asked."""
-
-    def __init__(self, settings: KafkaSettings, topic: str) -> None:
-        self.topic = topic
-        self._client = reader(settings)
-        self._next: dict[int, int] = dict.fromkeys(kafka.partitions(self._client, topic), 0)
-
-    def new(self, ends: Mapping[tuple[str, int], int]) -> Iterator[Message]:
-        """Records since the last time, of partitions that now end elsewhere; raises Unavailable."""
-        starts = {n: start for n, start in self._next.items() if start < ends.get((self.topic, n), 0)}
-        for message in read(self._client, self.topic, starts) if starts else ():
-            self._next[message.partition() or 0] = (message.offset() or 0) + 1
-            yield message
-
-    def close(self) -> None:
-        """Let go of the broker."""
-        self._client.close()
-
-
 def read_all(settings: KafkaSettings, topic: str) -> Iterator[Message]:
     """Every committed record of a topic as it is now; raises Unavailable."""
     client = reader(settings)

@@ -1,7 +1,7 @@
 """What a demo found: figures for scripts, promises kept or broken, and the table a person sees."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,9 +9,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ravenctl.readback import Ids, Range, holes
+from ravencore.topics import CHANNELS
+from ravenctl.feeds import Ids, Range, Row
+from ravenctl.outputs import named
+from ravenctl.readback import holes
 
 Figures = Mapping[str, Any]
+MARKETS_SHOWN = 12
+"""Markets that have a line of their own; options are many."""
 
 
 @dataclass(frozen=True)
@@ -27,19 +32,23 @@ class Promise:
 class Findings:
     """Everything a demo read back; counts are of records unless they say otherwise.
 
-    `source` is the simulator's /sim/stats and None live; `counters` are the collectors', summed over their lives;
-    `mart` counts rows by series; `mismatches` names rows of the mart that differ from Kafka's records.
+    `source` is the simulator's /sim/stats and None live; `feeds` says what became of each feed; `counters` are the
+    collectors', summed over their lives; `gaps` are those that miss trades, by venue: how many, and how many ids;
+    `dead_letter` is what the first one says; `mart` counts rows by series; `mismatches` names rows of the mart that
+    differ from Kafka's records.
     """
 
     source: Figures | None
+    feeds: list[Row]
     counters: Mapping[str, int]
     kafka: Mapping[str, Ids]
     influx: Mapping[str, Ids]
     gap_ranges: Mapping[str, list[Range]]
-    gaps: int
+    gaps: Mapping[str, tuple[int, int]]
     gaps_by_cause: Mapping[str, int]
-    missing_ids: int
     dead_letters: Mapping[str, int]
+    dead_letters_by_venue: Mapping[str, int]
+    dead_letter: str
     bars: Mapping[str, int]
     mart: Mapping[str, int]
     mismatches: list[str]
@@ -58,13 +67,20 @@ class Findings:
     def unique(self) -> int:
         """Trades that were received, each once: as the exchange counted them, or the collector where it is real."""
         if self.source is not None:
-            return sum(entry["delivered_unique"] for entry in self.source["symbols"].values())
+            venues = self.source["venues"].values()
+            return sum(entry["delivered_unique"] for venue in venues for entry in venue["symbols"].values())
         return self.counters.get("trades_received", 0) - self.duplicates
 
     @property
     def frames(self) -> int:
-        """Market-data frames that the collector received; replies to its requests are none."""
-        return sum(self.counters.get(name, 0) for name in ("trades_received", "books_published", "dead_letters"))
+        """Market records that the collector received and frames it could not read; replies to requests are none."""
+        others = (f"{channel}_published" for channel in CHANNELS if channel != "trades")
+        return sum(self.counters.get(name, 0) for name in ("trades_received", *others, "dead_letters"))
+
+    @property
+    def missing_ids(self) -> int:
+        """Ids that Gaps name."""
+        return sum(missing for _, missing in self.gaps.values())
 
     @property
     def duplicates(self) -> int:
@@ -80,6 +96,7 @@ def promises(found: Findings) -> list[Promise]:
     points, stored = _totals(found.influx)
     kept = [
         Promise("everything sent has been worked off", found.stuck is None, found.stuck or "nothing left anywhere"),
+        *([_feeds_hold(found)] if found.source is not None else []),
         Promise(
             "every unique trade is in Kafka, once",
             found.unique + _lost_on_the_way(found) == ids == records and not found.unreadable,
@@ -111,6 +128,17 @@ def promises(found: Findings) -> list[Promise]:
     return kept + (_as_injected(found) if found.source is not None else [])
 
 
+def _feeds_hold(found: Findings) -> Promise:
+    broken = [row for row in found.feeds if not row.kept]
+    ids = sum(row.once for row in found.feeds)
+    told = [f"{row.name.channel} of {row.name.venue}: {row.verdict}" for row in broken]
+    return Promise(
+        "every id of every feed is in its topic, once",
+        not broken and not found.unreadable,
+        "; ".join(told) or f"{ids:,} ids of {len(found.feeds)} feeds",
+    )
+
+
 def _lost_on_the_way(found: Findings) -> int:
     """Minus the trades that the exchange sent to a collector which was killed: they are Gaps."""
     if not found.restarts.get("collector") or found.source is None:
@@ -119,31 +147,36 @@ def _lost_on_the_way(found: Findings) -> int:
 
 
 def _as_injected(found: Findings) -> list[Promise]:
-    """Against a simulated exchange, figures are exact: what it withheld, repeated and spoilt."""
+    """Against simulated exchanges, figures are exact: what each withheld, repeated and spoilt."""
     assert found.source is not None
-    expected = found.source["observable"]
-    letters = sum(found.dead_letters.values())
+    expected = {name: venue["observable"] for name, venue in found.source["venues"].items()}
+    total = found.source["observable"]
+    elsewhere = sum(found.dead_letters.values()) - sum(found.dead_letters_by_venue.values())
+    spoilt = {name: row["dead_letters"] for name, row in expected.items() if row["dead_letters"]}
+    as_spoilt = dict(found.dead_letters_by_venue) == spoilt and not elsewhere
     out = [
         Promise(
             "duplicates are those that were sent",
-            found.duplicates == expected["duplicates"],
-            f"{found.duplicates} dropped, {expected['duplicates']} sent",
+            found.duplicates == total["duplicates"],
+            f"{found.duplicates} dropped, {total['duplicates']} sent",
         ),
         Promise(
             "dead letters are the garbage that was sent",
-            letters == expected["dead_letters"],
-            f"{_by_name(found.dead_letters)}, {expected['dead_letters']} sent",
+            as_spoilt,
+            f"{_by_name(found.dead_letters)}, {total['dead_letters']} sent"
+            + (f"; first: {found.dead_letter}" if not as_spoilt and found.dead_letter else ""),
         ),
     ]
     if found.restarts.get("collector"):
         return out[1:]  # a killed collector's counts died with it, and what was sent meanwhile is one Gap more
-    gaps = (found.gaps, found.missing_ids)
-    told = f"{found.gaps} with {found.missing_ids} ids, {expected['gaps']} with {expected['gap_trades']} made"
-    return [Promise("gaps are those that were made", gaps == (expected["gaps"], expected["gap_trades"]), told), *out]
+    made = {name: (row["gaps"], row["gap_trades"]) for name, row in expected.items() if row["gaps"]}
+    count = sum(number for number, _ in found.gaps.values())
+    told = f"{count} with {found.missing_ids} ids, {total['gaps']} with {total['gap_trades']} made"
+    return [Promise("gaps are those that were made", dict(found.gaps) == made, told), *out]
 
 
 def _holes_are_gaps(found: Findings) -> tuple[bool, str]:
-    seen = {market: ranges for market, there in found.kafka.items() if (ranges := holes(there.numbers))}
+    seen = {market: ranges for market, there in found.kafka.items() if (ranges := holes(sorted(set(there.numbers))))}
     told = {market: ranges for market, ranges in found.gap_ranges.items() if ranges}
     count = sum(map(len, seen.values()))
     if seen == told:
@@ -172,7 +205,8 @@ def figures(found: Findings, kept: Iterable[Promise]) -> dict[str, Any]:
         "trades_in_influx": _totals(found.influx)[0],
         "books_in_kafka": found.books_in_kafka,
         "books_in_influx": found.books_in_influx,
-        "gaps": found.gaps,
+        "feeds": [feed(row) for row in found.feeds],
+        "gaps": sum(number for number, _ in found.gaps.values()),
         "gaps_by_cause": dict(found.gaps_by_cause),
         "missing_ids": found.missing_ids,
         "duplicates": found.duplicates,
@@ -192,8 +226,15 @@ def figures(found: Findings, kept: Iterable[Promise]) -> dict[str, Any]:
     }
 
 
+def feed(row: Row) -> dict[str, Any]:
+    """A feed as JSON values."""
+    names = ("symbols", "issued", "sent", "once", "missing", "in_gaps", "twice", "again")
+    counts = {name: getattr(row, name) for name in names} | {"never_sent": row.strange}
+    return {"source": row.source, **row.name._asdict(), **counts, "kept": row.kept, "verdict": row.verdict}
+
+
 def symbols(found: Findings) -> dict[str, dict[str, int]]:
-    """Counts by market; with a simulated exchange also what it had to send."""
+    """Counts of trades by market; with a simulated exchange also what it had to send."""
     rows: dict[str, dict[str, int]] = {}
     for market in sorted({*found.kafka, *found.influx, *found.gap_ranges}):
         rows[market] = {
@@ -201,32 +242,71 @@ def symbols(found: Findings) -> dict[str, dict[str, int]]:
             "influx": found.influx.get(market, Ids()).records,
             "missing_ids": sum(high - low + 1 for low, high in found.gap_ranges.get(market, [])),
         }
-    if found.source is not None:
-        for symbol, entry in found.source["symbols"].items():
-            row = rows.setdefault(f"{found.source['venue']}:{symbol}", {})
-            row |= {name: entry[name] for name in ("issued", "delivered", "delivered_unique")}
+    for venue, entry, symbol in _sent(found):
+        row = rows.setdefault(f"{venue}:{symbol}", {})
+        row |= {name: entry[name] for name in ("issued", "delivered", "delivered_unique")}
     return rows
+
+
+def _sent(found: Findings) -> Iterator[tuple[str, Figures, str]]:
+    for name, venue in found.source["venues"].items() if found.source is not None else ():
+        for symbol, entry in venue["symbols"].items():
+            yield name, entry, symbol
 
 
 def show(found: Findings, kept: list[Promise]) -> RenderableType:
     """The summary for a person."""
-    return Group(_markets_table(found), "", _bars_table(found), "", _promises_table(kept), "", _closing(found, kept))
+    tables = (_feeds_table(found), _markets_table(found), _bars_table(found), _promises_table(kept))
+    return Group(*(part for table in tables for part in (table, "")), _closing(found, kept))
+
+
+def _feeds_table(found: Findings) -> Table:
+    """One line per feed: what was sent of it and what is in its topic."""
+    table = _table("FEED", "CHANNEL", "SYMBOLS", "ISSUED", "SENT", "ONCE", "MISSING", "TWICE", "")
+    table.columns[1].justify = table.columns[-1].justify = "left"
+    for row in found.feeds:
+        counts = (row.symbols, row.issued, row.sent, row.once, row.missing, row.twice + row.again)
+        cells = ("-" if count is None else f"{count:,}" for count in counts)
+        style = "bold red" if not row.kept else "green" if row.once else "dim"
+        table.add_row(row.source, row.name.channel, *cells, Text(row.verdict, style=style))
+    return table
 
 
 def _markets_table(found: Findings) -> Table:
-    table = _table("MARKET", "SENT", "IN KAFKA", "IN INFLUX", "MISSING IDS")
-    for market, row in symbols(found).items():
-        cells = (row.get(name) for name in ("delivered_unique", "kafka", "influx", "missing_ids"))
+    """Trades by market; where there are many, those that have least are one line per venue."""
+    table = _table("TRADES", "SENT", "IN KAFKA", "IN INFLUX", "MISSING IDS")
+    names = ("delivered_unique", "kafka", "influx", "missing_ids")
+    rows = {market: row for market, row in symbols(found).items() if any(row.get(name) for name in names)}
+    for market, row in _folded(rows).items():
+        cells = (row.get(name) for name in names)
         table.add_row(market, *("-" if count is None else f"{count:,}" for count in cells))
     return table
 
 
+def _folded(rows: Mapping[str, Mapping[str, int]]) -> dict[str, Mapping[str, int]]:
+    """The greatest rows as they are, the rest of each venue as one: `DERIBIT: 211 others`."""
+    greatest = sorted(rows, key=lambda market: -max(rows[market].values(), default=0))[:MARKETS_SHOWN]
+    out: dict[str, Mapping[str, int]] = {market: row for market, row in rows.items() if market in greatest}
+    rest: dict[str, list[Mapping[str, int]]] = {}
+    for market, row in rows.items():
+        if market not in out:
+            rest.setdefault(market.partition(":")[0], []).append(row)
+    for venue, others in rest.items():
+        total: Counter[str] = Counter()
+        for row in others:
+            total.update(row)
+        out[f"{venue}: {len(others)} other{'s' * (len(others) != 1)}"] = total
+    return out
+
+
 def _bars_table(found: Findings) -> Table:
-    """One line per market, one column per kind and profile."""
-    kinds = sorted({name.rpartition("/")[0] for name in found.bars})
+    """One line per market, one column per kind and profile; folded as the trades are."""
+    kinds = sorted({named(name)[0] for name in found.bars})
     table = _table("BARS", *(kind.replace("vpin/default", "vpin") for kind in kinds))
-    for market in sorted({name.rpartition("/")[2] for name in found.bars}):
-        table.add_row(market, *(f"{found.bars.get(f'{kind}/{market}', 0):,}" for kind in kinds))
+    markets = sorted({named(name)[1] for name in found.bars})
+    rows = {market: {kind: found.bars.get(f"{kind}/{market}", 0) for kind in kinds} for market in markets}
+    for market, row in _folded(rows).items():
+        table.add_row(market, *(f"{row[kind]:,}" for kind in kinds))
     return table
 
 
@@ -261,6 +341,15 @@ def _table(first: str, *others: str) -> Table:
     for name in others:
         table.add_column(name, justify="right", no_wrap=True)
     return table
+
+
+def by_venue(found: Iterable[tuple[str, int]]) -> dict[str, tuple[int, int]]:
+    """Gaps by venue from a venue and a number of missing ids each: how many, and how many ids in all."""
+    out: dict[str, tuple[int, int]] = {}
+    for venue, missing in found:
+        number, ids = out.get(venue, (0, 0))
+        out[venue] = (number + 1, ids + missing)
+    return out
 
 
 def by_cause(causes: Iterable[str]) -> dict[str, int]:

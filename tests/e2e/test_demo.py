@@ -117,8 +117,10 @@ def test_holes_that_are_made_are_gaps_exactly(files: list[str], tmp_path: Path) 
 
 def ravenctl(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
     """Run from a folder below the one that holds `.raven`, as a person would."""
-    executable = command(folder)[:3]
-    return subprocess.run([*executable, *args], cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+    executable, env = command(folder)[:3], {**os.environ, "RAVEN_ROUTING__VENUES": '["BINANCE_SPOT"]'}
+    return subprocess.run(
+        [*executable, *args], cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=120
+    )
 
 
 @pytest.fixture
@@ -152,7 +154,7 @@ def test_status_of_a_kept_demo(folder: Path) -> None:
     assert {"collector", "engine", "sink-influx", "sink-timescale"} <= services.keys()
     assert not any(one["gone"] for one in services.values())
     feeds = {(feed["channel"], feed["symbol"]) for feed in services["collector"]["subscriptions"]}
-    assert feeds == {(channel, symbol) for channel in ("trades", "books") for symbol in SYMBOLS}
+    assert feeds == {(channel, symbol) for channel in ("trades", "books", "quotes") for symbol in SYMBOLS}
     assert "collector" in ravenctl(folder, "status").stdout
 
 

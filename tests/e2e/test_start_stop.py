@@ -1,6 +1,7 @@
 """`start`, `status`, `tail` and `stop` against an exchange that goes on and on, as a person types them."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -11,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from ravenctl.demo import Plan, services
+from ravenctl.demo_plan import Plan, services
 from ravenctl.local.stack import Stack
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
+CHANNELS = ("trades", "books", "quotes")
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def ravenctl(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "ravenctl", *args], cwd=folder, capture_output=True, text=True, check=False, timeout=200
+        [sys.executable, "-m", "ravenctl", *args],
+        cwd=folder,
+        env={**os.environ, "RAVEN_ROUTING__VENUES": '["BINANCE_SPOT"]'},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
     )
 
 
@@ -46,10 +54,10 @@ def subscriptions(folder: Path) -> dict[tuple[str, str], str]:
 
 
 def stats(folder: Path) -> dict[str, Any]:
-    """What the exchange itself says."""
+    """What BINANCE_SPOT itself says."""
     url = json.loads((folder / ".raven" / "run" / "simulator.json").read_text())["RAVEN_SIMULATOR_URL"]
     with urllib.request.urlopen(f"{url}/sim/stats") as response:
-        told: dict[str, Any] = json.load(response)
+        told: dict[str, Any] = json.load(response)["venues"]["BINANCE_SPOT"]
     return told
 
 
@@ -73,7 +81,7 @@ def test_a_demand_from_its_start_to_its_end(folder: Path) -> None:
     done = ravenctl(folder, "start", "--symbol", "btcusdt", "--symbol", "ETHUSDT", "--user", "ann", "--timeout", "2m")
     assert done.returncode == 0, done.stderr
     assert "running: BTCUSDT, ETHUSDT" in done.stdout
-    assert subscriptions(folder) == {(c, s): "FLOWING" for c in ("trades", "books") for s in SYMBOLS}
+    assert subscriptions(folder) == {(c, s): "FLOWING" for c in CHANNELS for s in SYMBOLS}
 
     until(lambda: {bar.get("symbol") for bar in newest(folder, "bars.time")} >= set(SYMBOLS))
     assert {trade["symbol"] for trade in newest(folder, "trades") if "symbol" in trade} == set(SYMBOLS)
@@ -88,7 +96,7 @@ def test_a_demand_from_its_start_to_its_end(folder: Path) -> None:
     assert "2 demands withdrawn" in done.stdout
     assert "BINANCE_SPOT:BTCUSDT stays: bob still wants it" in done.stdout
     assert "BINANCE_SPOT:ETHUSDT not subscribed" in done.stdout
-    assert subscriptions(folder) == {(channel, "BTCUSDT"): "FLOWING" for channel in ("trades", "books")}
+    assert subscriptions(folder) == {(channel, "BTCUSDT"): "FLOWING" for channel in CHANNELS}
     # The exchange agrees: what it issues of the one reaches nobody, of the other it does.
     before = stats(folder)["symbols"]
     until(lambda: stats(folder)["symbols"]["BTCUSDT"]["delivered"] > before["BTCUSDT"]["delivered"])

@@ -5,8 +5,8 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ravenctl.demo import Lives, missing
-from ravenctl.readback import Ids, gap_ranges, holes, merged
+from ravenctl.demo import Lives
+from ravenctl.readback import gap_ranges, holes, merged
 from tests.ravenctl.made import gap, status
 
 numbers = st.sets(st.integers(0, 60))
@@ -33,14 +33,6 @@ def test_merged_ranges_cover_the_same_and_do_not_touch(ranges: list[tuple[int, i
 def test_gaps_by_market_those_that_touch_as_one() -> None:
     found = gap_ranges([gap(1, 3), gap(4, 4), gap(9, 9), gap(None, None)])
     assert found == {"BINANCE_SPOT:BTCUSDT": [(1, 4), (9, 9)]}
-
-
-@given(numbers.filter(bool))
-def test_nothing_is_left_when_every_id_is_there_or_in_a_gap(there: set[int]) -> None:
-    sent = {"first_id": min(there), "last_id": max(there)}
-    ids = Ids(len(there), {str(n) for n in there})
-    assert missing(ids, holes(sorted(there)), sent) == 0
-    assert missing(Ids(), [], sent) == max(there) - min(there) + 1
 
 
 def test_counts_of_a_restarted_service_add_up() -> None:

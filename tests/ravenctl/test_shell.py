@@ -12,11 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from producers.registry import SOURCES
 from ravenctl.cli import app
 from ravenctl.cluster import configured, resolve
-from ravenctl.demo import Plan, make_plan, services
+from ravenctl.demo_plan import Plan, make_plan, services
 from ravenctl.shell import CONFIG, UNAVAILABLE, USAGE, WrongUse, seconds, spread
 
+BINANCE_TRADE = (
+    '{"stream":"btcusdt@trade","data":{"e":"trade","E":1723161254003,"s":"BTCUSDT","t":1,"p":"61000.1","q":"0.5",'
+    '"T":1723161254000,"m":true,"M":true}}'
+)
+KRAKEN_TRADE = (
+    '{"channel":"trade","type":"update","data":[{"symbol":"BTC/USD","side":"buy","price":61000.1,"qty":0.5,'
+    '"ord_type":"market","trade_id":1,"timestamp":"2024-08-08T23:54:14.000000Z"}]}'
+)
 COMMANDS = ("setup", "start", "stop", "status", "tail", "demo", "version", "local")
 
 
@@ -156,38 +165,85 @@ def test_a_live_demo_without_a_way_out_says_so_before_it_starts_anything(
 
 
 def plan(**options: object) -> Plan:
-    given: dict[str, object] = {"synthetic": False, "live": False, "speed": "1", "duration_s": None, "home": Path()}
+    given: dict[str, object] = {"synthetic": False, "live": False, "venues": "", "speed": "1", "duration_s": None}
     recordings = options.pop("recordings", ())
-    return make_plan(recordings, **{**given, **options})  # type: ignore[arg-type]
+    return make_plan(recordings, **{**given, "home": Path(), **options})  # type: ignore[arg-type]
+
+
+def recorded(path: Path, line: str = BINANCE_TRADE) -> Path:
+    path.write_text(f"1723161254000000000\t{line}\n")
+    return path
 
 
 def test_without_options_it_is_two_minutes_of_the_synthetic_market() -> None:
     made = plan()
-    assert (made.source, made.duration_s, made.speed) == ("synthetic", 120.0, "1")
+    assert (made.source, made.venues, made.duration_s, made.speed) == ("synthetic", ("BINANCE_SPOT",), 120.0, "1")
     simulator = services(made)[0]
-    assert simulator.argv[3:] == ["--synthetic", "--speed", "1", "--seed", "0", "--duration", "120s"]
+    assert simulator.argv[3:] == [
+        *("--synthetic", "--venues", "BINANCE_SPOT", "--feeds", "BINANCE_SPOT"),
+        *("--speed", "1", "--seed", "0", "--duration", "120s"),
+    ]
     assert simulator.announces
     assert not any("RAVEN_COLLECTOR__CLOCKS" in one.env for one in services(made))
 
 
+def test_all_venues_are_all_that_anything_is_collected_from() -> None:
+    made = plan(venues="all", symbols=("BTCUSDT", "BTC/USD"))
+    assert set(made.venues) == {source.venue for source in SOURCES.values()}
+    simulator, collector, *_ = services(made)
+    assert simulator.argv[simulator.argv.index("--feeds") + 1].split(",") == list(SOURCES)
+    # Open interest is polled of configured symbols, and only of those that there are.
+    assert collector.env["RAVEN_VENUES__BINANCE_FUTURES__OPEN_INTEREST_SYMBOLS"] == '["BTCUSDT"]'
+
+
+def test_some_venues_are_named_in_any_case() -> None:
+    assert plan(venues="kraken, BINANCE_SPOT,kraken").venues == ("KRAKEN", "BINANCE_SPOT")
+    with pytest.raises(WrongUse, match="venue NYSE is unknown"):
+        plan(venues="nyse")
+
+
 def test_a_recording_plays_to_its_end_and_off_pace_without_clocks(tmp_path: Path) -> None:
-    files = [tmp_path / "a.frames.zst", tmp_path / "b.frames.zst"]
-    for file in files:
-        file.touch()
-    made = plan(recordings=files, speed="max", faults="gap=2", seed=7)
-    assert (made.source, made.duration_s) == ("recording", None)
+    files = [recorded(tmp_path / "a.frames"), recorded(tmp_path / "b.frames")]
+    made = plan(recordings=[*map(str, files)], speed="max", faults="gap=2", seed=7)
+    assert (made.source, made.venues, made.duration_s) == ("recording", ("BINANCE_SPOT",), None)
     simulator, *others = services(made)
     assert simulator.argv[3:6] == ["--recording", str(files[0]), str(files[1])]
-    assert simulator.argv[6:] == ["--speed", "max", "--seed", "7", "--fault", "gap=2"]
+    assert simulator.argv[8:] == ["--speed", "max", "--seed", "7", "--fault", "gap=2"]
     assert all(one.env["RAVEN_COLLECTOR__CLOCKS"] == "false" for one in others)
 
 
-def test_a_recording_has_its_own_symbols(tmp_path: Path) -> None:
-    (tmp_path / "a").touch()
-    with pytest.raises(WrongUse, match="its own symbols"):
-        plan(recordings=[tmp_path / "a"], symbols=("BTCUSDT",))
+def test_recordings_say_whose_they_are(tmp_path: Path) -> None:
+    files = [recorded(tmp_path / "a.frames"), recorded(tmp_path / "b.frames", KRAKEN_TRADE)]
+    assert set(plan(recordings=[*map(str, files)]).venues) == {"BINANCE_SPOT", "KRAKEN"}
+    forced = f"COINBASE={recorded(tmp_path / 'c.frames', 'nothing that tells')}"
+    made = plan(recordings=[str(files[0]), forced])
+    assert set(made.venues) == {"BINANCE_SPOT", "COINBASE"}
+    assert made.recordings == (str(files[0]), forced)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"), [(None, "there is no recording"), ("nothing that tells", "no frame tells its venue")]
+)
+def test_a_recording_that_is_none_is_refused(content: str | None, problem: str, tmp_path: Path) -> None:
+    file = tmp_path / "x.frames"
+    if content is not None:
+        recorded(file, content)
+    with pytest.raises(WrongUse, match=problem):
+        plan(recordings=[str(file)])
+
+
+@pytest.mark.parametrize("option", [{"symbols": ("BTCUSDT",)}, {"venues": "all"}])
+def test_a_recording_has_its_own_symbols_and_venues(option: dict[str, object], tmp_path: Path) -> None:
+    with pytest.raises(WrongUse, match="has its own"):
+        plan(recordings=[str(recorded(tmp_path / "a.frames"))], **option)
+
+
+def test_a_symbol_that_the_synthetic_market_has_not_is_refused() -> None:
+    with pytest.raises(WrongUse, match="the synthetic market has no NOSUCH"):
+        plan(symbols=("BTCUSDT", "nosuch"))
 
 
 def test_live_needs_no_simulator() -> None:
     assert next(one.name for one in services(plan(live=True))) == "collector"
     assert plan(live=True).symbols == ("BTCUSDT", "ETHUSDT")
+    assert plan(live=True, venues="KRAKEN").sources == ["KRAKEN"]

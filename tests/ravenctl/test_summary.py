@@ -7,36 +7,45 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from ravenctl.readback import Ids
-from ravenctl.summary import Findings, figures, promises, show
+from ravenctl.feeds import Ids, Name, Row
+from ravenctl.summary import MARKETS_SHOWN, Findings, by_venue, figures, promises, show
+from tests.ravenctl.made import trade
 
 MARKET = "BINANCE_SPOT:BTCUSDT"
+TRADES = Row(Name("BINANCE_SPOT", "trades"), 1, 9, 7, once=7)
 SERIES = f"tib/tib_small/{MARKET}"
 
 
 def ids(*numbers: int, records: int | None = None) -> dict[str, Ids]:
-    return {MARKET: Ids(len(numbers) if records is None else records, {str(n) for n in numbers})}
+    found = Ids()
+    for number in numbers:
+        found.add(trade(number))
+    found.records = len(numbers) if records is None else records
+    return {MARKET: found}
 
 
 def kept_all() -> Findings:
     """Ids 1 to 9 of which the exchange withheld 4 and 5, sent 7 twice and garbage once."""
     sent = (1, 2, 3, 6, 7, 8, 9)
-    entry = {"issued": 9, "delivered": 8, "delivered_unique": 7, "first_id": 1, "last_id": 9}
+    entry = {"issued": 9, "delivered": 8, "delivered_unique": 7}
+    observable = {"gaps": 1, "gap_trades": 2, "duplicates": 1, "dead_letters": 1}
+    quiet = {"symbols": {}, "observable": dict.fromkeys(observable, 0)}
     return Findings(
         source={
-            "venue": "BINANCE_SPOT",
-            "symbols": {"BTCUSDT": entry},
-            "observable": {"gaps": 1, "gap_trades": 2, "duplicates": 1, "dead_letters": 1},
+            "venues": {"BINANCE_SPOT": {"symbols": {"BTCUSDT": entry}, "observable": observable}, "KRAKEN": quiet},
+            "observable": observable,
             "injected": {"gap": 1, "gap_trades": 2, "duplicate": 1, "garbage": 1},
         },
+        feeds=[TRADES],
         counters={"trades_received": 8, "books_published": 5, "dead_letters": 1, "duplicates": 1},
         kafka=ids(*sent),
         influx=ids(*sent),
         gap_ranges={MARKET: [(4, 5)]},
-        gaps=1,
+        gaps={"BINANCE_SPOT": (1, 2)},
         gaps_by_cause={"SEQUENCE": 1},
-        missing_ids=2,
         dead_letters={"unreadable_frame": 1},
+        dead_letters_by_venue={"BINANCE_SPOT": 1},
+        dead_letter="ws://here: not JSON",
         bars={SERIES: 3},
         mart={SERIES: 3},
         mismatches=[],
@@ -72,14 +81,20 @@ def test_all_promises_are_kept() -> None:
         ({"gap_ranges": {}}, "every hole in the ids"),
         ({"gap_ranges": {MARKET: [(4, 6)]}}, "every hole in the ids"),
         ({"gap_ranges": {MARKET: [(4, 5)], "BINANCE_SPOT:ETHUSDT": [(1, 1)]}}, "every hole in the ids"),
-        ({"gaps": 2}, "gaps are those"),
-        ({"missing_ids": 3}, "gaps are those"),
+        ({"gaps": {"BINANCE_SPOT": (2, 2)}}, "gaps are those"),
+        ({"gaps": {"BINANCE_SPOT": (1, 3)}}, "gaps are those"),
+        ({"gaps": {"KRAKEN": (1, 2)}}, "gaps are those"),
         ({"out_of_turn": 1}, "once and in turn"),
         ({"mart": {SERIES: 2}}, "in the mart"),
         ({"mismatches": ["one differs in theta"]}, "in the mart"),
         ({"counters": {"duplicates": 0}}, "duplicates are those"),
-        ({"dead_letters": {}}, "dead letters are"),
+        ({"dead_letters": {}, "dead_letters_by_venue": {}}, "dead letters are"),
+        ({"dead_letters_by_venue": {"KRAKEN": 1}}, "dead letters are"),
         ({"dead_letters": {"unreadable_frame": 1, "conflicting_row": 1}}, "dead letters are"),
+        ({"feeds": [replace(TRADES, missing=1)]}, "every id of every feed"),
+        ({"feeds": [TRADES, replace(TRADES, twice=1)]}, "every id of every feed"),
+        ({"feeds": [replace(TRADES, strange=1)]}, "every id of every feed"),
+        ({"unreadable": 1}, "every id of every feed"),
         ({"stuck": "engine: 3"}, "worked off"),
     ],
 )
@@ -92,21 +107,22 @@ def test_what_a_killed_collector_missed_is_a_gap_and_no_loss() -> None:
     """Of 8 and 9, sent while it was dead, nothing came: the Gap names them once 10 has come."""
     found = kept_all()
     assert found.source is not None
-    entry = found.source["symbols"]["BTCUSDT"] | {"delivered_unique": 8, "last_id": 10}
+    venues = found.source["venues"]
+    entry = venues["BINANCE_SPOT"]["symbols"]["BTCUSDT"] | {"delivered_unique": 8}
+    venue = venues["BINANCE_SPOT"] | {"symbols": {"BTCUSDT": entry}}
     there = ids(1, 2, 3, 6, 7, 10)
     killed = replace(
         found,
-        source=dict(found.source) | {"symbols": {"BTCUSDT": entry}},
+        source=dict(found.source) | {"venues": venues | {"BINANCE_SPOT": venue}},
         kafka=there,
         influx=there,
         gap_ranges={MARKET: [(4, 5), (8, 9)]},
-        gaps=2,
-        missing_ids=4,
+        gaps={"BINANCE_SPOT": (2, 4)},
         restarts={"collector": 1},
     )
     assert broken(killed) == []
     assert broken(replace(killed, gap_ranges={MARKET: [(4, 5)]})) != []
-    assert broken(replace(killed, missing_ids=2)) != []
+    assert broken(replace(killed, gaps={"BINANCE_SPOT": (2, 2)})) != []
 
 
 def test_the_figures_are_named_as_scripts_know_them() -> None:
@@ -118,13 +134,43 @@ def test_the_figures_are_named_as_scripts_know_them() -> None:
     assert (told["seconds"], told["trades_per_second"]) == (2.0, 3.5)
     assert told["latency_ms"] == {"p50": 10.0, "p99": 20.0}
     assert told["injected"]["gap"] == 1
+    assert (told["gaps"], told["missing_ids"]) == (1, 2)
+    (feed,) = told["feeds"]
+    assert (feed["source"], feed["venue"], feed["channel"]) == ("BINANCE_SPOT", "BINANCE_SPOT", "trades")
+    assert (feed["issued"], feed["sent"], feed["once"], feed["kept"]) == (9, 7, 7, True)
+
+
+def shown(found: Findings) -> str:
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(show(found, promises(found)))
+    return console.export_text()
+
+
+def test_a_person_sees_what_does_not_hold_of_a_feed() -> None:
+    wrong = replace(TRADES, missing=3, example="BTCUSDT 4 is missing")
+    text = shown(replace(kept_all(), feeds=[wrong]))
+    assert text.count("3 missing: BTCUSDT 4 is missing") == 2
+
+
+def test_many_markets_are_folded_by_venue_and_none_is_lost() -> None:
+    found = kept_all()
+    assert found.source is not None
+    options = {f"BTC-{number}-C": {"issued": 2, "delivered": 2, "delivered_unique": 2} for number in range(300)}
+    venues = found.source["venues"] | {
+        "DERIBIT": {"symbols": options, "observable": dict.fromkeys(found.source["observable"], 0)}
+    }
+    text = shown(replace(found, source={**found.source, "venues": venues}))
+    assert f"DERIBIT: {300 - MARKETS_SHOWN + 1} others" in text
+    assert MARKET in text
+
+
+def test_gaps_add_up_by_venue() -> None:
+    assert by_venue([("A", 2), ("B", 1), ("A", 3)]) == {"A": (2, 5), "B": (1, 1)}
 
 
 def test_a_person_sees_the_broken_promise() -> None:
     found = replace(kept_all(), mismatches=["tib #1 differs in theta"])
-    console = Console(width=200, record=True, file=io.StringIO())
-    console.print(show(found, promises(found)))
-    text = console.export_text()
+    text = shown(found)
     assert "BROKEN" in text
     assert "tib #1 differs in theta" in text
     assert "1 promise broken" in text
