@@ -210,7 +210,7 @@ def test_an_unknown_symbol_is_refused_and_harms_no_other(rig: Rig) -> None:
     rig.demand("ELSEWHERE", "NASDAQ")
     service = rig.collector(exchange.environment)
     service.flows("XRPUSDT")
-    refused = {name: "REFUSED" for name in ("trades NOPEUSDT", "books NOPEUSDT", "trades ELSEWHERE")}
+    refused = dict.fromkeys(("trades NOPEUSDT", "books NOPEUSDT", "trades ELSEWHERE"), "REFUSED")
     until(lambda: refused.items() <= service.states().items(), "both are refused")
     status = service.status()
     assert status is not None
