@@ -10,9 +10,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from producers.contract import BadFrame
-from producers.values import READ_ERRORS, counted, happened, moment, number, traded
-from ravencore.decimals import ONE, SCALE
+from producers.values import (
+    READ_ERRORS,
+    counted,
+    happened,
+    level,
+    moment,
+    not_negative,
+    number,
+    optional,
+    positive,
+    product,
+    statistic,
+    traded,
+)
+from ravencore.decimals import LIMIT, ONE, SCALE, to_text
 from ravencore.errors import BadValue
+from ravencore.records import Level
 from tests.producers.recorded import units
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -117,3 +131,57 @@ def test_what_decoders_raise_is_among_the_errors_that_are_read() -> None:
     for raw in (b'{"number":', b'{"number":1.2.3}', b"\xff", b"[" * 100_000, json.dumps([1]).encode()):
         with pytest.raises(READ_ERRORS):
             str(msgspec.json.decode(raw, type=OfRaw).number, "ascii")
+
+
+UNITS = st.integers(-LIMIT + 1, LIMIT - 1)
+
+
+@given(UNITS)
+def test_a_text_is_read_where_its_sign_allows(unscaled: int) -> None:
+    text = to_text(unscaled)
+    for read, allowed in ((positive, unscaled > 0), (not_negative, unscaled >= 0)):
+        if allowed:
+            assert read(text) == optional(read, text) == unscaled
+        else:
+            for _ in range(2):
+                with pytest.raises(BadFrame, match="zero") as failure:
+                    read(text)
+                assert failure.value.reason == "bad_value"
+    assert optional(positive, "") is optional(positive, None) is None
+
+
+@given(UNITS, UNITS)
+def test_a_product_is_exact_or_refused(price: int, quantity: int) -> None:
+    exact = price * quantity
+    if exact % ONE == 0 and abs(exact) < LIMIT * ONE:
+        assert product(price, quantity) == exact // ONE
+    else:
+        with pytest.raises(BadFrame) as failure:
+            product(price, quantity)
+        assert failure.value.reason == "bad_value"
+
+
+@given(st.integers(-(10**12), 10**12), st.integers(-(10**12), 10**12))
+def test_a_product_of_few_digits_is_exact(price: int, quantity: int) -> None:
+    assert product(price * 10**9, quantity * 10**9) == price * quantity
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_a_statistic_is_the_double_that_was_printed(value: float) -> None:
+    assert statistic(repr(value)) == value
+
+
+@pytest.mark.parametrize(
+    "text", ["", "nan", "inf", "-Infinity", "1_0", " 1", "1 ", "0x1", "1e400", "\u0661", "1.", ".5"]
+)
+def test_no_other_text_is_a_statistic(text: str) -> None:
+    with pytest.raises(BadFrame) as failure:
+        statistic(text)
+    assert failure.value.reason == "bad_value"
+
+
+def test_a_level_stands_for_something_at_a_price() -> None:
+    assert level("61800.20", "2.909") == Level(61_800_200_000_000_000_000_000, 2_909_000_000_000_000_000)
+    for price, quantity in (("0.00", "1"), ("1", "0.000"), ("-1", "1"), ("1", "-1")):
+        with pytest.raises(BadFrame, match="is not above zero"):
+            level(price, quantity)
