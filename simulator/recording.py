@@ -7,6 +7,7 @@ answers of any kind. simulator/sorting.py tells which venue a file is of.
 """
 
 import heapq
+import logging
 import math
 import re
 from collections import Counter
@@ -24,6 +25,8 @@ DEFAULT_LOT_E8 = 1_000
 PROGRESS_LINES = 100_000
 CHUNK_BYTES = 1 << 17
 
+log = logging.getLogger("simulator")
+
 Progress = Callable[[int], None]
 
 
@@ -36,8 +39,16 @@ def lines(path: Path) -> Iterator[tuple[int, bytes]]:
         yield int(time_text), raw
 
 
+class _CutShort(zstandard.ZstdError):
+    """Raised after whole zstd frames when the last is not whole."""
+
+
 def text_lines(path: Path) -> Iterator[bytes]:
-    """Every line of a file, plain or zstd. Raises SimulatorError naming file and line."""
+    """Every line of a file, plain or zstd. Raises SimulatorError naming file and line.
+
+    Recorders write a zstd frame each second. One that was killed while it wrote leaves the last of many incomplete: its
+    whole lines are read. A file of one zstd frame that is cut short is refused.
+    """
     number = 0
     try:
         with path.open("rb") as file:
@@ -47,6 +58,8 @@ def text_lines(path: Path) -> Iterator[bytes]:
                 yield line.rstrip(b"\r")
     except OSError as error:
         raise SimulatorError(f"cannot read the recording {path}: {error.strerror or error}") from error
+    except _CutShort:
+        log.warning("%s: its recorder was killed while it wrote; %d whole lines are read", path, number)
     except zstandard.ZstdError as error:
         raise SimulatorError(f"{path}: damaged zstd data after line {number}: {error}") from error
 
@@ -54,14 +67,16 @@ def text_lines(path: Path) -> Iterator[bytes]:
 def _decompressed(file: BinaryIO) -> Iterator[bytes]:
     """stream_reader takes a file cut short for its end; this raises ZstdError."""
     frame = None
+    whole = 0
     while data := file.read(CHUNK_BYTES):
         while data:
             frame = frame or zstandard.ZstdDecompressor().decompressobj()
             yield frame.decompress(data)
             data = frame.unused_data if frame.eof else b""
+            whole += frame.eof
             frame = None if frame.eof else frame
     if frame is not None:
-        raise zstandard.ZstdError("the file ends too early")
+        raise _CutShort if whole else zstandard.ZstdError("the file ends too early")
 
 
 def _split(chunks: Iterable[bytes]) -> Iterator[bytes]:

@@ -32,7 +32,7 @@ class CannotWrite(RavenError):
 
 class BlockFile:
     """Lines in zstd, in blocks that are each a whole zstd frame: a process killed between two flushes leaves a file
-    that can be read to its end.
+    that can be read to its end, one killed within a flush a file that lacks the end of that block.
 
     The file is made with its first block, and never over another.
     """

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -152,6 +153,26 @@ def test_a_writer_killed_with_9_leaves_a_file_that_is_read_to_its_end(tmp_path: 
     numbers = [number for number, _ in lines(path)]
     assert numbers == list(range(len(numbers)))
     assert numbers[-1] >= told
+
+
+@given(st.data(), st.integers(2, 5))
+def test_a_file_cut_within_its_last_block_loses_at_most_that_and_no_line_is_torn(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, blocks: int
+) -> None:
+    """A kill may come while a block is being written, and takes what is not written of it."""
+    file = BlockFile(tmp_path_factory.mktemp("cut") / "x.frames.zst")
+    sizes = [0]
+    for block in range(blocks):
+        for line in range(3):
+            file.add(b"%d\t%b\n" % (block * 3 + line, bytes(range(32, 127)) * 20))
+        file.flush()
+        sizes.append(file.size)
+    file.close()
+    cut = data.draw(st.integers(sizes[1], sizes[-1]))
+    os.truncate(file.path, cut)
+    numbers = [number for number, _ in lines(file.path)]
+    assert numbers == list(range(len(numbers)))
+    assert len(numbers) >= 3 * sum(size <= cut for size in sizes[1:])
 
 
 FULL_DISK = """
