@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 ARGS   ?=
 
-.PHONY: help demo test lint format docs bench bench-here lock clean
+.PHONY: help demo test lint format docs bench bench-here bench-feeds lock clean
 
 help:  ## show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
 
 # One environment; `dev` includes all that `local` holds, so installing it later only adds.
 $(VENV)/bin/python:
@@ -48,10 +48,21 @@ bench:  ## the engine against its rivals, in one run; ARGS="--trades 200000"
 bench-here: $(VENV)/bench.stamp
 	@$(BIN)/python -m benchmarks.engine $(ARGS)
 
+# cryptofeed has an environment of its own, with the same Python; nothing of Raven is in it.
+.venv-rivals/rivals.stamp: requirements/rivals.lock
+	@echo "==> installing requirements/rivals.lock into .venv-rivals (cryptofeed is compiled: a C compiler and a minute)"
+	@test -x .venv-rivals/bin/python || $(PYTHON) -m venv .venv-rivals
+	@.venv-rivals/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r $<
+	@touch $@
+
+bench-feeds: $(VENV)/local.stamp .venv-rivals/rivals.stamp  ## the collector's feeds beside cryptofeed; RAVEN_RECORDINGS=folder
+	@$(BIN)/python -m benchmarks.feeds --rival-python .venv-rivals/bin/python $(ARGS)
+
 lock:  ## resolve the lock files anew from pyproject.toml (needs uv)
 	@for f in "service" "local --extra local" "dev --extra local --extra dev" "bench --extra local --extra bench"; do set -- $$f; n=$$1; shift; \
 	  echo setuptools | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate $$@ pyproject.toml - -o requirements/$$n.lock || exit 1; done
+	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate requirements/rivals.in -o requirements/rivals.lock
 
 clean:  ## stop the local stack and remove all that make made
 	@-$(BIN)/ravenctl local down 2>/dev/null
-	@rm -rf $(VENV) .venv-bench .raven
+	@rm -rf $(VENV) .venv-bench .venv-rivals .raven
