@@ -328,7 +328,8 @@ class Session:
         if not (self.source.past_trades and line.first_frame == self.frames):
             self._latency.add(trade.received_time, trade.received_time - trade.event_time)
         out = tape.add(trade, trade.sequence, now, self._connection)
-        if tape.held:
+        # The first that is held back lets nothing out.
+        if not out and tape.held:
             self._waiting[trade.symbol] = tape
         return out
 

@@ -94,11 +94,11 @@ class TradeTape:
         """What to publish, in order, now that this trade has come at monotonic time `now` (seconds)."""
         last = self.last
         if last is not None:
-            if sequence <= last:
-                return self._late(trade, sequence, connection)
-            if sequence == last + 1 and self.broken is None and not self._held:
+            if sequence == last + 1 and not self._held and self.broken is None:
                 self._advance(trade, sequence)
                 return [trade]
+            if sequence <= last:
+                return self._late(trade, sequence, connection)
         if sequence in self._held:
             self.duplicates += 1
             return []
@@ -141,9 +141,10 @@ class TradeTape:
         return deadline is not None and now < deadline and len(self._held) <= HELD_TRADES
 
     def _advance(self, trade: Trade, sequence: int) -> None:
-        self.last, self.last_us = sequence, trade.event_time
-        if self.newest_us is None or trade.event_time > self.newest_us:
-            self.newest_us = trade.event_time
+        time_us = trade.event_time
+        self.last, self.last_us = sequence, time_us
+        if self.newest_us is None or time_us > self.newest_us:
+            self.newest_us = time_us
 
     def _gap(self, trade: Trade, sequence: int, now_us: int, connection: str) -> Gap:
         cause, detail = self.broken or JUMP
