@@ -408,7 +408,7 @@ class _Demo:
 
     def _conclude(self, found: summary.Findings) -> bool:
         kept = summary.promises(found)
-        show(self._console, summary.show(found, kept))
+        show(self._console, summary.show(found, kept, self._console.width))
         for note in found.source["notes"] if found.source else ():
             self._console.print(f"note: {note}", soft_wrap=True)
         if self._plan.json_file:

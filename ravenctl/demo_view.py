@@ -24,6 +24,8 @@ LINE_EVERY_S = 5.0
 BARS_SHOWN = 8
 LEAST_BARS = 3
 RATE_S = 3.0
+ERROR_SHOWN_US = 10_000_000
+LEAST_IN_CENTS = 10
 FEED_WIDTH = 30
 VENUE_WIDTH = 16
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
@@ -178,9 +180,20 @@ def _services(scene: Scene, now_us: int) -> Table:
             Text(state.lower(), style=style),
             "-" if pace is None else f"{pace:,.0f}",
             f"{sum(status.lag.values()):,}" if status.lag else "-",
-            Text.assemble(done(status.counters), (f"  {status.last_error}" if status.last_error else "", "red")),
+            Text.assemble(done(status.counters), (f"  {error}" if (error := _news(status, now_us)) else "", "red")),
         )
     return table
+
+
+def _news(status: ServiceStatus, now_us: int) -> str | None:
+    """What went wrong a moment ago: a service goes on telling its last error after that is over."""
+    recent = now_us - (status.last_error_time or 0) < ERROR_SHOWN_US
+    return status.last_error if recent or status.state != "RUNNING" else None
+
+
+def _price(value: float) -> str:
+    """An option may cost 0.0005 of a bitcoin."""
+    return f"{value:,.2f}" if value >= LEAST_IN_CENTS else f"{value:.5f}"
 
 
 def feed_rows(scene: Scene, columns: int) -> list[list[Text]]:
@@ -291,7 +304,7 @@ def _markets(outputs: Outputs, lines: int) -> Table:
         bucket = last.get(f"vpin/default/{market}")
         table.add_row(
             market,
-            f"{to_float(newest[market].close):,.2f}",
+            _price(to_float(newest[market].close)),
             *(f"{outputs.counts.get(f'{kind}/{market}', 0):,}" for kind in kinds),
             _vpin(bucket) if isinstance(bucket, Vpin) else "-",
         )
@@ -309,7 +322,7 @@ def _bars(bars: list[Bar]) -> Table:
     table = _table("NEWEST BARS", "#", *numbers, right=("#", *numbers))
     for bar in reversed(bars):
         up = bar.close >= bar.open
-        prices = (f"{to_float(price):,.2f}" for price in (bar.open, bar.high, bar.low, bar.close))
+        prices = (_price(to_float(price)) for price in (bar.open, bar.high, bar.low, bar.close))
         table.add_row(
             Text(series(bar), style="green" if up else "red"),
             f"{bar.bar_seq:,}",

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from producers.contract import TRADES, Poll
+from producers.contract import TRADES
 from producers.registry import SOURCES
 from ravencore.records import Book, Kline, MarketRecord, Quote, Trade
 
@@ -109,12 +109,13 @@ class Row:
             return f"{', '.join(f'{count:,} {word}' for word, count in counts.items() if count)}: {self.example}"
         if not self.once + self.again + self.in_gaps:
             return "nothing was sent"
-        asked = isinstance(SOURCES.get(self.source), Poll) and (self.issued or 0) > (self.sent or 0)
-        told = ["each once that was asked for" if asked else "each once"]
+        told = ["each once"]
         if self.in_gaps:
             told.append(f"{self.in_gaps:,} in Gaps")
         if self.again:
             told.append(f"{self.again:,} as often as they came")
+        if (unsent := (self.issued or 0) - (self.sent or 0)) > 0:
+            told.append(f"{unsent:,} not sent to us")
         return ", ".join(told)
 
 

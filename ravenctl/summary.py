@@ -15,6 +15,8 @@ from ravenctl.outputs import named
 from ravenctl.readback import holes
 
 Figures = Mapping[str, Any]
+WIDE = 110
+"""Columns of a terminal from which on a feed's line says everything."""
 MARKETS_SHOWN = 12
 """Markets that have a line of their own; options are many."""
 
@@ -254,9 +256,10 @@ def _sent(found: Findings) -> Iterator[tuple[str, Figures, str]]:
             yield name, entry, symbol
 
 
-def show(found: Findings, kept: list[Promise]) -> RenderableType:
-    """The summary for a person."""
-    tables = (_feeds_table(found), _markets_table(found), _bars_table(found), _promises_table(kept))
+def show(found: Findings, kept: list[Promise], width: int) -> RenderableType:
+    """The summary for a person whose screen has so many columns."""
+    feeds = _feeds_table(found) if width >= WIDE else _narrow_feeds_table(found)
+    tables = (feeds, _markets_table(found), _bars_table(found), _promises_table(kept))
     return Group(*(part for table in tables for part in (table, "")), _closing(found, kept))
 
 
@@ -266,10 +269,27 @@ def _feeds_table(found: Findings) -> Table:
     table.columns[1].justify = table.columns[-1].justify = "left"
     for row in found.feeds:
         counts = (row.symbols, row.issued, row.sent, row.once, row.missing, row.twice + row.again)
-        cells = ("-" if count is None else f"{count:,}" for count in counts)
-        style = "bold red" if not row.kept else "green" if row.once else "dim"
-        table.add_row(row.source, row.name.channel, *cells, Text(row.verdict, style=style))
+        table.add_row(row.source, row.name.channel, *map(_count, counts), Text(row.verdict, style=_style(row)))
     return table
+
+
+def _narrow_feeds_table(found: Findings) -> Table:
+    """The same in 80 columns: what does not hold is said in the promises."""
+    table = _table("FEED", "CHANNEL", "SENT", "ONCE", "WRONG", "")
+    table.columns[1].justify = "left"
+    for row in found.feeds:
+        counts = (row.sent, row.once, row.missing + row.twice + row.strange)
+        told = Text("ok" if row.kept else "BROKEN", style=_style(row))
+        table.add_row(row.source, row.name.channel, *map(_count, counts), told)
+    return table
+
+
+def _count(count: int | None) -> str:
+    return "-" if count is None else f"{count:,}"
+
+
+def _style(row: Row) -> str:
+    return "bold red" if not row.kept else "green" if row.once + row.again else "dim"
 
 
 def _markets_table(found: Findings) -> Table:
@@ -279,7 +299,7 @@ def _markets_table(found: Findings) -> Table:
     rows = {market: row for market, row in symbols(found).items() if any(row.get(name) for name in names)}
     for market, row in _folded(rows).items():
         cells = (row.get(name) for name in names)
-        table.add_row(market, *("-" if count is None else f"{count:,}" for count in cells))
+        table.add_row(market, *map(_count, cells))
     return table
 
 

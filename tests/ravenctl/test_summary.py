@@ -140,9 +140,9 @@ def test_the_figures_are_named_as_scripts_know_them() -> None:
     assert (feed["issued"], feed["sent"], feed["once"], feed["kept"]) == (9, 7, 7, True)
 
 
-def shown(found: Findings) -> str:
-    console = Console(width=200, record=True, file=io.StringIO())
-    console.print(show(found, promises(found)))
+def shown(found: Findings, width: int = 200) -> str:
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(show(found, promises(found), width))
     return console.export_text()
 
 
@@ -150,6 +150,12 @@ def test_a_person_sees_what_does_not_hold_of_a_feed() -> None:
     wrong = replace(TRADES, missing=3, example="BTCUSDT 4 is missing")
     text = shown(replace(kept_all(), feeds=[wrong]))
     assert text.count("3 missing: BTCUSDT 4 is missing") == 2
+
+
+def test_a_narrow_screen_shows_every_count_whole() -> None:
+    longest = Row(Name("BINANCE_FUTURES", "liquidations"), 500, 1_234_567, 1_234_567, once=1_234_566, missing=1)
+    text = shown(replace(kept_all(), feeds=[longest]), width=80)
+    assert "BINANCE_FUTURES_LIQUIDATIONS  liquidations  1,234,567  1,234,566      1  BROKEN" in text
 
 
 def test_many_markets_are_folded_by_venue_and_none_is_lost() -> None:
