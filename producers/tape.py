@@ -212,20 +212,26 @@ class FeedTape:
 
     def __init__(self, venue: str, feed: Feed, seen: Seen | None) -> None:
         self.broken: Break | None = AWAY if seen else None
-        self.last_us = seen.time_us if seen else None
+        self._last: MarketRecord | None = None
+        self._seen_us = seen.time_us if seen else None
         self._venue, self._feed = venue, feed
 
     def add(self, record: MarketRecord, connection: str) -> Sequence[Output]:
-        """What to publish, in order, now that this record has come."""
-        broken, last_us = self.broken, self.last_us
-        self.broken, self.last_us = None, record.received_time
+        """What to publish, in order, now that this record has come.
+
+        Venues begin a new connection with how things stand: where that is what was said last, it is not said again.
+        """
+        broken, last = self.broken, self._last
+        self.broken, self._last = None, record
         if broken is None:
             return (record,)
-        return (self._gap(broken, last_us, record.received_time, connection), record)
+        last_us = last.received_time if last is not None else self._seen_us
+        gap = self._gap(broken, last_us, record.received_time, connection)
+        return (gap,) if last is not None and _says_the_same(last, record) else (gap, record)
 
     def interrupt(self, why: Break) -> None:
         """The feed breaks off; where nothing has come yet, nothing is lost."""
-        if self.last_us is not None:
+        if self._last is not None or self._seen_us is not None:
             self.broken = self.broken or why
 
     def _gap(self, why: Break, last_us: int | None, now_us: int, connection: str) -> Gap:
@@ -241,3 +247,9 @@ class FeedTape:
             connection=connection,
             detail=why.detail,
         )
+
+
+def _says_the_same(last: MarketRecord, record: MarketRecord) -> bool:
+    """Whether a record differs from the last one in nothing but how it came."""
+    came = {name: getattr(last, name) for name in ("received_time", "connection_time", "connection_sequence")}
+    return replace(record, **came) == last

@@ -27,8 +27,8 @@ def trade_frame(trade_id: int, at: float, symbol: str = SYMBOL) -> bytes:
     return json.dumps({"stream": f"{symbol.lower()}@trade", "data": data}).encode()
 
 
-def book_frame(symbol: str = SYMBOL) -> bytes:
-    data = {"lastUpdateId": 1, "bids": [["1", "1"]], "asks": [["2", "1"]]}
+def book_frame(symbol: str = SYMBOL, update_id: int = 1) -> bytes:
+    data = {"lastUpdateId": update_id, "bids": [["1", "1"]], "asks": [["2", "1"]]}
     return json.dumps({"stream": f"{symbol.lower()}@depth20@100ms", "data": data}).encode()
 
 

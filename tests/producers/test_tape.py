@@ -235,8 +235,8 @@ def test_books_have_one_gap_per_break_and_none_at_a_cold_start() -> None:
     driver.lose()
     driver.advance(1.0)
     driver.connect("two")
-    driver.frame(book_frame())
-    driver.frame(book_frame())
+    driver.frame(book_frame(update_id=2))
+    driver.frame(book_frame(update_id=3))
     first, gap, second, third = driver.out
     assert isinstance(gap, Gap)
     assert isinstance(first, Book)
@@ -244,6 +244,21 @@ def test_books_have_one_gap_per_break_and_none_at_a_cold_start() -> None:
     assert isinstance(third, Book)
     assert (gap.channel, gap.cause, gap.missing) == ("books", "DISCONNECT", None)
     assert (gap.from_time, gap.to_time) == (first.received_time, second.received_time)
+
+
+def test_what_a_new_connection_begins_with_is_not_said_again_where_nothing_has_changed() -> None:
+    """How things stand is the same as before: the break is a Gap, and the record is there already."""
+    driver = Driver(new_session(None))
+    driver.connect()
+    driver.frame(book_frame(update_id=7))
+    driver.lose()
+    driver.advance(1.0)
+    driver.connect("two")
+    driver.frame(book_frame(update_id=7))
+    driver.frame(book_frame(update_id=7))
+    kinds = [type(action) for action in driver.out]
+    # Of one connection everything is said: only its beginning repeats.
+    assert kinds == [Book, Gap, Book]
 
 
 def test_a_line_lost_before_its_first_book_has_no_hole() -> None:
