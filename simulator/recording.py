@@ -28,6 +28,8 @@ CHUNK_BYTES = 1 << 17
 log = logging.getLogger("simulator")
 
 Progress = Callable[[int], None]
+_Line = tuple[Path, int]
+"""A line of a file, counted from 1."""
 
 
 def lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -88,33 +90,43 @@ def _split(chunks: Iterable[bytes]) -> Iterator[bytes]:
         yield rest
 
 
-class _Place:
-    """The line that is being read, for errors."""
+class _Tape:
+    """The lines of all files in order of time, but for those in `unplaced`, which maps them to what is wrong."""
 
-    def __init__(self) -> None:
-        self.text = ""
+    def __init__(self, paths: Sequence[Path], unplaced: Mapping[_Line, str]) -> None:
+        self.at: _Line | None = None
+        self._paths, self._unplaced = paths, unplaced
 
-    def of(self, path: Path) -> Iterator[tuple[int, bytes, Path, int]]:
-        return ((time_ns, raw, path, number) for number, (time_ns, raw) in enumerate(lines(path), start=1))
+    def lines(self) -> Iterator[tuple[int, bytes]]:
+        for time_ns, raw, path, number in heapq.merge(*map(_numbered, self._paths), key=_time):
+            self.at = path, number
+            if self.at not in self._unplaced:
+                yield time_ns, raw
 
-    def merged(self, paths: Sequence[Path]) -> Iterator[tuple[int, bytes]]:
-        """The lines of all files in order of time."""
-        for time_ns, raw, path, number in heapq.merge(*map(self.of, paths), key=_time):
-            self.text = f"{path}, line {number}"
-            yield time_ns, raw
+
+def _numbered(path: Path) -> Iterator[tuple[int, bytes, Path, int]]:
+    return ((time_ns, raw, path, number) for number, (time_ns, raw) in enumerate(lines(path), start=1))
 
 
 def _time(row: tuple[int, bytes, Path, int]) -> int:
     return row[0]
 
 
-def read_frames(paths: Sequence[Path], dialect: Dialect) -> Iterator[Frame]:
-    """The market frames of some files of one venue; replies to a recorder's requests are left out."""
-    place = _Place()
-    try:
-        yield from dialect.read(place.merged(paths))
-    except Unreadable as error:
-        raise SimulatorError(f"{place.text}: {error}") from error
+def read_frames(paths: Sequence[Path], dialect: Dialect, unplaced: dict[_Line, str]) -> Iterator[Frame]:
+    """The market frames of some files of one venue; replies to a recorder's requests are left out.
+
+    A line that the dialect cannot place, such as a frame that no collector could read either, is noted in `unplaced`
+    and left out. Then the dialect begins anew behind it: read once more with these lines known for an unbroken tape.
+    """
+    tape = _Tape(paths, dict(unplaced))
+    rows = tape.lines()
+    while True:
+        try:
+            yield from dialect.read(rows)
+            return
+        except Unreadable as error:
+            assert tape.at is not None
+            unplaced[tape.at] = str(error)
 
 
 class _BodyLine(msgspec.Struct):
@@ -153,11 +165,13 @@ class RecordedMarket:
         self._paths = files.frames
         self._dialect = dialect
         self.bodies: Sequence[Body] = sorted((b for path in files.bodies for b in read_bodies(path)), key=_body_time)
+        self._unplaced: dict[_Line, str] = {}
         self._polled = [frame for body in self.bodies for frame in _polled(dialect, body)]
         survey = _Survey(dialect)
         survey.read(self.frames(None), progress)
         if not survey.begins_ns:
-            raise SimulatorError(f"no market frames in {', '.join(map(str, [*files.frames, *files.bodies]))}")
+            told = "".join(f"; {_told(line, why)}" for line, why in [*self._unplaced.items()][:1])
+            raise SimulatorError(f"no market frames in {', '.join(map(str, [*files.frames, *files.bodies]))}{told}")
         survey.place(self.bodies)
         for path in files.depths:
             survey.read_depths(path)
@@ -168,7 +182,7 @@ class RecordedMarket:
         self.snapshots: Mapping[str, Sequence[Snapshot]] = survey.snapshots
         self.has_depth20 = frozenset(symbol for symbol in survey.symbols if survey.counts[symbol, "depth20"])
         self._trades = survey.trades
-        self.notes: Sequence[str] = survey.notes()
+        self.notes: Sequence[str] = [*survey.notes(), *self._left_out()]
 
     @property
     def expected_trades(self) -> int:
@@ -176,7 +190,18 @@ class RecordedMarket:
 
     def frames(self, start_ns: int | None) -> Iterator[Frame]:
         """Recorded times are kept: `start_ns` means nothing here."""
-        return heapq.merge(self._polled, read_frames(self._paths, self._dialect), key=_frame_time)
+        return heapq.merge(self._polled, read_frames(self._paths, self._dialect, self._unplaced), key=_frame_time)
+
+    def _left_out(self) -> list[str]:
+        if not self._unplaced:
+            return []
+        count, first = len(self._unplaced), next(iter(self._unplaced.items()))
+        return [f"{count} line{'s' * (count != 1)} that nobody can read left out; first {_told(*first)}"]
+
+
+def _told(line: _Line, why: str) -> str:
+    path, number = line
+    return f"{path}, line {number}: {why}"
 
 
 def _body_time(body: Body) -> int:

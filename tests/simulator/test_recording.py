@@ -83,9 +83,27 @@ def test_symbols_are_split_by_their_quote_asset(symbol: str, parts: tuple[str, s
     assert split(symbol) == parts
 
 
-@pytest.mark.parametrize(
-    "bad", ["no tab at all", "x\t{}", "12\t", '12\t{"e":"trade"', '12\t{"stream":"a@trade","data":{}}']
-)
+UNREADABLE = ['{"e":"trade"', '{"stream":"ausdt@trade","data":{}}', "~", '{"stream":"ausdt@trade","data":{"t":"x"}}']
+
+
+@pytest.mark.parametrize("bad", UNREADABLE)
+def test_a_frame_that_nobody_can_read_is_left_out_and_said(tmp_path: Path, bad: str) -> None:
+    rows = [(1, trade("AUSDT", 1)), (12, bad), (13, trade("AUSDT", 2)), (14, bad)]
+    market = recorded(write(tmp_path / "bad.frames", rows))
+    assert [frame.time_ns for frame in market.frames(None)] == [1, 13]
+    assert [frame.time_ns for frame in market.frames(None)] == [1, 13]
+    (note,) = [note for note in market.notes if "left out" in note]
+    assert note.startswith("2 lines that nobody can read")
+    assert "bad.frames, line 2: " in note
+
+
+@pytest.mark.parametrize("bad", UNREADABLE)
+def test_a_file_of_unreadable_frames_alone_is_refused(tmp_path: Path, bad: str) -> None:
+    with pytest.raises(SimulatorError, match=r"no market frames in .*bad\.frames, line 1: "):
+        recorded(write(tmp_path / "bad.frames", [(1, bad)]))
+
+
+@pytest.mark.parametrize("bad", ["no tab at all", "x\t{}", "12\t"])
 def test_a_bad_line_is_named_with_its_file_and_number(tmp_path: Path, bad: str) -> None:
     path = tmp_path / "bad.frames"
     path.write_text(f"1\t{trade('AUSDT', 1)}\n{bad}\n")
