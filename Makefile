@@ -26,11 +26,12 @@ $(VENV)/%.stamp: requirements/%.lock pyproject.toml $(VENV)/bin/python
 demo: $(VENV)/local.stamp  ## local stack, simulator and all services, with a live view; ARGS="--speed max ..."
 	@$(BIN)/ravenctl demo $(ARGS)
 
-test: $(VENV)/dev.stamp  ## format, lint, types, then all tests, fast ones first; ARGS="-k tib"
+# Two workers: one for the tests that share the stack, one for the rest, which take as long.
+test: $(VENV)/dev.stamp  ## format, lint, types, then all tests; ARGS="-k tib"
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
 
 lint: $(VENV)/dev.stamp  ## format, lint and types alone
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy

@@ -42,11 +42,21 @@ def recordings() -> Path:
     return folder
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fast tests first: those that need the stack come last, in their files' order."""
-    items.sort(
-        key=lambda item: item.get_closest_marker("stack") is not None or "stack" in getattr(item, "fixturenames", ())
-    )
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests that need the stack go to one worker, in their files' order, while the others take the fast ones.
+
+    Without workers (`pytest tests/...` by hand) the fast ones come first.
+    """
+    shared = [item for item in items if needs_stack(item)]
+    for item in shared:
+        item.add_marker(pytest.mark.xdist_group("stack"))
+    has_workers = hasattr(config, "workerinput")
+    items.sort(key=lambda item: needs_stack(item) != has_workers)
+
+
+def needs_stack(item: pytest.Item) -> bool:
+    """Whether a test starts servers, or uses those of the session."""
+    return item.get_closest_marker("stack") is not None or "stack" in getattr(item, "fixturenames", ())
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
