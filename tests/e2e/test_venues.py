@@ -1,0 +1,101 @@
+"""Every venue at once: each feed's ids are in its topic, once, whatever is done to the connections."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from producers.contract import Poll
+from producers.registry import SOURCES
+from tests.e2e.made import Demo, demo, kraken_recording, recording
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
+
+FEEDS = {(source.name, channel) for source in SOURCES.values() for channel in source.channels}
+SPARSE = "BINANCE_FUTURES_LIQUIDATIONS"
+"""A minute may pass without any."""
+
+
+def feeds(found: Demo) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(row["source"], row["channel"]): row for row in found.figures["feeds"]}
+
+
+@pytest.fixture(scope="module")
+def disturbed(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """Seventy seconds of all venues, over whose full minute klines close, as fast as they are read and with faults."""
+    faults = "gap=2,duplicate=9,reorder=5,garbage=3,cut=1"
+    options = ("--synthetic", "--venues", "all", "--symbol", "BTCUSDT", "--duration", "70s", "--speed", "max")
+    return demo(tmp_path_factory.mktemp("all"), *options, "--fault", faults, "--seed", "5")
+
+
+def test_every_feed_of_every_venue_is_in_its_topic_once(disturbed: Demo) -> None:
+    assert disturbed.exit_code == 0, disturbed.output
+    assert disturbed.broken == []
+    rows = feeds(disturbed)
+    assert rows.keys() == FEEDS
+    for (source, channel), row in rows.items():
+        assert row["kept"], row
+        assert (row["once"], row["missing"], row["twice"], row["again"], row["never_sent"]) == (row["sent"], 0, 0, 0, 0)
+        assert row["sent"] > 0 or source == SPARSE, row
+        if channel != "trades" and not isinstance(SOURCES[source], Poll):
+            assert row["sent"] == row["issued"], row
+
+
+def test_faults_are_counted_at_every_venue_that_has_trades(disturbed: Demo) -> None:
+    injected, figures = disturbed.figures["injected"], disturbed.figures
+    trading = sum(channel == "trades" for _, channel in FEEDS)
+    assert injected["garbage"] == figures["dead_letters"] == 3 * trading
+    # Options trade so seldom that a fault may find no two trades of one in a row, and a frame may hold several options.
+    assert 2 * (trading - 1) <= injected["gap"] <= figures["gaps"]
+    assert 9 * (trading - 1) <= injected["duplicate"] <= figures["duplicates"]
+    withheld = [row["issued"] - row["sent"] for row in figures["feeds"] if row["channel"] == "trades"]
+    assert sum(withheld) == figures["missing_ids"] == injected["gap_trades"]
+
+
+def test_the_summary_says_so_per_feed(disturbed: Demo) -> None:
+    lines = [text.split() for text in disturbed.output.splitlines()]
+    for source, channel in FEEDS:
+        (told,) = [words for words in lines if words[:2] == [source, channel]]
+        assert "each once" in " ".join(told) or source == SPARSE
+
+
+def test_recordings_of_two_venues_play_at_once(tmp_path: Path) -> None:
+    spot = recording(tmp_path / "spot.frames.zst", "BTCUSDT", 500, seed=1, holes=(range(100, 103),))
+    kraken = kraken_recording(tmp_path / "kraken.frames.zst", "BTC/USD", 400)
+    found = demo(tmp_path, "--recording", str(spot), str(kraken), "--speed", "max")
+    assert found.exit_code == 0, found.output
+    sent = {name: row["once"] for name, row in feeds(found).items()}
+    assert sent == {
+        ("BINANCE_SPOT", "trades"): 497,
+        ("BINANCE_SPOT", "books"): 50,
+        ("BINANCE_SPOT", "quotes"): 0,
+        ("KRAKEN", "trades"): 400,
+        ("KRAKEN", "quotes"): 100,
+    }
+    assert found.figures["symbols"]["KRAKEN:BTC/USD"]["influx"] == 400
+    assert (found.figures["gaps"], found.figures["missing_ids"]) == (1, 3)
+
+
+def test_real_recordings_of_every_venue(recordings: Path, tmp_path: Path) -> None:
+    names = (
+        "binance_spot/cf_btc_eth_dot_20210404",
+        "derived/usdm_btcusdt_aggTrade_depth20_markPrice_20230404_05",
+        "coinbase_at/cf_btc_eth_20260809_part1",
+        "deribit/cf_options_20210405",
+        "derived/kraken_v2_trade_btcusdt_20251110_part1",
+        "derived/kraken_v2_ticker_alts_20210405",
+    )
+    files = [str(recordings / f"{name}.frames.zst") for name in names]
+    found = demo(tmp_path, "--recording", *files, "--speed", "max")
+    assert found.exit_code == 0, found.output
+    rows = feeds(found)
+    assert {source for source, _ in rows} >= {
+        "BINANCE_SPOT",
+        "BINANCE_FUTURES",
+        "COINBASE",
+        "DERIBIT_OPTIONS",
+        "KRAKEN",
+    }
+    assert rows["KRAKEN", "trades"]["once"] == 500
+    assert rows["COINBASE", "trades"]["once"] == 257
+    assert rows["BINANCE_FUTURES", "trades"]["once"] == 5_252
