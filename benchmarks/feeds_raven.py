@@ -25,6 +25,7 @@ from producers.tape import Seen
 from ravencore.codec import Codec
 from ravencore.config import KafkaSettings, Settings
 from ravencore.status import now_us
+from ravencore.topics import STATUS
 
 REORDER_SECONDS = 0.5
 
@@ -92,10 +93,11 @@ async def socket(case: dict[str, Any], outlet: Outlet) -> dict[str, float]:
 
 
 async def with_outlet(kind: str, case: dict[str, Any], bootstrap: str) -> dict[str, float]:
-    """A run that publishes; the connections to the broker are open before it starts."""
+    """A run that publishes; its producer is connected and has its id before it starts."""
     outlet = Outlet(Settings(kafka=KafkaSettings(bootstrap=bootstrap)), Codec())
     running = asyncio.create_task(outlet.run())
-    outlet.producer.list_topics(timeout=30)
+    outlet.producer.produce(STATUS, None, b"benchmark")
+    outlet.producer.flush(30)
     result = await (kafka(case, frames_of(case), outlet) if kind == "kafka" else socket(case, outlet))
     outlet.check()
     running.cancel()
