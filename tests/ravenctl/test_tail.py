@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from ravencore import kafka
 from ravencore.codec import Codec
-from ravencore.config import KafkaSettings
+from ravencore.config import KafkaSettings, RoutingSettings
 from ravencore.records import market_key
 from ravencore.topics import CONTROL
 from ravenctl import control, reading
@@ -164,7 +164,7 @@ def test_demands_stand_until_withdrawn_and_unreadable_ones_do_no_harm(settings: 
     standing, unreadable = control.standing_demands(settings, CODEC)
     assert made.items() <= standing.items()
     assert "strange" in unreadable
-    control.apply(settings, CODEC, control.to_stop(want, standing, all_users=False, now_us=2))
+    control.apply(settings, CODEC, control.to_stop(want, standing, RoutingSettings(), all_users=False, now_us=2))
     produce_to_control(settings, b"strange", None)
     standing, unreadable = control.standing_demands(settings, CODEC)
     assert not made.keys() & standing.keys()
