@@ -142,28 +142,36 @@ def compare(
 ) -> Row:
     """What was sent of a feed against what is in Kafka; `gaps` holds the ids that Gaps name, by symbol.
 
-    `broke_off`: a Gap says that the collector was away for a time, and nobody can name what it missed.
+    `broke_off`: a Gap says that the collector was away for a time. Nobody can name what it missed, but for trades
+    between two others of their symbol.
     """
     total: Counter[str] = Counter()
     example = ""
     for symbol in sorted({*sent, *there}):
-        found, wrong = _compare_symbol(sent.get(symbol, NOTHING), there.get(symbol, Ids()), gaps.get(symbol, ()))
+        named = [*gaps.get(symbol, ()), *(_unnamed(name, there.get(symbol)) if broke_off else ())]
+        found, wrong = _compare_symbol(sent.get(symbol, NOTHING), there.get(symbol, Ids()), named)
         total.update(found)
         if wrong and not example:
             example = f"{symbol} {wrong}"
-    if broke_off:
-        total["in_gaps"] += total.pop("missing", 0)
     rows = [row for row in sent.values() if row.delivered]
     count = sum(len(row.ids) or row.delivered for row in rows)
     return Row(name, len(rows), sum(row.issued for row in sent.values()), count, example=example, **total)
 
 
 NOTHING = Sent(0, 0, ())
+LEAST, GREATEST = -(1 << 63), (1 << 63) - 1
+
+
+def _unnamed(name: Name, there: Ids | None) -> Sequence[Range]:
+    """Ids of which a Gap may say no more than that there were some."""
+    if name.channel != TRADES or there is None or not there.numbers:
+        return [(LEAST, GREATEST)]
+    return [(LEAST, min(there.numbers)), (max(there.numbers), GREATEST)]
 
 
 def _compare_symbol(sent: Sent, there: Ids, gaps: Sequence[Range]) -> tuple[dict[str, int], str]:
     if not sent.ids and not there.numbers:
-        return _compare_counts(sent.delivered, there.records)
+        return _compare_counts(sent.delivered, there.records, away=bool(gaps))
     if there.records == len(there.numbers) and array("q", sent.ids) == there.numbers:
         return {"once": len(sent.ids)}, ""
     counts, expected = Counter(there.numbers), set(sent.ids)
@@ -183,10 +191,10 @@ def _compare_symbol(sent: Sent, there: Ids, gaps: Sequence[Range]) -> tuple[dict
     return found, _example(absent - named, more - again, strange)
 
 
-def _compare_counts(delivered: int, records: int) -> tuple[dict[str, int], str]:
-    missing, twice = max(delivered - records, 0), max(records - delivered, 0)
-    told = f"{delivered} sent, {records} there" if missing or twice else ""
-    return {"once": min(delivered, records), "missing": missing, "twice": twice}, told
+def _compare_counts(delivered: int, records: int, *, away: bool) -> tuple[dict[str, int], str]:
+    short, twice = max(delivered - records, 0), max(records - delivered, 0)
+    told = f"{delivered} sent, {records} there" if short or twice else ""
+    return {"once": min(delivered, records), "in_gaps" if away else "missing": short, "twice": twice}, told
 
 
 def _example(missing: Collection[int], twice: Collection[int], strange: Collection[int]) -> str:

@@ -82,9 +82,15 @@ def test_a_record_without_an_id_among_others_was_never_sent() -> None:
 
 
 def test_what_a_collector_missed_while_it_was_away_is_named_by_its_gap() -> None:
+    """Of trades beyond the last one nobody knows; those between two others must be named."""
     found = row(sent(1, 2, 3), there(1), broke_off=True)
     assert (found.kept, found.in_gaps) == (True, 2)
+    assert row(sent(1, 2, 3), there(1, 3), broke_off=True).missing == 1
+    assert row(sent(1, 2), Ids(), broke_off=True).in_gaps == 2
     assert not row(sent(1, 2), there(1, 1, 2), broke_off=True).kept
+    assert row(Sent(2, 2, ()), Ids(1), broke_off=True).in_gaps == 1
+    quotes = compare(Name("KRAKEN", QUOTES), {"X": sent(1, 2, 3)}, {"X": there(1, 3)}, {}, broke_off=True)
+    assert (quotes.kept, quotes.in_gaps) == (True, 1)
 
 
 @pytest.mark.parametrize(

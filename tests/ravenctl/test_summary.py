@@ -114,6 +114,7 @@ def test_what_a_killed_collector_missed_is_a_gap_and_no_loss() -> None:
     killed = replace(
         found,
         source=dict(found.source) | {"venues": venues | {"BINANCE_SPOT": venue}},
+        feeds=[replace(TRADES, sent=8, once=6, in_gaps=2)],
         kafka=there,
         influx=there,
         gap_ranges={MARKET: [(4, 5), (8, 9)]},
@@ -122,7 +123,7 @@ def test_what_a_killed_collector_missed_is_a_gap_and_no_loss() -> None:
     )
     assert broken(killed) == []
     assert broken(replace(killed, gap_ranges={MARKET: [(4, 5)]})) != []
-    assert broken(replace(killed, gaps={"BINANCE_SPOT": (2, 2)})) != []
+    assert broken(replace(killed, feeds=[replace(TRADES, sent=8, once=6, in_gaps=1)])) != []
 
 
 def test_the_figures_are_named_as_scripts_know_them() -> None:
