@@ -108,7 +108,7 @@ class Row:
             counts = {"missing": self.missing, "twice": self.twice, "never sent": self.strange}
             return f"{', '.join(f'{count:,} {word}' for word, count in counts.items() if count)}: {self.example}"
         if not self.once + self.again + self.in_gaps:
-            return "nothing was sent"
+            return f"none of {self.issued:,} was sent to us" if self.issued else "nothing was sent"
         told = ["each once"]
         if self.in_gaps:
             told.append(f"{self.in_gaps:,} in Gaps")

@@ -7,7 +7,7 @@ an id that is neither new nor missing arrives: `Ids` is that observer, perfect a
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from simulator.contract import TRADES, Identity
@@ -92,7 +92,6 @@ class SymbolLedger:
         self.issued = Ids()
         self.delivered = Ids()
         self.missed = Ranges()
-        self.repeated: Counter[int] = Counter()
 
     def issue(self, trade_id: int, heard: bool) -> None:
         self.issued.add(trade_id)
@@ -251,12 +250,15 @@ class Ledger:
     def told(self, channel: str) -> dict[str, dict[str, Any]]:
         """By symbol, the counts and the distinct ids that were delivered, in order; `repeated` are those of a feed that
         went out more often than once (trades that come again are dropped, and counted as duplicates)."""
-        entries: Mapping[str, SymbolLedger | FeedLedger] = (
-            self.symbols if channel == TRADES else self.feeds.get(channel, {})
-        )
+        rows = self._rows(channel)
+        if channel == TRADES:
+            return {
+                symbol: row | {"ids": list(self.symbols[symbol].ids()), "repeated": {}} for symbol, row in rows.items()
+            }
+        feeds = self.feeds.get(channel, {})
         return {
-            symbol: {**row, "ids": list(entries[symbol].ids()), "repeated": dict(entries[symbol].repeated)}
-            for symbol, row in self._rows(channel).items()
+            symbol: row | {"ids": list(feeds[symbol].ids()), "repeated": dict(feeds[symbol].repeated)}
+            for symbol, row in rows.items()
         }
 
 

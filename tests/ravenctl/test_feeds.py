@@ -102,6 +102,8 @@ def test_what_a_collector_missed_while_it_was_away_is_named_by_its_gap() -> None
         (row(sent(1, 2), there(1, 2, 2)), "1 twice: X 2 is there twice"),
         (row(sent(1), there(1, 5)), "1 never sent: X 5 was never sent"),
         (row(sent(), Ids()), "nothing was sent"),
+        (row(Sent(3, 0, ()), Ids()), "none of 3 was sent to us"),
+        (row(Sent(3, 2, (1, 2)), there(1, 2)), "each once, 1 not sent to us"),
     ],
 )
 def test_the_verdict_says_what_does_not_hold(found: Row, says: str) -> None:

@@ -1,5 +1,7 @@
 """The perfect observer against the plainest possible one."""
 
+from collections import Counter
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,6 +56,7 @@ def test_a_feed_keeps_each_id_once_and_in_order(arrivals: list[int]) -> None:
         entry.deliver(identity)
     assert list(entry.ids()) == sorted(set(arrivals))
     assert (entry.delivered, entry.unique) == (len(arrivals), len(set(arrivals)))
+    assert +entry.repeated == Counter(arrivals) - Counter(set(arrivals))
 
 
 def test_what_several_streams_tell_is_issued_once_and_missed_only_when_none_is_heard() -> None:
