@@ -42,6 +42,7 @@ def recordings() -> Path:
     return folder
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests that need the stack go to one worker, in their files' order, while the others take the fast ones.
 
