@@ -19,7 +19,6 @@ FUTURE_US = 60_000_000
 """What happened this much after it was received did not happen (bars.md section 0)."""
 EIGHT_DECIMALS = 10 ** (SCALE - 8)
 NOTIONAL_LIMIT = LIMIT * ONE
-NOTIONAL_LIMIT = LIMIT * ONE
 MILLISECONDS_TO_US = 1000
 EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - the times read here are all in UTC
 _NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?", re.ASCII)

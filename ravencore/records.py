@@ -115,7 +115,7 @@ class Funding(Record, frozen=True, kw_only=True):
     event_time: int
     received_time: int
     rate: int | None = None
-    mark_price: int
+    mark_price: int | None = None
     index_price: int | None = None
     next_funding_time: int | None = None
     connection_time: int = 0

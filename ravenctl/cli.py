@@ -103,7 +103,8 @@ def start(
     want = control.wanted(symbol, venue, user, outputs or ())
     settings = reach(given_bootstrap(ctx, bootstrap))
     control.start(settings, service.codec(settings), want, timeout, typer.echo)
-    typer.echo(f"running: {control.told(want)}. Look: ravenctl tail trades --follow")
+    channel = control.feeds_of(want.demands(0), settings.routing)[0].channel
+    typer.echo(f"running: {control.told(want)}. Look: ravenctl tail {channel} --follow")
 
 
 @app.command(epilog=EXIT_CODES)

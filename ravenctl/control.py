@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from producers.contract import ALL, TRADES
+from producers.contract import ALL, KLINES, LIQUIDATIONS, TRADES
 from producers.registry import SOURCES
 from producers.routing import wanted as collected
 from ravencore import kafka, topics
@@ -26,6 +26,8 @@ from ravenctl.statusview import GONE_US, StatusFeed
 
 NEEDED = ("collector", "engine", "sink-influx", "sink-timescale")
 """Services that a demand for trades and all that is made of them needs, in the order of the stream."""
+SELDOM = frozenset({KLINES, LIQUIDATIONS, TRADES})
+"""Channels of whole markets that may bring nothing for a minute: closed candles, liquidations, trades of options."""
 FLUSH_S = 15.0
 SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9._/-]{0,63}")
 
@@ -229,8 +231,10 @@ def starting(want: Wanted, statuses: Collection[ServiceStatus], routing: Routing
         for feed in feeds
         if feed not in refused and not _runs(feed, states)
     ]
-    # Without its service, a feed's own state says nothing more.
+    # Without its service, a feed's own state says nothing more; a collector that flows here may lack another venue.
     no_collector = any(reason.startswith("collector") for reason in services)
+    if no_collector and feeds and not missing:
+        services = [reason for reason in services if not reason.startswith("collector: DEGRADED")]
     left = tuple(services if no_collector else [*services, *missing])
     fatal = bool(want.venues) or len(refused) == len(feeds)
     return Progress(left, said, ()) if fatal else Progress(left, (), said)
@@ -244,8 +248,9 @@ def _expected(want: Wanted, states: Collection[FeedName], routing: RoutingSettin
 
 
 def _runs(feed: FeedName, states: Mapping[FeedName, str]) -> bool:
-    """A market that is collected as a whole may have nothing to say for a while."""
-    return states.get(feed) == "FLOWING" or (feed.symbol == ALL and states.get(feed) == "SUBSCRIBED")
+    """Some markets have nothing to say for a while."""
+    quiet = feed.symbol == ALL and feed.channel in SELDOM
+    return states.get(feed) == "FLOWING" or (quiet and states.get(feed) == "SUBSCRIBED")
 
 
 _FEED = {

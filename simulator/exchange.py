@@ -4,7 +4,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 
 from simulator.books import BookKeeper
-from simulator.contract import Answer, Books, Dialect, Frame, Identity, Market, Snapshot
+from simulator.contract import TRADES, Answer, Books, Dialect, Frame, Identity, Market, Snapshot
 from simulator.faults import Action
 from simulator.ledger import Ledger
 
@@ -21,6 +21,8 @@ class Exchange:
         self.market = market
         self.instruments = market.instruments
         self.bodies = market.bodies
+        # A made market tells a poll what is so now: no one else could have had what it tells nobody.
+        self._on_demand = market.source == "synthetic"
         self.ledger = Ledger(list(market.traded))
         self.listeners: Counter[str] = Counter()
         self.time_ns = market.begins_ns
@@ -72,7 +74,7 @@ class Exchange:
     def _issue(self, frame: Frame) -> None:
         self.ledger.frames_issued += 1
         self._newest[frame.stream] = frame
-        if frame.marks:
+        if frame.marks and not (self._on_demand and frame.stream.startswith("rest:")):
             heard = self.listeners[frame.stream] > 0
             self.ledger.issue(frame.marks, heard)
             if heard:
@@ -117,6 +119,8 @@ class Exchange:
     def answer(self, path: str, query: dict[str, str], now: float) -> Answer:
         """A REST request, answered and counted."""
         answer = self.dialect.answer(path, query, now, self)
+        if self._on_demand:
+            self.ledger.issue([mark for mark in answer.marks if mark[0] != TRADES], heard=True)
         self.answered(answer.marks)
         return answer
 

@@ -12,7 +12,7 @@ from producers.contract import BadFrame, Feed, Poll, Receipt
 from producers.session import NOT_DEMANDED, BadBytes
 from producers.tape import Break, FeedTape, Seen
 from ravencore.errors import Unavailable
-from ravencore.records import MarketRecord, Subscription
+from ravencore.records import MarketRecord, Subscription, SubscriptionState
 from ravencore.status import now_us
 
 
@@ -25,10 +25,15 @@ class Line:
     task: asyncio.Task[None] | None = None
     last_received_us: int | None = None
     failed: str | None = None
+    refused: str | None = None
     asking: bool = False
     ending: bool = False
     newest: dict[str, int] = field(default_factory=dict)
     """Event time of the last record, by symbol."""
+
+
+class Refused(Exception):
+    """Raised when the venue says that it will never answer this; the others of the source go on."""
 
 
 class PollRunner(Runner):
@@ -95,8 +100,9 @@ class PollRunner(Runner):
         return [text for text in (self.rest_away, *(line.failed for line in self._lines.values() if line.task)) if text]
 
     def refusals(self) -> Iterable[str]:
-        """A poll that is refused is tried again: `away` says so."""
-        return ()
+        """One sentence for each feed that the venue refuses; it is asked for again all the same."""
+        lines = [line for line in self._lines.values() if line.task and line.refused]
+        return [f"{self.source.venue} refuses {one.feed.channel} of {one.feed.symbol}: {one.refused}" for one in lines]
 
     def feeds(self) -> Iterator[Subscription]:
         """Every feed that is asked for."""
@@ -106,7 +112,7 @@ class PollRunner(Runner):
                     venue=self.source.venue,
                     channel=line.feed.channel,
                     symbol=line.feed.symbol,
-                    state="CONNECTING" if line.last_received_us is None or line.failed else "FLOWING",
+                    state=_state(line),
                     last_received_time=line.last_received_us,
                 )
 
@@ -131,20 +137,25 @@ class PollRunner(Runner):
     async def _ask_once(self, line: Line) -> None:
         try:
             bodies = await self._bodies(line.feed)
+        except Refused as refusal:
+            line.refused = str(refusal)
+            return
         except Unavailable as error:
             line.tape.interrupt(Break("DISCONNECT", str(error)[:300]))
             if line.failed != str(error):
                 self._tell(str(error))
             line.failed = str(error)
             return
-        line.failed = None
+        line.failed = line.refused = None
         self._answers += len(bodies)
         self._publish_bodies(line, bodies)
 
     async def _bodies(self, feed: Feed) -> Sequence[bytes]:
         gets = self.source.requests(self._gate.endpoints.rest_url, feed)
         answers = await asyncio.gather(*(self._get(get) for get in gets))
-        for get, (status, _) in zip(gets, answers, strict=True):
+        for get, (status, body) in zip(gets, answers, strict=True):
+            if refusal := self.source.refusal(status, body):
+                raise Refused(refusal)
             if status != HTTP_OK:
                 raise Unavailable(f"{get.url} answers {status}")
         return [body for _, body in answers]
@@ -171,3 +182,9 @@ class PollRunner(Runner):
         before = line.newest.get(record.symbol)
         line.newest[record.symbol] = record.event_time
         return before != record.event_time
+
+
+def _state(line: Line) -> SubscriptionState:
+    if line.refused:
+        return "REFUSED"
+    return "CONNECTING" if line.last_received_us is None or line.failed else "FLOWING"

@@ -17,7 +17,7 @@ import msgspec
 from producers.contract import ALL, FUNDING, Event, Feed, Limits, Receipt, Scope
 from producers.protocols.binance import Framed, Millis, Name, Number, Read, same_symbol
 from producers.protocols.binance_futures import CONNECTS, MESSAGES, REST, VENUE, FuturesStream
-from producers.values import MILLISECONDS_TO_US, happened, not_negative, optional, positive
+from producers.values import MILLISECONDS_TO_US, happened, not_negative, optional
 from ravencore.decimals import from_text
 from ravencore.records import Funding, Instrument
 
@@ -58,7 +58,7 @@ def _funding(data: MarkPrice, receipt: Receipt) -> Funding:
         event_time=happened(data.E * MILLISECONDS_TO_US, receipt.received_us),
         received_time=receipt.received_us,
         rate=rate if data.T else None,
-        mark_price=positive(data.p),
+        mark_price=not_negative(data.p) or None,
         index_price=optional(not_negative, data.i) or None,
         next_funding_time=data.T * MILLISECONDS_TO_US or None,
         connection_time=receipt.connection_us,

@@ -30,6 +30,8 @@ class Venue:
         self.open.set()
 
     async def answer(self, request: web.Request) -> web.Response:
+        if request.query["symbol"] != "BTCUSDT":
+            return web.json_response({"code": -1121, "msg": "Invalid symbol."}, status=400)
         interest = request.path.endswith("openInterest")
         self.asked += interest
         await self.open.wait()
@@ -128,3 +130,19 @@ async def test_a_feed_that_is_wanted_again_while_it_ends_goes_on() -> None:
         await until(lambda: venue.asked == 3)
         runner.end(FEED)
         await until(lambda: not list(runner.feeds()))
+
+
+@in_loop
+async def test_a_symbol_that_the_venue_does_not_know_is_refused_and_harms_no_other() -> None:
+    venue = Venue()
+    async with polling(venue) as (runner, kept):
+        runner.begin(Feed(OPEN_INTEREST, "NOPEUSDT"), {})
+        runner.begin(FEED, {})
+        await until(lambda: len(kept.records) == 1 and list(runner.refusals()))
+        assert list(runner.refusals()) == ["BINANCE_FUTURES refuses open_interest of NOPEUSDT: Invalid symbol. (-1121)"]
+        assert [(feed.symbol, feed.state) for feed in runner.feeds()] == [
+            ("NOPEUSDT", "REFUSED"),
+            ("BTCUSDT", "FLOWING"),
+        ]
+        assert [(feed.symbol, feed.state) for feed in runner.subscriptions()] == [("*", "FLOWING")]
+        assert list(runner.away) == []

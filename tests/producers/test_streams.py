@@ -15,7 +15,7 @@ import pytest
 from aiohttp import WSMsgType, web
 
 from producers.collector import runner as running
-from producers.collector.gate import Gate, retry_after
+from producers.collector.gate import Gate, limiter, retry_after
 from producers.collector.outlet import Published
 from producers.collector.streams import StreamRunner
 from producers.contract import ALL, Rate
@@ -273,6 +273,18 @@ def test_a_venue_that_is_asked_too_often_is_left_alone_by_all_of_its_sources() -
             runner.demand({"AUSDT"})
             await until(lambda: len(exchange.streams) == 2, "it is subscribed in the end")
         assert exchange.asked[1] - exchange.asked[0] >= 1.0
+
+    run(test())
+
+
+def test_a_budget_lets_through_no_more_than_a_tenth_above_its_rate_in_any_such_time() -> None:
+    async def test() -> None:
+        bucket = limiter(Rate(20, 0.5))
+        times = []
+        for _ in range(60):
+            await bucket.acquire()
+            times.append(time.monotonic())
+        assert min(later - earlier for earlier, later in zip(times, times[23:], strict=False)) >= 0.5
 
     run(test())
 

@@ -165,6 +165,14 @@ def test_what_is_not_running_is_said_with_its_reason(statuses: list[ServiceStatu
     assert any(says in reason for reason in missing), missing
 
 
+def test_a_collector_that_lacks_another_venue_does_not_hold_up_what_flows() -> None:
+    feeds = {"trades": "FLOWING", "books": "FLOWING", "quotes": "FLOWING"}
+    elsewhere = status("collector", "DEGRADED", "KRAKEN cannot be reached", **feeds)
+    assert control.starting(BTC, [elsewhere, *OTHERS], ROUTING) == control.Progress(())
+    without = control.starting(BTC, [status("collector", "DEGRADED", "Kafka is away"), *OTHERS], ROUTING)
+    assert without.missing == ("collector: DEGRADED, Kafka is away",)
+
+
 def test_a_refused_symbol_will_not_come_however_long_one_waits() -> None:
     collector = status(
         "collector", "RUNNING", "BINANCE_SPOT knows no BTCUSDT", trades="REFUSED", books="REFUSED", quotes="REFUSED"
@@ -216,6 +224,11 @@ def test_a_whole_market_runs_when_it_is_subscribed() -> None:
     assert control.starting(want, [collector], ROUTING) == control.Progress(())
     assert control.starting(want, [status("collector")], ROUTING).missing == (
         "liquidations of BINANCE_FUTURES:*: not subscribed yet",
+    )
+    funding = msgspec.structs.replace(feed, channel="funding")
+    silent = msgspec.structs.replace(status("collector"), subscriptions=(funding,))
+    assert control.starting(control.wanted([], ["binance_futures_funding"], "ann"), [silent], ROUTING).missing == (
+        "funding of BINANCE_FUTURES:*: subscribed, but nothing has come yet",
     )
 
 
