@@ -96,13 +96,13 @@ class Outlet:
             Trade: self._trade,
             Book: self._book,
             Quote: self._quote,
-            Kline: self._by_market("klines"),
-            Funding: self._by_market("funding"),
-            Liquidation: self._by_market("liquidations"),
-            OpenInterest: self._by_market("open_interest"),
-            OptionTicker: self._option_ticker,
-            IndexPrice: self._by_name("index_prices"),
-            VolatilityIndex: self._by_name("volatility_index"),
+            Kline: self._others("klines", self._market),
+            Funding: self._others("funding", self._market),
+            Liquidation: self._others("liquidations", self._market),
+            OpenInterest: self._others("open_interest", self._market),
+            OptionTicker: self._others("option_tickers", _underlying),
+            IndexPrice: self._others("index_prices", _name),
+            VolatilityIndex: self._others("volatility_index", _name),
             Clock: self._clock,
             Gap: self._gap,
             Instrument: self._instrument,
@@ -204,28 +204,18 @@ class Outlet:
         self._produce(topics.QUOTES, self._wire.quote(quote), pair)
         self.counters["quotes_published"] += 1
 
-    def _option_ticker(self, _venue: str, ticker: OptionTicker) -> None:
-        self._produce(topics.OPTION_TICKERS, self._wire.encode(ticker), ticker.underlying.encode())
-        self.counters["option_tickers_published"] += 1
-
-    def _by_market(self, channel: str) -> Callable[[str, Any], None]:
+    def _others(self, channel: str, key: Callable[[Any], bytes]) -> Callable[[str, Any], None]:
+        """Writes the records of a channel under the key that `key` finds in each."""
         topic, counter = topics.CHANNELS[channel], f"{channel}_published"
 
         def write(_venue: str, record: Any) -> None:
-            self._produce(topic, self._wire.encode(record), self._key(record.venue, record.symbol))
+            self._produce(topic, self._wire.encode(record), key(record))
             self.counters[counter] += 1
 
         return write
 
-    def _by_name(self, channel: str) -> Callable[[str, Any], None]:
-        """Indices are keyed by their name alone, whichever venue prints them."""
-        topic, counter = topics.CHANNELS[channel], f"{channel}_published"
-
-        def write(_venue: str, record: Any) -> None:
-            self._produce(topic, self._wire.encode(record), record.symbol.encode())
-            self.counters[counter] += 1
-
-        return write
+    def _market(self, record: Any) -> bytes:
+        return self._key(record.venue, record.symbol)
 
     def _clock(self, venue: str, clock: Clock) -> None:
         headers: list[tuple[str, str | bytes | None]] = [(kafka.CLOCK_HEADER, str(clock.time_us).encode())]
@@ -292,3 +282,12 @@ class Outlet:
 
 def _refused(record: Published, error: KafkaException) -> ProducerFailed:
     return ProducerFailed(f"Kafka takes no {type(record).__name__}: {error.args[0].str()}")
+
+
+def _underlying(ticker: OptionTicker) -> bytes:
+    return ticker.underlying.encode()
+
+
+def _name(index: IndexPrice | VolatilityIndex) -> bytes:
+    """Indices are keyed by their name alone, whichever venue prints them."""
+    return index.symbol.encode()

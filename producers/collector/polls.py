@@ -78,8 +78,7 @@ class PollRunner(Runner):
 
     async def close(self) -> None:
         """Ask no more."""
-        for task in [*self._admissions.values(), *(task for _, task in self._listings.values())]:
-            task.cancel()
+        self._admit_no_more()
         for line in self._lines.values():
             if line.task is not None:
                 line.task.cancel()

@@ -109,11 +109,10 @@ class Runner(ABC):
         self._demanded = set(symbols)
         if not fresh:
             return
+        self.waiting.update(dict.fromkeys(fresh, "WAITING"))
         if self.source.scope == "market":
-            self.waiting.update(dict.fromkeys(fresh, "WAITING"))
             self._admissions[fresh[0]] = self._tasks.create_task(self._follow_market(fresh[0]))
             return
-        self.waiting.update(dict.fromkeys(fresh, "WAITING"))
         feeds = [feed for symbol in fresh for feed in self._feeds_of(symbol) if not self.knows(feed)]
         seen = self._tasks.create_task(self._last_seen(feeds))
         for symbol in fresh:
@@ -132,6 +131,11 @@ class Runner(ABC):
         for symbol, state in self.waiting.items():
             for channel in self.source.channels:
                 yield Subscription(venue=venue, channel=channel, symbol=symbol, state=state)
+
+    def _admit_no_more(self) -> None:
+        """End what waits for the venue's word on a symbol or a market."""
+        for task in [*self._admissions.values(), *(task for _, task in self._listings.values())]:
+            task.cancel()
 
     def _feeds_of(self, symbol: str) -> Collection[Feed]:
         if self.source.scope == "market":

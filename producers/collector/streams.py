@@ -40,8 +40,7 @@ class StreamRunner(Runner):
 
     async def close(self) -> None:
         """Close all connections, after what has come."""
-        for task in [*self._admissions.values(), *(task for _, task in self._listings.values())]:
-            task.cancel()
+        self._admit_no_more()
         await asyncio.gather(*(link.stop() for link in self._links))
         if self._running:
             await asyncio.wait(self._running)
