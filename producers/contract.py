@@ -14,6 +14,7 @@ from ravencore.errors import Unreadable
 from ravencore.records import (
     Book,
     Funding,
+    GapCause,
     IndexPrice,
     Instrument,
     Kline,
@@ -101,7 +102,37 @@ class Farewell(NamedTuple):
     reason: str
 
 
-Event = MarketRecord | Reply | Answer | Farewell
+class Count(NamedTuple):
+    """The venue counts the frames of a connection, and this is the number of one: a jump means that frames are lost."""
+
+    number: int
+
+
+class BookUpdate(Struct, frozen=True, gc=False, kw_only=True):
+    """What a frame or a REST answer says of an order book: all of it (`whole`), or the levels that have changed.
+
+    Levels are (price, quantity), unscaled decimals; a quantity of 0 ends the level. `first` to `last` are the venue's
+    ids of the changes in it, `previous` the last id of the update before, each where the venue tells it. `checksum`
+    is the venue's of the book after it, and `bid_texts`, `ask_texts` then are what it is taken over, level by level.
+    """
+
+    symbol: str
+    whole: bool
+    event_time: int | None
+    received_time: int
+    bids: Sequence[tuple[int, int]]
+    asks: Sequence[tuple[int, int]]
+    first: int | None = None
+    last: int | None = None
+    previous: int | None = None
+    checksum: int | None = None
+    bid_texts: Sequence[bytes] = ()
+    ask_texts: Sequence[bytes] = ()
+    connection_time: int = 0
+    connection_sequence: int = 0
+
+
+Event = MarketRecord | BookUpdate | Reply | Answer | Farewell | Count
 
 
 class BadFrame(Unreadable):
@@ -113,6 +144,27 @@ class BadFrame(Unreadable):
     def __init__(self, detail: str, reason: str = "unreadable_frame") -> None:
         super().__init__(detail)
         self.reason = reason
+
+
+class OutOfStep(Exception):
+    """Raised by a Sequencer when its book can no longer be right; `cause` is the Gap's."""
+
+    def __init__(self, cause: GapCause, detail: str) -> None:
+        super().__init__(detail)
+        self.cause: GapCause = cause
+
+
+class Span(NamedTuple):
+    """Trades of a symbol to be fetched over REST: ids `first` to `last`, both included; `last` None: the newest.
+
+    `from_us` and `to_us` are the times of the trades before and after them, as far as they are known, for venues that
+    find trades by time.
+    """
+
+    first: int
+    last: int | None
+    from_us: int | None
+    to_us: int | None
 
 
 class Rate(NamedTuple):
@@ -153,6 +205,34 @@ class Get(NamedTuple):
 
     url: str
     weight: float = 1.0
+
+
+class Sequencer(Protocol):
+    """Keeps one symbol's book from one subscription, by the venue's numbered rules; pure.
+
+    After OutOfStep it has forgotten all and starts anew: with a REST snapshot (`wants_snapshot`), or else with the
+    whole book that the venue sends first on a new subscription, which the session then makes.
+    """
+
+    wants_snapshot: bool
+    """Whether it waits for an answer of `HasSnapshots.snapshot`; never true where the feed begins with a whole book."""
+    last: int | None
+    """The venue's id of the last update in the book, where updates have ids that are of the book."""
+    event_time: int | None
+    """Of that update."""
+
+    @property
+    def in_step(self) -> bool:
+        """Whether the book is the venue's as of the last update."""
+
+    def update(self, update: BookUpdate) -> bool:
+        """Take a frame's update; True where the book is in step and has changed. Raises OutOfStep."""
+
+    def whole(self, update: BookUpdate) -> bool:
+        """Take the REST snapshot; True where the book is now in step. Raises OutOfStep."""
+
+    def top(self, depth: int) -> tuple[Sequence[tuple[int, int]], Sequence[tuple[int, int]]]:
+        """The best levels of each side, best first: bids and asks as (price, quantity)."""
 
 
 @runtime_checkable
@@ -216,6 +296,39 @@ class Stream(Source, Protocol):
 
     def parse(self, frame: bytes, receipt: Receipt) -> Sequence[Event]:
         """What a frame says, in its order, nothing for a heartbeat; raises BadFrame, whatever the bytes."""
+
+
+@runtime_checkable
+class HasHistory(Stream, Protocol):
+    """A stream of trades whose venue tells past trades over REST."""
+
+    def history(self, base: str, symbol: str, span: Span) -> Get:
+        """Where trades of a span are told, of the configured `rest_url`.
+
+        An answer may hold other trades as well, and fewer than the span: the rest is asked for again from there.
+        """
+
+    def past(self, symbol: str, body: bytes, receipt: Receipt) -> Sequence[Trade]:
+        """The trades of such an answer, in the order of their ids; raises BadFrame, whatever the bytes."""
+
+
+@runtime_checkable
+class HasBooks(Stream, Protocol):
+    """A stream whose books Raven keeps from differences: `parse` gives BookUpdates for them."""
+
+    def sequencer(self, symbol: str) -> Sequencer | None:
+        """A new keeper of this symbol's book; None where this symbol's books are published as the venue prints them."""
+
+
+@runtime_checkable
+class HasSnapshots(HasBooks, Protocol):
+    """One whose sequencers begin with a book told over REST."""
+
+    def snapshot(self, base: str, symbol: str) -> Get:
+        """Where the whole book is told, of the configured `rest_url`."""
+
+    def whole_book(self, symbol: str, body: bytes, receipt: Receipt) -> BookUpdate:
+        """What such an answer says; raises BadFrame, whatever the bytes."""
 
 
 @runtime_checkable

@@ -45,6 +45,12 @@ class BinanceSpotSettings(Section):
 
     ws_url: str = Field("wss://data-stream.binance.vision", description="Its WebSocket endpoint.")
     rest_url: str = Field("https://data-api.binance.vision", description="Its REST endpoint.")
+    other_ws_urls: list[str] = Field(
+        ["wss://stream.binance.com:9443"], description="Where to turn when a feed stays silent at ws_url."
+    )
+    maintained_books: list[str] = Field(
+        [], description="Symbols whose books are kept from differences, not taken as printed; `*`: all."
+    )
 
 
 class BinanceFuturesSettings(Section):
@@ -54,6 +60,10 @@ class BinanceFuturesSettings(Section):
     rest_url: str = Field("https://fapi.binance.com", description="Its REST endpoint.")
     open_interest_symbols: list[str] = Field(
         ["BTCUSDT", "ETHUSDT", "SOLUSDT"], description="Symbols whose open interest is polled."
+    )
+    other_ws_urls: list[str] = Field([], description="Where to turn when a feed stays silent at ws_url.")
+    maintained_books: list[str] = Field(
+        [], description="Symbols whose books are kept from differences, not taken as printed; `*`: all."
     )
 
 
@@ -70,6 +80,7 @@ class DeribitSettings(Section):
     ws_url: str = Field("wss://www.deribit.com/ws/api/v2", description="Its WebSocket endpoint.")
     rest_url: str = Field("https://www.deribit.com/api/v2", description="Its REST endpoint.")
     currencies: list[str] = Field(["BTC"], description="Currencies whose options, trades and indices are collected.")
+    other_ws_urls: list[str] = Field([], description="Where to turn when a feed stays silent at ws_url.")
 
 
 class KrakenSettings(Section):
@@ -77,6 +88,7 @@ class KrakenSettings(Section):
 
     ws_url: str = Field("wss://ws.kraken.com/v2", description="Its WebSocket endpoint, version 2.")
     rest_url: str = Field("https://api.kraken.com", description="Its REST endpoint.")
+    other_ws_urls: list[str] = Field([], description="Where to turn when a feed stays silent at ws_url.")
 
 
 class CoinbaseSettings(Section):
@@ -84,6 +96,7 @@ class CoinbaseSettings(Section):
 
     ws_url: str = Field("wss://advanced-trade-ws.coinbase.com", description="Its WebSocket endpoint.")
     rest_url: str = Field("https://api.coinbase.com", description="Its REST endpoint.")
+    other_ws_urls: list[str] = Field([], description="Where to turn when a feed stays silent at ws_url.")
 
 
 class VenuesSettings(Section):
@@ -123,6 +136,16 @@ class CollectorSettings(Section):
     """How frames become records."""
 
     reorder_ms: int = Field(500, ge=0, description="How long a hole in the ids is waited for before it is a Gap.")
+    repair_ms: int = Field(
+        2_000, ge=0, description="How long a hole then holds trades back, to be filled over REST, before they go on."
+    )
+    book_interval_ms: int = Field(100, ge=0, description="Shortest time between two tops of a book that Raven keeps.")
+    connection_life_s: float = Field(
+        85_500.0, gt=0, description="Age at which a connection is replaced; venues end them after 24 hours."
+    )
+    failures_allowed: int = Field(
+        50, ge=1, description="Failures in a row after which a connection is given up until it is demanded again."
+    )
     clocks: bool = Field(True, description="Write Clocks in quiet times; off when a recording is replayed off pace.")
 
 

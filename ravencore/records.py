@@ -258,6 +258,7 @@ class Gap(Record, frozen=True, kw_only=True):
     to_time: int
     detected_time: int
     repair: Literal["UNKNOWN", "NONE", "PARTIAL", "BACKFILLED", "RESNAPSHOT"] = "NONE"
+    repaired: int = 0
     connection: str
     detail: str
 
@@ -347,7 +348,7 @@ class Demand(Record, frozen=True, kw_only=True):
     created_time: int
 
 
-SubscriptionState = Literal["UNKNOWN", "WAITING", "CONNECTING", "SUBSCRIBED", "FLOWING", "REFUSED"]
+SubscriptionState = Literal["UNKNOWN", "WAITING", "CONNECTING", "SUBSCRIBED", "FLOWING", "REFUSED", "SILENT", "FAILED"]
 
 
 class Subscription(Struct, frozen=True, kw_only=True):

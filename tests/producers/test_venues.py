@@ -21,8 +21,23 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import asdict
 
-from producers.contract import CHANNELS, BadFrame, Event, Feed, Poll, Receipt, Source, Stream
+from producers.contract import (
+    CHANNELS,
+    Answer,
+    BadFrame,
+    BookUpdate,
+    Count,
+    Event,
+    Farewell,
+    Feed,
+    Poll,
+    Receipt,
+    Reply,
+    Source,
+    Stream,
+)
 from producers.registry import SOURCES
 from ravencore.codec import Codec, plain
 from ravencore.config import Settings
@@ -85,9 +100,13 @@ GOOD = [case for case in ALL_CASES if "error" not in case.values[0].line]
 OF_CHANNELS = [case for case in GOOD if case.values[0].file in case.values[0].source.channels]
 
 
+def _fields(event: BookUpdate | Reply | Answer | Farewell | Count) -> dict[str, Any]:
+    return asdict(event) if isinstance(event, BookUpdate) else event._asdict()
+
+
 def told(event: Event | Instrument) -> dict[str, Any]:
     """An event as fixtures spell it."""
-    fields = plain(event) if isinstance(event, Record) else event._asdict()
+    fields = plain(event) if isinstance(event, Record) else _fields(event)
     shown = {name: value for name, value in fields.items() if value is not None}
     if type(event) in CHANNELS:
         assert (event.connection_time, event.connection_sequence) == (CONNECTION_US, SEQUENCE)  # type: ignore[union-attr]

@@ -6,11 +6,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from producers.contract import CHANNELS, Event, Farewell, Receipt, Stream
-from producers.contract import Answer as ReaderAnswer
-from producers.contract import Reply as ReaderReply
+from producers.contract import CHANNELS, Event, Receipt, Stream
 from producers.registry import SOURCES
-from ravencore.records import Trade
+from ravencore.records import MarketRecord, Trade
 from simulator.contract import Answer, Dialect, Frame, Identity, Market, Message, Session
 from simulator.exchange import Exchange
 from simulator.faults import Action
@@ -77,6 +75,6 @@ def identities(reader: Stream, frame: Frame) -> list[Identity]:
 
 
 def _identity(event: Event) -> Identity:
-    assert not isinstance(event, ReaderReply | ReaderAnswer | Farewell), f"no record: {event}"
+    assert isinstance(event, MarketRecord), f"no record: {event}"
     told = event.sequence if isinstance(event, Trade) else event.event_time
     return CHANNELS[type(event)], event.symbol, told

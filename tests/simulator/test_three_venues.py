@@ -10,8 +10,8 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from producers.contract import Answer, BadFrame, Farewell, Feed, Receipt, Reply, Stream
-from ravencore.records import Trade
+from producers.contract import BadFrame, Feed, Receipt, Stream
+from ravencore.records import MarketRecord, Trade
 from simulator.contract import Dialect
 from simulator.dialects.coinbase import Coinbase
 from simulator.dialects.deribit import Deribit
@@ -95,7 +95,7 @@ class Client:
         for event in events:
             if isinstance(event, Trade):
                 self.ids.setdefault(event.symbol, Ids()).add(event.sequence or 0)
-            if not isinstance(event, Reply | Answer | Farewell):
+            if isinstance(event, MarketRecord):
                 self.records[type(event).__name__, event.symbol, event.event_time] += 1
 
 
