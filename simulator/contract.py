@@ -7,7 +7,7 @@ used how much of a request budget. simulator/events.py says what happens in a sy
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from random import Random
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
@@ -46,8 +46,10 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
 
     `payload` is the message, `combined` the same in an envelope where the venue has two forms. A stream that nobody can
     subscribe to (name it `rest:...`) is how REST learns what happened: see View.newest.
-    `kind`: "trade" (all its marks are trades: what faults are put on), "depth" and "depth20" (Books), "garbage", or
-    "other". A `binary` frame is not text.
+    `kind`: "trade" (all its marks are trades), "depth" (a difference of the book of `symbol`, or all of it, in a stream
+    whose reader notices when one is missing), "depth20" (Books), "garbage", or "other". A `numbered` frame gets a number
+    of its own on each connection (NumbersFrames), so that a reader notices whichever is missing. A `binary` frame is not
+    text. simulator/faults.py says what may be done to which.
     """
 
     time_ns: int
@@ -58,6 +60,7 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
     kind: str = "other"
     symbol: str = ""
     binary: bool = False
+    numbered: bool = False
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -133,6 +136,22 @@ class Session(Protocol):
 
     def encode(self, frame: Frame) -> bytes:
         """The frame as this connection wants it; called once for every frame sent, in their order."""
+
+
+@runtime_checkable
+class SaysFarewell(Protocol):
+    """A session whose venue announces that it will close the connection."""
+
+    def farewell(self) -> Sequence[Message]:
+        """The announcement, as this connection wants it; () where this connection has none."""
+
+
+@runtime_checkable
+class NumbersFrames(Protocol):
+    """A session that numbers the frames it sends, in `encode`."""
+
+    def skip(self, frame: Frame) -> None:
+        """Use up the number of a frame that is lost on its way: `encode` is not called for it."""
 
 
 class View(Protocol):
