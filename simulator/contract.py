@@ -46,10 +46,10 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
 
     `payload` is the message, `combined` the same in an envelope where the venue has two forms. A stream that nobody can
     subscribe to (name it `rest:...`) is how REST learns what happened: see View.newest.
-    `kind`: "trade" (all its marks are trades), "depth" (a difference of the book of `symbol`, or all of it, in a stream
-    whose reader notices when one is missing), "depth20" (Books), "garbage", or "other". A `numbered` frame gets a number
-    of its own on each connection (NumbersFrames), so that a reader notices whichever is missing. A `binary` frame is not
-    text. simulator/faults.py says what may be done to which.
+    `kind`: "trade" (all its marks are trades), "depth" (a book's differences, or the whole of it, on a stream whose
+    reader notices when one is missing), "depth20" (Books), "garbage", or "other". A `numbered` frame gets a number of
+    its own on each connection (NumbersFrames): a reader notices whichever is missing. A `binary` frame is not text.
+    simulator/faults.py says what may be done to which.
     """
 
     time_ns: int
