@@ -1,0 +1,220 @@
+"""What several rules ask of a run's evidence: which Gap lists an id, and which fault a Gap may be of. Pure."""
+
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+from producers.contract import ALL, BOOKS, TRADES
+from tests.chaos.evidence import Evidence, Fault, Hole, Issued, Log, Name, feed_of, holes_of, is_polled
+
+SLACK_US = 1_000_000
+"""How far the times of a fault and of its Gap may lie apart: frames are in flight, events are older than frames."""
+COUNTED = frozenset({"COINBASE"})
+"""Venues that count the frames of a connection: what is missing there may be of any of its feeds."""
+REPAIRED = ("PARTIAL", "BACKFILLED")
+
+
+class Account(NamedTuple):
+    """What became of the distinct ids issued of one symbol; records that nothing tells apart are counted."""
+
+    issued: int = 0
+    received: int = 0
+    repaired: int = 0
+    listed: int = 0
+    unexplained: tuple[Issued, ...] = ()
+
+
+class Case:
+    """Evidence, and what several rules ask of it."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        self.evidence = evidence
+        self.holes = holes_of(evidence.gaps)
+        self.names = sorted({*evidence.issued, *evidence.logs})
+        """All symbols of which something was issued or published."""
+        self.members: dict[Name, list[Name]] = defaultdict(list)
+        """The symbols that each feed brings."""
+        for name in self.names:
+            self.members[feed_of(name)].append(name)
+        self._holes: dict[Name, list[Hole]] = defaultdict(list)
+        for hole in self.holes:
+            self._holes[hole.name].append(hole)
+        self._times: dict[Name, dict[int, int]] = {}
+        self._received: dict[Name, list[int]] = {}
+        self._flow: dict[Name, tuple[list[int], list[int]]] = {}
+        self._touching: dict[str, list[Fault]] = {}
+
+    def log(self, name: Name) -> Log:
+        """Its records; none where there are none."""
+        return self.evidence.logs.get(name) or Log()
+
+    def holes_of(self, name: Name) -> Sequence[Hole]:
+        """The Gaps of a symbol, or of the feed that brings it."""
+        feed = feed_of(name)
+        own = self._holes.get(name, [])
+        return own if feed == name else [*own, *self._holes.get(feed, ())]
+
+    def is_kept(self, name: Name) -> bool:
+        """Whether Raven keeps this book itself."""
+        return name.channel == BOOKS and bool(self.log(name).kept)
+
+    def issue_times(self, name: Name) -> dict[int, int]:
+        """When each id was issued, the first time."""
+        if name not in self._times:
+            times = self._times[name] = {}
+            for identity, time_us in self.evidence.issued.get(name, ()):
+                if identity is not None:
+                    times.setdefault(identity, time_us)
+        return self._times[name]
+
+    def received(self, feed: Name) -> list[int]:
+        """When the records of a feed, or of one of its symbols, came, in order."""
+        if feed not in self._received:
+            names = self.members.get(feed, [feed])
+            self._received[feed] = sorted(time_us for name in names for time_us in self.log(name).received_us)
+        return self._received[feed]
+
+    def span(self, hole: Hole) -> tuple[int, int]:
+        """When that was issued which a Gap leaves out, at the earliest and at the latest.
+
+        Gaps of feeds without counting ids tell when records came; meant is what was issued after those.
+        """
+        gap = hole.gap
+        if gap.from_time is None:
+            return 0, gap.to_time
+        if gap.channel == TRADES:
+            return gap.from_time, gap.to_time
+        received, issued = self._flow_of(hole.name)
+        at = bisect_right(received, gap.from_time)
+        return min(issued[at - 1], gap.from_time) if at else gap.from_time, gap.to_time
+
+    def _flow_of(self, feed: Name) -> tuple[list[int], list[int]]:
+        """When the records of a feed came, in order, and when the newest of those until then had been issued."""
+        if feed not in self._flow:
+            rows = sorted(row for name in self.members.get(feed, ()) for row in self._receipts(name))
+            newest, running = 0, []
+            for _, issued_us in rows:
+                newest = max(newest, issued_us)
+                running.append(newest)
+            self._flow[feed] = [received_us for received_us, _ in rows], running
+        return self._flow[feed]
+
+    def _receipts(self, name: Name) -> Iterator[tuple[int, int]]:
+        times, log = self.issue_times(name), self.log(name)
+        for identity, received_us in zip(log.identities, log.received_us, strict=True):
+            if identity is not None and identity in times:
+                yield received_us, times[identity]
+
+    def lists(self, hole: Hole, name: Name, number: int | None, time_us: int) -> bool:
+        """Whether a Gap of its feed lists an id as missing."""
+        if name.channel == TRADES and number is not None:
+            if hole.missing is not None:
+                return hole.missing[0] <= number <= hole.missing[1]
+            return hole.gap.cause == "COLD_START" and time_us <= hole.gap.to_time
+        begin, end = self.span(hole)
+        return begin <= time_us <= end
+
+    @cached_property
+    def accounts(self) -> dict[Name, Account]:
+        """What became of every id of every symbol; the rules of kept books are others."""
+        return {name: self._account(name) for name in self.names if not self.is_kept(name)}
+
+    def _account(self, name: Name) -> Account:
+        log, times, holes = self.log(name), self.issue_times(name), self.holes_of(name)
+        there = set(log.identities)
+        absent: list[Issued] = [one for one in times.items() if one[0] not in there]
+        nameless = [one for one in self.evidence.issued.get(name, ()) if one[0] is None]
+        absent += nameless[log.identities.count(None) :]
+        lost = [one for one in absent if not any(self.lists(hole, name, *one) for hole in holes)]
+        repaired = sum(number in there for number in self.repaired(name) if number in times)
+        issued = len(times) + len(nameless)
+        listed = len(absent) - len(lost)
+        return Account(issued, issued - len(absent) - repaired, repaired, listed, tuple(lost))
+
+    def repaired(self, name: Name) -> set[int]:
+        """Ids that Gaps have named which were repaired."""
+        return {
+            number
+            for hole in self.holes_of(name)
+            if name.channel == TRADES and hole.gap.repair in REPAIRED
+            for first, last in hole.named
+            for number in range(first, last + 1)
+        }
+
+    def touching(self, hole: Hole) -> list[Fault]:
+        """The faults that a Gap may be of: of its feed or connection, and of its ids or time."""
+        known = self._touching.get(hole.gap.gap_id)
+        if known is None:
+            known = [fault for fault in self.evidence.faults if self._touches(fault, hole)]
+            self._touching[hole.gap.gap_id] = known
+        return known
+
+    def _touches(self, fault: Fault, hole: Hole) -> bool:
+        if not may_befall(fault, hole.name):
+            return False
+        if fault.channel == TRADES and any(hole.has_named(number) for number in fault.ids):
+            return True
+        begin, end = self.span(hole)
+        return fault.from_us <= end + SLACK_US and fault.to_us >= begin - SLACK_US
+
+    def nearest(self, name: Name, time_us: int) -> str:
+        """The Gap of a feed that is nearest to a time, in words."""
+
+        def distance(hole: Hole) -> int:
+            return max((hole.gap.from_time or 0) - time_us, time_us - hole.gap.to_time, 0)
+
+        return str(min(self.holes_of(name), key=distance, default="none of this feed"))
+
+    def faults_at(self, name: Name, time_us: int) -> list[Fault]:
+        """The faults of a feed at a time."""
+        begin, end = time_us - SLACK_US, time_us + SLACK_US
+        faults = self.evidence.faults
+        return [one for one in faults if may_befall(one, name) and one.from_us <= end and one.to_us >= begin]
+
+    @cached_property
+    def matrix(self) -> dict[tuple[str, str], Counter[str]]:
+        """How many faults of each kind were put on each channel of each venue."""
+        found: dict[tuple[str, str], Counter[str]] = {(name.venue, name.channel): Counter() for name in self.names}
+        for fault in self.evidence.faults:
+            for (venue, channel), met in found.items():
+                if venue == fault.venue and fault.channel in ("", channel):
+                    met[fault.kind] += 1
+        return found
+
+
+def may_befall(fault: Fault, name: Name) -> bool:
+    """Whether a fault can be felt on a feed."""
+    if fault.venue != name.venue:
+        return False
+    if fault.venue in COUNTED and fault.kind in ("gap", "reorder"):
+        return True
+    if fault.channel and fault.channel != name.channel:
+        return False
+    if fault.symbol in ("", ALL, name.symbol) or name.symbol == ALL:
+        return True
+    return name.channel != TRADES and name == feed_of(name._replace(symbol=fault.symbol))
+
+
+def allowed(fault: Fault, hole: Hole, patience_us: int) -> frozenset[str]:
+    """The causes that a fault may give a Gap of this feed."""
+    name = hole.name
+    if is_polled(name.venue, name.channel):
+        return frozenset({"DISCONNECT", "SILENCE"})
+    jump = frozenset({"SEQUENCE", "CHECKSUM"} if name.channel == BOOKS else {"SEQUENCE"})
+    match fault.kind:
+        case "gap":
+            return jump
+        case "reorder" if name.channel == BOOKS or fault.to_us - fault.from_us > patience_us:
+            return jump
+        case "cut" | "limit":
+            return frozenset({"DISCONNECT"})
+        case "mute":
+            return frozenset({"SILENCE"})
+        case "stall":
+            return frozenset({"SILENCE", "DISCONNECT"})
+        case "close" if not (name.channel == TRADES and hole.named):
+            return frozenset({"DISCONNECT"})
+        case _:
+            return frozenset()

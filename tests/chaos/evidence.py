@@ -1,0 +1,178 @@
+"""What a run leaves behind, as plain data: what exchanges issued and did, and what is in the topics. Pure.
+
+Times are microseconds since the epoch. A record's identity is as in ravenctl/feeds.py: a trade's counting id, a kline's
+open time, the update id of a book or of a quote that has one, else the event time.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, NamedTuple
+
+from msgspec.structs import replace
+
+from producers.contract import TRADES, Poll
+from producers.registry import SOURCES
+from ravencore.decimals import to_text
+from ravencore.records import Book, Gap, Level, MarketRecord
+from ravenctl import feeds
+
+Range = tuple[int, int]
+"""First and last id, inclusive."""
+Issued = tuple[int | None, int]
+"""An identity, and when its frame was made."""
+
+
+class Name(NamedTuple):
+    """One symbol of a channel of a venue."""
+
+    venue: str
+    channel: str
+    symbol: str
+
+    def __str__(self) -> str:
+        return f"{self.venue} {self.channel} {self.symbol}"
+
+
+@cache
+def feed_of(name: Name) -> Name:
+    """The feed that brings it: its own, or one of many symbols."""
+    source = SOURCES[feeds.source_of(feeds.Name(name.venue, name.channel))]
+    return name._replace(symbol=source.feed(name.channel, name.symbol).symbol)
+
+
+@cache
+def is_polled(venue: str, channel: str) -> bool:
+    """Whether it is asked for over REST, again and again."""
+    return isinstance(SOURCES[feeds.source_of(feeds.Name(venue, channel))], Poll)
+
+
+class Fault(NamedTuple):
+    """What the simulator did to a feed, or with `symbol` or `channel` "" to all that a connection or venue had.
+
+    `ids` are those of the frames it was done to; from `from_us` to `to_us` it went on.
+    """
+
+    number: str
+    kind: str
+    venue: str
+    channel: str
+    symbol: str
+    from_us: int
+    to_us: int
+    ids: tuple[int, ...] = ()
+    stream: str = ""
+
+    def __str__(self) -> str:
+        where = " ".join(filter(None, (self.venue, self.channel, self.symbol)))
+        ids = f", ids {min(self.ids)} to {max(self.ids)}" if self.ids else ""
+        return f"{self.kind} {self.number} of {where} from {self.from_us} to {self.to_us}{ids}"
+
+
+class Kept(NamedTuple):
+    """A published book that Raven keeps itself: the key of its last update, and what it holds."""
+
+    key: int
+    digest: str
+    received_us: int
+
+
+@dataclass
+class Log:
+    """The records of one symbol in the order of their topic, column by column; `contents` tells equal ones apart."""
+
+    identities: list[int | None] = field(default_factory=list)
+    received_us: list[int] = field(default_factory=list)
+    contents: list[int] = field(default_factory=list)
+    kept: list[Kept] = field(default_factory=list)
+
+    def add(self, record: MarketRecord) -> None:
+        """Note a record."""
+        self.identities.append(feeds.identity_of(record))
+        self.received_us.append(record.received_time)
+        self.contents.append(hash(replace(record, received_time=0, connection_time=0, connection_sequence=0)))
+        if isinstance(record, Book) and record.source == "MAINTAINED":
+            key = record.sequence if record.sequence is not None else record.event_time or 0
+            self.kept.append(Kept(key, digest(record.bids, record.asks), record.received_time))
+
+
+def digest(bids: Sequence[Level], asks: Sequence[Level]) -> str:
+    """First 16 digits of the SHA-256 of `price:quantity,...|price:quantity,...`: bids, then asks, best first."""
+    sides = (",".join(f"{to_text(one.price)}:{to_text(one.quantity)}" for one in side) for side in (bids, asks))
+    return hashlib.sha256("|".join(sides).encode()).hexdigest()[:16]
+
+
+class Hole(NamedTuple):
+    """A Gap through all its entries: the newest, which stands, and every range of ids that one of them has named."""
+
+    gap: Gap
+    named: tuple[Range, ...]
+
+    @property
+    def name(self) -> Name:
+        """Of its feed; of trades, of the symbol."""
+        return Name(self.gap.venue, self.gap.channel, self.gap.symbol)
+
+    @property
+    def missing(self) -> Range | None:
+        """The ids that are still missing."""
+        first, last = self.gap.from_sequence, self.gap.to_sequence
+        return (first, last) if first is not None and last is not None else None
+
+    def has_named(self, number: int) -> bool:
+        """Whether an id was missing once."""
+        return any(first <= number <= last for first, last in self.named)
+
+    def __str__(self) -> str:
+        gap, ids = self.gap, ""
+        if self.named:
+            ids = f", ids {self.named[0][0]} to {self.named[0][1]}"
+        times = f"from {gap.from_time} to {gap.to_time}"
+        return f"{gap.cause} {gap.gap_id} {times}{ids}, {gap.missing} missing, {gap.repair} ({gap.detail})"
+
+
+def holes_of(entries: Iterable[Gap]) -> list[Hole]:
+    """Each Gap once, of its entries in the order of the topic."""
+    found: dict[str, Hole] = {}
+    for gap in entries:
+        before = found[gap.gap_id].named if gap.gap_id in found else ()
+        hole = Hole(gap, before)
+        if hole.missing is not None and hole.missing not in before:
+            hole = Hole(gap, (*before, hole.missing))
+        found[gap.gap_id] = hole
+    return list(found.values())
+
+
+@dataclass
+class Evidence:
+    """All that a verdict is made of."""
+
+    began_us: int
+    ended_us: int
+    """When the market began and ended."""
+    issued: Mapping[Name, Sequence[Issued]]
+    """Since a symbol was first subscribed."""
+    logs: Mapping[Name, Log]
+    gaps: Sequence[Gap]
+    """Every entry."""
+    faults: Sequence[Fault]
+    letters: Mapping[str, int] = field(default_factory=Counter)
+    """Frames among the dead letters, by venue."""
+    digests: Mapping[Name, Mapping[int, str]] = field(default_factory=dict)
+    """The simulator's books, by the key of each update."""
+    served: Mapping[Name, Sequence[int]] = field(default_factory=dict)
+    """Ids that are in no topic although REST would still tell them."""
+    patience_us: int = 500_000
+    """How long the collector waits for an id that is out of order."""
+    stats: Mapping[str, Any] = field(default_factory=dict)
+
+    def missing_trades(self) -> dict[Name, list[int]]:
+        """Ids that were issued and are in no topic."""
+        found = {}
+        for name, issued in self.issued.items():
+            if name.channel == TRADES:
+                there = set(self.logs[name].identities) if name in self.logs else set()
+                found[name] = sorted(number for number, _ in issued if number is not None and number not in there)
+        return {name: numbers for name, numbers in found.items() if numbers}

@@ -1,0 +1,301 @@
+"""Whether every id that was issued is received, repaired or listed as missing, and every book right. Pure.
+
+`judge` holds the evidence of a run against each rule, and tells what breaks it by feed, id and fault, with the Gap that
+is nearest. docs/continuity.md says what is promised.
+"""
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+from producers.contract import TRADES
+from tests.chaos.case import SLACK_US, Case, allowed, may_befall
+from tests.chaos.evidence import Evidence, Fault, Hole, Name, is_polled
+
+BOOK_PAUSE_US = 5_000_000
+"""A kept book that is not published for so long, while its market changes, needs a Gap or a fault."""
+FULL_US = 500_000_000
+"""Runs of at least this long must have met every fault."""
+KINDS = ("gap", "duplicate", "reorder", "garbage", "cut", "stall", "mute", "close", "limit")
+POLL_KINDS = ("garbage", "limit")
+"""Faults that an answer over REST can have."""
+EXAMPLES = 5
+"""Breaches of one rule by one feed that are told one by one."""
+
+
+class Finding(NamedTuple):
+    """What breaks a rule: where, in a sentence, and the Gap nearest to it."""
+
+    rule: str
+    name: Name
+    what: str
+    nearest: str = ""
+
+    def __str__(self) -> str:
+        return f"[{self.rule}] {self.name}: {self.what}" + (f"; nearest Gap: {self.nearest}" if self.nearest else "")
+
+
+def judge(evidence: Evidence) -> list[Finding]:
+    """Everything that breaks a rule."""
+    case = Case(evidence)
+    return [finding for rule in RULES for finding in rule(case)]
+
+
+def unexplained(case: Case) -> Iterator[Finding]:
+    """a. Every id issued is in its topic or in a standing Gap."""
+    for name, account in case.accounts.items():
+        for number, time_us in account.unexplained[:EXAMPLES]:
+            what = f"{_told(number)}, issued at {time_us}, is neither in the topic nor in a Gap"
+            yield _finding("unexplained", case, name, what, time_us)
+        yield from _others("unexplained", name, len(account.unexplained))
+
+
+def repairable(case: Case) -> Iterator[Finding]:
+    """b. What REST would still tell is in its topic."""
+    for name, numbers in case.evidence.served.items():
+        times = case.issue_times(name)
+        for number in numbers[:EXAMPLES]:
+            what = f"id {number} is missing, and REST would still tell it"
+            yield _finding("repairable", case, name, what, times.get(number, 0))
+        yield from _others("repairable", name, len(numbers))
+
+
+def minimal(case: Case) -> Iterator[Finding]:
+    """c. No record that is there lies inside a Gap; a Gap counts what it names, and names what was issued."""
+    for name in case.names:
+        if name.channel == TRADES:
+            yield from _minimal_ids(case, name)
+    for hole in case.holes:
+        if hole.name.channel != TRADES and hole.gap.from_time is not None:
+            times = case.received(hole.name)
+            at = bisect_right(times, hole.gap.from_time)
+            if at < len(times) and times[at] < hole.gap.to_time:
+                yield Finding("minimal", hole.name, f"a record received at {times[at]} lies inside a Gap", str(hole))
+
+
+def _minimal_ids(case: Case, name: Name) -> Iterator[Finding]:
+    there = sorted({number for number in case.log(name).identities if number is not None})
+    issued = case.issue_times(name)
+    since = min(issued, default=0)
+    named: Counter[int] = Counter()
+    for hole in case.holes_of(name):
+        if hole.missing is None:
+            continue
+        first, last = hole.missing
+        if inside := there[bisect_right(there, first - 1) : bisect_right(there, last)]:
+            yield Finding("minimal", name, f"id {inside[0]} is in the topic and in a Gap", str(hole))
+        if hole.gap.missing != last - first + 1:
+            what = f"a Gap names {last - first + 1} ids and counts {hole.gap.missing}"
+            yield Finding("minimal", name, what, str(hole))
+        if never := [number for number in range(max(first, since), last + 1) if number not in issued]:
+            yield Finding("minimal", name, f"a Gap names id {never[0]}, which was never issued", str(hole))
+        named.update(range(first, last + 1))
+    for number in [number for number, times in named.items() if times > 1][:EXAMPLES]:
+        yield Finding("minimal", name, f"id {number} is in two Gaps")
+
+
+def causes(case: Case) -> Iterator[Finding]:
+    """d. Each Gap has the cause of a fault, or needs none."""
+    for hole in case.holes:
+        if _needs_no_fault(case, hole):
+            continue
+        touching = case.touching(hole)
+        possible = {cause for fault in touching for cause in allowed(fault, hole, case.evidence.patience_us)}
+        if not touching:
+            yield Finding("cause", hole.name, "a Gap and no fault", str(hole))
+        elif hole.gap.cause not in possible:
+            expected = " or ".join(sorted(possible)) or "no Gap"
+            told = "; ".join(map(str, touching[:EXAMPLES]))
+            yield Finding("cause", hole.name, f"{hole.gap.cause} where {expected} was to be: {told}", str(hole))
+
+
+def _needs_no_fault(case: Case, hole: Hole) -> bool:
+    """Whether it is a cold start, the end of a demand, or a poll that came too late to be made."""
+    gap = hole.gap
+    if gap.cause == "COLD_START":
+        return True
+    if "not demanded" in gap.detail:
+        return gap.to_time >= case.evidence.ended_us - SLACK_US
+    return is_polled(gap.venue, gap.channel) and gap.cause == "SILENCE"
+
+
+def unnoticed(case: Case) -> Iterator[Finding]:
+    """d. Each fault that withholds ids, or breaks off a feed that had flowed, has a Gap."""
+    for fault in case.evidence.faults:
+        if fault.kind == "gap":
+            yield from _unnoticed_ids(case, fault)
+        elif fault.kind == "cut":
+            yield from _unnoticed_loss(case, fault)
+
+
+def _unnoticed_ids(case: Case, fault: Fault) -> Iterator[Finding]:
+    name = Name(fault.venue, fault.channel, fault.symbol)
+    holes = case.holes_of(name)
+    if fault.channel != TRADES:
+        if case.is_kept(name) and not any(fault in case.touching(hole) for hole in holes):
+            yield _finding("unnoticed", case, name, f"{fault} left no Gap", fault.from_us)
+        return
+    times = case.issue_times(name)
+    for number in fault.ids:
+        if number in times and not any(_notices(case, hole, number, times[number]) for hole in holes):
+            yield _finding("unnoticed", case, name, f"id {number} was withheld and no Gap tells of it", times[number])
+
+
+def _notices(case: Case, hole: Hole, number: int, time_us: int) -> bool:
+    """Whether a Gap names an id, has named it, or says that what it would have named was repaired beforehand."""
+    gap = hole.gap
+    if hole.has_named(number) or case.lists(hole, hole.name, number, time_us):
+        return True
+    return gap.repaired > 0 and (gap.from_time or 0) <= time_us <= gap.to_time
+
+
+def _unnoticed_loss(case: Case, fault: Fault) -> Iterator[Finding]:
+    for feed, names in case.members.items():
+        if is_polled(feed.venue, feed.channel):
+            continue
+        for name in names if feed.channel == TRADES else [feed]:
+            if not may_befall(fault, name):
+                continue
+            times = case.received(name)
+            flowed = bool(times) and times[0] < fault.from_us - SLACK_US and times[-1] > fault.to_us + SLACK_US
+            if flowed and not any(fault in case.touching(hole) for hole in case.holes_of(name)):
+                yield _finding("unnoticed", case, name, f"{fault} left no Gap", fault.from_us)
+
+
+def letters(case: Case) -> Iterator[Finding]:
+    """d. Each frame that nobody can read is one dead letter, and nothing else is."""
+    spoilt = Counter(fault.venue for fault in case.evidence.faults if fault.kind == "garbage")
+    for venue in sorted({*spoilt, *case.evidence.letters}):
+        found = case.evidence.letters.get(venue, 0)
+        if found != spoilt[venue]:
+            what = f"{spoilt[venue]} unreadable frames were sent, {found} are dead letters"
+            yield Finding("dead letters", Name(venue, "", ""), what)
+
+
+def twice(case: Case) -> Iterator[Finding]:
+    """d. Nothing is in its topic twice: no trade id, no record that differs only in how it came."""
+    for name in case.names:
+        log = case.log(name)
+        told: Sequence[object] = log.identities if name.channel == TRADES else log.contents
+        first: dict[object, int] = {}
+        again = [at for at, value in enumerate(told) if first.setdefault(value, at) != at]
+        if again:
+            number, time_us = log.identities[again[0]], log.received_us[again[0]]
+            what = f"{len(again)} records are there again, the first is {_told(number)}, received at {time_us}"
+            yield _finding("twice", case, name, what, time_us)
+
+
+def books(case: Case) -> Iterator[Finding]:
+    """e. Each book that Raven keeps is the venue's, until the end; what broke it is a Gap, and a new book ended it."""
+    for name in case.names:
+        if case.is_kept(name):
+            yield from _wrong_books(case, name)
+            yield from _pauses(case, name)
+    for hole in case.holes:
+        if case.is_kept(hole.name) and not _needs_no_fault(case, hole) and hole.gap.repair != "RESNAPSHOT":
+            yield Finding("book", hole.name, "no new book ended a break", str(hole))
+
+
+def _wrong_books(case: Case, name: Name) -> Iterator[Finding]:
+    digests = case.evidence.digests.get(name, {})
+    wrong = [book for book in case.log(name).kept if digests.get(book.key) != book.digest]
+    for book in wrong[:EXAMPLES]:
+        how = "differs from the venue's" if book.key in digests else "is of an update that the venue never made"
+        yield _finding("book", case, name, f"the book at {book.key} {how}", book.received_us)
+    yield from _others("book", name, len(wrong))
+
+
+def _pauses(case: Case, name: Name) -> Iterator[Finding]:
+    changes = sorted(time_us for _, time_us in case.evidence.issued.get(name, ()))
+    published = sorted(book.received_us for book in case.log(name).kept)
+    for before, after in pairwise([case.evidence.began_us, *published, case.evidence.ended_us]):
+        changed = bisect_right(changes, after - BOOK_PAUSE_US) - bisect_right(changes, before)
+        if after - before > BOOK_PAUSE_US and changed and not _explains_pause(case, name, before, after):
+            what = f"nothing was published from {before} to {after}, while {changed} changes were issued"
+            yield _finding("book", case, name, what, before)
+
+
+def _explains_pause(case: Case, name: Name, before: int, after: int) -> bool:
+    gaps = (hole.gap for hole in case.holes_of(name))
+    if any((gap.from_time or 0) <= after and gap.to_time >= before for gap in gaps):
+        return True
+    stalls = (one for one in case.evidence.faults if one.kind in ("stall", "mute") and may_befall(one, name))
+    return any(one.from_us <= after and one.to_us >= before for one in stalls)
+
+
+def order(case: Case) -> Iterator[Finding]:
+    """f. Trades are in the order of their ids, but for late repairs, each of which is of a Gap."""
+    for name in case.names:
+        if name.channel != TRADES:
+            continue
+        repaired = case.repaired(name)
+        seen: set[int] = set()
+        numbers = [number for number in case.log(name).identities if number is not None]
+        highest = numbers[0] if numbers else 0
+        for number in numbers:
+            if number < highest and number not in seen | repaired:
+                what = f"id {number} comes after {highest}, and no Gap says that it was repaired"
+                yield _finding("order", case, name, what, case.issue_times(name).get(number, 0))
+                break
+            seen.add(number)
+            highest = max(number, highest)
+
+
+def strange(case: Case) -> Iterator[Finding]:
+    """h. Nothing is in a topic that was never issued."""
+    for name in case.names:
+        times = case.issue_times(name)
+        if not times or case.is_kept(name):
+            continue
+        since = min(times)
+        log = case.log(name)
+        never = [one for one in log.identities if one is not None and one > since and one not in times]
+        if never:
+            yield Finding("strange", name, f"{len(never)} records were never issued, the first is {_told(never[0])}")
+
+
+def coverage(case: Case) -> Iterator[Finding]:
+    """g. In a run of ten minutes each feed has met each fault that it can have."""
+    if case.evidence.ended_us - case.evidence.began_us < FULL_US:
+        return
+    for (venue, channel), met in case.matrix.items():
+        for kind in possible_kinds(venue, channel):
+            if not met[kind]:
+                yield Finding("coverage", Name(venue, channel, ""), f"no {kind} was ever put upon this feed")
+
+
+def possible_kinds(venue: str, channel: str) -> Sequence[str]:
+    """The faults that a feed can have."""
+    return POLL_KINDS if is_polled(venue, channel) else KINDS
+
+
+RULES: tuple[Callable[[Case], Iterable[Finding]], ...] = (
+    unexplained,
+    repairable,
+    minimal,
+    causes,
+    unnoticed,
+    letters,
+    twice,
+    books,
+    order,
+    strange,
+    coverage,
+)
+
+
+def _finding(rule: str, case: Case, name: Name, what: str, time_us: int) -> Finding:
+    """With the faults of that time, and the Gap nearest to it."""
+    faults = "; ".join(map(str, case.faults_at(name, time_us)[:EXAMPLES]))
+    return Finding(rule, name, what + (f" (at that time: {faults})" if faults else ""), case.nearest(name, time_us))
+
+
+def _others(rule: str, name: Name, count: int) -> Iterator[Finding]:
+    if count > EXAMPLES:
+        yield Finding(rule, name, f"and {count - EXAMPLES} more")
+
+
+def _told(number: int | None) -> str:
+    return "a record" if number is None else f"id {number}"
