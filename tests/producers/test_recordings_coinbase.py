@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from producers.contract import BadFrame, Event, Feed, Receipt, Reply
+from producers.contract import BadFrame, Count, Event, Feed, Receipt, Reply
 from producers.venues.coinbase import Coinbase
 from ravencore.records import Instrument, Quote, Record, Side, Trade
 from tests.producers.recorded import CONNECTION_US, NOW_US, Line, bodies, digest, lines, refused, units, utc_us
@@ -71,11 +71,13 @@ def test_the_recording_frame_by_frame(recordings: Path) -> None:
         seen[channel] += 1
         if channel in {"candles", "l2_data"}:
             assert refused(COINBASE, line) == f"channel {channel!r} is none that Raven subscribes to"
-        elif channel == "heartbeats":
-            assert COINBASE.parse(line.raw, line.receipt) == ()
+            continue
+        count, *events = COINBASE.parse(line.raw, line.receipt)
+        assert count == Count(line.frame["sequence_num"])
+        if channel == "heartbeats":
+            assert events == []
         elif channel != "subscriptions":
-            events = COINBASE.parse(line.raw, line.receipt)
-            assert list(events) == expected(line)
+            assert events == expected(line)
             records += events
     assert seen == {
         "market_trades": 42,
@@ -201,11 +203,11 @@ def test_the_recorded_subscriptions(recordings: Path) -> None:
 def test_what_a_client_sent_is_no_frame_of_coinbases(recordings: Path) -> None:
     sent = list(lines(recordings / "coinbase_at" / "cf_btc_eth_20260809_client_sends.frames.zst"))
     assert [refused(COINBASE, line) for line in sent] == [
-        "Object missing required field `events`",
+        "Object missing required field `sequence_num`",
         "channel 'candles' is none that Raven subscribes to",
         "Object missing required field `timestamp`",
         "channel 'level2' is none that Raven subscribes to",
-        "Object missing required field `events`",
+        "Object missing required field `sequence_num`",
     ]
     trades, _, quotes, _, heartbeats = (line.frame for line in sent)
     symbols = ("BTC-USD", "ETH-USD")
@@ -255,13 +257,16 @@ def values(event: Event) -> tuple[Any, ...]:
 
 
 def documented(message: Any) -> Sequence[Event]:
-    return COINBASE.parse(json.dumps(message).encode(), Receipt(NOW_US, CONNECTION_US, 1))
+    """What a frame says after its Count."""
+    count, *events = COINBASE.parse(json.dumps(message).encode(), Receipt(NOW_US, CONNECTION_US, 1))
+    assert count == Count(message["sequence_num"])
+    return events
 
 
 def test_the_documented_examples(recordings: Path) -> None:
     examples = json.loads((recordings / "examples_documented" / "documented_examples.json").read_text())
     heartbeat, ticker = [example["message"] for example in examples if example["venue"] == "coinbase_at"]
-    assert documented(heartbeat) == ()
+    assert documented(heartbeat) == []
     assert [values(event) for event in documented(ticker)] == [
         (
             "BTC-USD",
@@ -281,10 +286,10 @@ def test_the_fixtures_of_nautilus(recordings: Path) -> None:
         name.split("/ws_")[1]: documented(fixture) for name, fixture in fixtures.items() if name.startswith("coinbase/")
     }
     assert sorted(events) == ["heartbeats.json", "market_trades.json", "subscriptions.json", "ticker.json"]
-    assert events["heartbeats.json"] == ()
-    assert events["subscriptions.json"] == (
+    assert events["heartbeats.json"] == []
+    assert events["subscriptions.json"] == [
         Reply(None, None, (Feed("trades", "BTC-USD"), Feed("trades", "ETH-USD")), NOT_LISTED),
-    )
+    ]
     first, second = utc_us("2026-04-07T14:30:02.789012Z"), utc_us("2026-04-07T14:30:02.8Z")
     assert [values(event) for event in events["market_trades.json"]] == [
         ("BTC-USD", first, "995098700", units("68900.5"), units("0.0015"), "SELL"),
