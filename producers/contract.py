@@ -201,10 +201,11 @@ class Limits:
 
 
 class Get(NamedTuple):
-    """A REST request and its weight in the venue's budget."""
+    """A REST request, its weight in the venue's budget, and headers to send with it."""
 
     url: str
     weight: float = 1.0
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 class Sequencer(Protocol):

@@ -15,6 +15,7 @@ from producers.venues.deribit_index import DeribitIndex
 from producers.venues.deribit_options import DeribitOptions
 from producers.venues.deribit_trades import DeribitTrades
 from producers.venues.kraken import Kraken
+from ravencore.config import VenuesSettings
 
 _ALL: tuple[Source, ...] = (
     BinanceSpot(),
@@ -32,3 +33,12 @@ _ALL: tuple[Source, ...] = (
 )
 
 SOURCES: Mapping[str, Source] = {source.name: source for source in _ALL}
+
+
+def configured(venues: VenuesSettings) -> Mapping[str, Source]:
+    """The sources as the settings want them: which symbols' books they keep from differences."""
+    kept: tuple[Source, ...] = (
+        BinanceSpot(venues.BINANCE_SPOT.maintained_books),
+        BinanceFutures(venues.BINANCE_FUTURES.maintained_books),
+    )
+    return {**SOURCES, **{source.name: source for source in kept}}

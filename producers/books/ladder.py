@@ -1,6 +1,6 @@
 """The levels of an order book, in order of price."""
 
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Sequence
 
 
@@ -33,6 +33,12 @@ class Side:
         """The best levels, best first."""
         prices = self._prices[: -depth - 1 : -1] if self._best_is_highest else self._prices[:depth]
         return [(price, self.quantities[price]) for price in prices]
+
+    def count(self, price: int) -> int:
+        """How many levels are at this price or better."""
+        if self._best_is_highest:
+            return len(self._prices) - bisect_left(self._prices, price)
+        return bisect_right(self._prices, price)
 
     def cut(self, depth: int) -> None:
         """Forget all levels beyond the best `depth`."""

@@ -37,7 +37,7 @@ class Gate:
         await self._rest.acquire(min(get.weight, self._rest.max_rate))
         await self._left_alone()
         try:
-            async with self._http.get(get.url) as response:
+            async with self._http.get(get.url, headers=get.headers) as response:
                 body = await response.read()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise Unavailable(f"{get.url} cannot be reached: {str(error) or type(error).__name__}") from None

@@ -7,7 +7,7 @@ USD-M futures: https://developers.binance.com/docs/derivatives/usds-margined-fut
     {"method":"SUBSCRIBE","params":["btcusdt@aggTrade"],"id":1}
     {"result":null,"id":1}
     {"code":2,"msg":"Invalid request: ...","id":1}    or    {"error":{"code":2,"msg":"Invalid request: ..."},"id":1}
-    {"stream":"!serverShutdown","data":{"e":"serverShutdown","E":1770123456789}}
+    {"stream":"!serverShutdown","data":{"e":"serverShutdown","E":1770123456789}}    or    its `data` alone
 
 An unknown stream is acknowledged and stays silent, so symbols are looked up by REST first. Requests longer than 4088
 bytes are not answered at all (github.com/binance/binance-connector-rust/issues/27): hence 100 streams in each.
@@ -16,19 +16,26 @@ New fields appear without notice and are passed over.
 Times count milliseconds.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import starmap
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
+from urllib.parse import quote
 
 import msgspec
 
-from producers.contract import ALL, BadFrame, Event, Farewell, Feed, Receipt, Reply
-from producers.values import READ_ERRORS, bad_frame, level, not_negative, optional
+from producers.books.binance import BinanceBook
+from producers.contract import ALL, BOOKS, BadFrame, Event, Farewell, Feed, Receipt, Reply, Sequencer, Span
+from producers.values import READ_ERRORS, bad_frame, level, not_negative, optional, positive
 from ravencore.records import Level
 
-SHUTDOWN = "!serverShutdown"
+SHUTDOWN = "serverShutdown"
+SHUTDOWN_STREAM = f"!{SHUTDOWN}"
 YEAR_9999_MS = 253_402_300_799_000
 DEPTH = 20
+MOST_LEVELS = 5000
+HISTORY_TRADES = 1000
+"""As many as an answer tells of the past."""
+DIFFERENCES = "@depth@100ms"
 FEEDS_PER_MESSAGE = 100
 BAD_REQUEST = 400
 BAD_SYMBOL_CODES = frozenset({-1100, -1121})
@@ -41,6 +48,7 @@ Millis = Annotated[int, msgspec.Meta(ge=0, le=YEAR_9999_MS)]
 Number = Annotated[str, msgspec.Meta(max_length=64)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 Side = Annotated[list[tuple[Number, Number]], msgspec.Meta(max_length=DEPTH)]
+Changes = Annotated[list[tuple[Number, Number]], msgspec.Meta(max_length=MOST_LEVELS)]
 T = TypeVar("T")
 Read = Callable[[bytes, str, Receipt], Sequence[Event]]
 """The records of a frame, given the symbol of its stream, or ALL."""
@@ -54,8 +62,12 @@ class Refusal(msgspec.Struct, gc=False):
 
 
 class Envelope(msgspec.Struct, gc=False):
-    """What is around any frame: of a stream, or a reply (`id` with `result`, `error` or `code` and `msg`)."""
+    """What is around any frame: of a stream, or a reply (`id` with `result`, `error` or `code` and `msg`).
 
+    A raw stream's has none, and only `e` is of interest there.
+    """
+
+    e: str = ""
     stream: Annotated[str, msgspec.Meta(max_length=64)] = ""
     id: int | None = None
     result: Any = msgspec.UNSET
@@ -138,10 +150,10 @@ class CombinedStream:
     def _parse_new(self, frame: bytes, receipt: Receipt) -> Sequence[Event]:
         envelope = _envelope.decode(frame)
         stream = envelope.stream
+        if stream == SHUTDOWN_STREAM or envelope.e == SHUTDOWN:
+            return (Farewell(SHUTDOWN),)
         if not stream:
             return (_reply(envelope),)
-        if stream == SHUTDOWN:
-            return (Farewell("serverShutdown"),)
         symbol, at, kind = stream.partition("@")
         read = self.readers.get(stream) or self.readers.get(at + kind)
         if read is None:
@@ -158,6 +170,30 @@ class CombinedStream:
 
     def _stream(self, feed: Feed) -> str:
         return self.streams[feed.channel] if feed.symbol == ALL else feed.symbol.lower() + self.streams[feed.channel]
+
+
+class KeptBooks(CombinedStream):
+    """A combined stream whose books are kept from differences, for some symbols (`producers.contract.HasBooks`)."""
+
+    book: ClassVar[type[BinanceBook]]
+    """By which rules they are kept."""
+
+    def __init__(self, maintained_books: Collection[str] = ()) -> None:
+        """`maintained_books` are symbols, or ALL."""
+        super().__init__()
+        self._maintained = frozenset(maintained_books)
+
+    def sequencer(self, symbol: str) -> Sequencer | None:
+        """A new keeper of this symbol's book; None where the best 20 levels are taken as printed."""
+        return self.book() if self._maintains(symbol) else None
+
+    def _maintains(self, symbol: str) -> bool:
+        return symbol in self._maintained or ALL in self._maintained
+
+    def _stream(self, feed: Feed) -> str:
+        if feed.channel == BOOKS and self._maintains(feed.symbol):
+            return feed.symbol.lower() + DIFFERENCES
+        return super()._stream(feed)
 
 
 def refusal(status: int, body: bytes) -> str | None:
@@ -179,6 +215,17 @@ def same_symbol(named: str, symbol: str) -> None:
 def levels(side: Sequence[tuple[str, str]]) -> tuple[Level, ...]:
     """One side of a book, best first; raises BadFrame, BadValue."""
     return tuple(starmap(level, side))
+
+
+def changes(side: Sequence[tuple[str, str]]) -> list[tuple[int, int]]:
+    """Levels of a difference or a snapshot, a quantity of 0 among them; raises BadFrame, BadValue."""
+    return [(positive(price), not_negative(quantity)) for price, quantity in side]
+
+
+def history_query(symbol: str, span: Span) -> str:
+    """What asks for the trades of a span from its first id on, as many as it has or an answer can hold."""
+    wanted = HISTORY_TRADES if span.last is None else min(span.last - span.first + 1, HISTORY_TRADES)
+    return f"symbol={quote(symbol, safe='')}&fromId={span.first}&limit={wanted}"
 
 
 def steps(filters: Sequence[Filter]) -> tuple[int | None, int | None]:

@@ -1,50 +1,84 @@
-"""Binance USD-M futures: aggregated trades and the best 20 levels.
+"""Binance USD-M futures: aggregated trades, and the best 20 levels or all changes of the book.
 
 Trades: https://developers.binance.com/docs/derivatives/usds-margined-futures/websocket-market-streams/Aggregate-Trade-Streams
 Books: https://developers.binance.com/docs/derivatives/usds-margined-futures/websocket-market-streams/Partial-Book-Depth-Streams
+Changes: https://developers.binance.com/docs/derivatives/usds-margined-futures/websocket-market-streams/Diff-Book-Depth-Streams
+REST: https://developers.binance.com/docs/derivatives/usds-margined-futures/market-data/rest-api/Compressed-Aggregate-Trades-List
+and https://developers.binance.com/docs/derivatives/usds-margined-futures/market-data/rest-api/Order-Book
 
     {"stream":"btcusdt@aggTrade","data":{"e":"aggTrade","E":123456789,"a":5933014,"s":"BTCUSDT","p":"0.001","q":"100",
      "f":100,"l":105,"T":123456785,"m":true,"st":1}}
     {"stream":"btcusdt@depth20@100ms","data":{"e":"depthUpdate","E":1571889248277,"T":1571889248276,"s":"BTCUSDT",
      "U":390497796,"u":390497878,"pu":390497794,"b":[["7403.89","0.002"]],"a":[["7405.96","3.340"]]}}
+    {"stream":"btcusdt@depth@100ms","data":{...}}    is spelt alike, its `b` and `a` being what has changed
 
 An aggregated trade is all that one order took at one price within 100 ms: `a` counts them, `f` and `l` are the trades
 in it. Trades of the insurance fund and of auto-deleveraging are not among them. The raw `@trade` is not documented, and
-its frames are none of this source.
+its frames are none of this source. aggTrades over REST counts by the same `a`, and reaches back some days only.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+from urllib.parse import quote
 
 import msgspec
 
-from producers.contract import BOOKS, TRADES, Event, Feed, Limits, Receipt, Scope
+from producers.books.binance import BinanceBook, BinanceFuturesBook
+from producers.contract import (
+    BOOKS,
+    TRADES,
+    BookUpdate,
+    Event,
+    Feed,
+    Get,
+    Limits,
+    Receipt,
+    Scope,
+    Span,
+)
 from producers.protocols.binance import (
+    DIFFERENCES,
     FEEDS_PER_MESSAGE,
+    HISTORY_TRADES,
+    Changes,
     Framed,
     Id,
+    KeptBooks,
     Millis,
     Number,
     Read,
     Side,
+    changes,
+    history_query,
     levels,
     same_symbol,
 )
 from producers.protocols.binance_futures import CONNECTS, FEEDS_PER_CONNECTION, MESSAGES, REST, VENUE, FuturesStream
-from producers.values import MILLISECONDS_TO_US, happened, positive, traded
+from producers.values import MILLISECONDS_TO_US, happened, positive, reading, traded
 from ravencore.records import Book, Instrument, Trade
 
+HISTORY_WEIGHT = 20
+SNAPSHOT_WEIGHT = 20
 
-class TradeData(msgspec.Struct, gc=False):
-    """`data` of an aggTrade."""
 
-    e: Literal["aggTrade"]
+class PastTrade(msgspec.Struct, gc=False):
+    """One of aggTrades.
+
+    {"a":26129,"p":"0.01633102","q":"4.70443515","f":27781,"l":27781,"T":1498793709153,"m":true}
+    """
+
     a: Id
-    s: str
     p: Number
     q: Number
     T: Millis
     m: bool
+
+
+class TradeData(PastTrade, gc=False, kw_only=True):
+    """`data` of an aggTrade."""
+
+    e: Literal["aggTrade"]
+    s: str
 
 
 class DepthData(msgspec.Struct, gc=False):
@@ -58,29 +92,59 @@ class DepthData(msgspec.Struct, gc=False):
     a: Side
 
 
+class ChangeData(msgspec.Struct, gc=False):
+    """`data` of a depthUpdate with what has changed."""
+
+    e: Literal["depthUpdate"]
+    T: Millis
+    s: str
+    U: Id
+    u: Id
+    pu: Id
+    b: Changes
+    a: Changes
+
+
+class Snapshot(msgspec.Struct):
+    """The body of GET /fapi/v1/depth.
+
+    {"lastUpdateId":1027024,"E":1589436922972,"T":1589436922959,"bids":[["4.0","431.0"]],"asks":[["4.000002","12.0"]]}
+    """
+
+    lastUpdateId: Id
+    T: Millis
+    bids: Changes
+    asks: Changes
+
+
 _trade = msgspec.json.Decoder(Framed[TradeData])
 _depth = msgspec.json.Decoder(Framed[DepthData])
+_change = msgspec.json.Decoder(Framed[ChangeData])
+_snapshot = msgspec.json.Decoder(Snapshot)
+_past = msgspec.json.Decoder(Annotated[list[PastTrade], msgspec.Meta(max_length=HISTORY_TRADES)])
 
 
 def _read_trade(frame: bytes, symbol: str, receipt: Receipt) -> Sequence[Event]:
     data = _trade.decode(frame).data
     same_symbol(data.s, symbol)
-    price, quantity = positive(data.p), positive(data.q)
+    return (_made(symbol, data, receipt),)
+
+
+def _made(symbol: str, told: PastTrade, receipt: Receipt) -> Trade:
+    price, quantity = positive(told.p), positive(told.q)
     traded(price, quantity)
-    return (
-        Trade(
-            venue=VENUE,
-            symbol=symbol,
-            event_time=happened(data.T * MILLISECONDS_TO_US, receipt.received_us),
-            received_time=receipt.received_us,
-            trade_id=str(data.a),
-            sequence=data.a,
-            price=price,
-            quantity=quantity,
-            side="SELL" if data.m else "BUY",
-            connection_time=receipt.connection_us,
-            connection_sequence=receipt.sequence,
-        ),
+    return Trade(
+        venue=VENUE,
+        symbol=symbol,
+        event_time=happened(told.T * MILLISECONDS_TO_US, receipt.received_us),
+        received_time=receipt.received_us,
+        trade_id=str(told.a),
+        sequence=told.a,
+        price=price,
+        quantity=quantity,
+        side="SELL" if told.m else "BUY",
+        connection_time=receipt.connection_us,
+        connection_sequence=receipt.sequence,
     )
 
 
@@ -104,8 +168,28 @@ def _read_book(frame: bytes, symbol: str, receipt: Receipt) -> Sequence[Event]:
     )
 
 
-class BinanceFutures(FuturesStream):
-    """Trades and books of USD-M futures (`producers.contract.Stream`)."""
+def _read_changes(frame: bytes, symbol: str, receipt: Receipt) -> Sequence[Event]:
+    data = _change.decode(frame).data
+    same_symbol(data.s, symbol)
+    return (
+        BookUpdate(
+            symbol=symbol,
+            whole=False,
+            event_time=happened(data.T * MILLISECONDS_TO_US, receipt.received_us),
+            received_time=receipt.received_us,
+            bids=changes(data.b),
+            asks=changes(data.a),
+            first=data.U,
+            last=data.u,
+            previous=data.pu,
+            connection_time=receipt.connection_us,
+            connection_sequence=receipt.sequence,
+        ),
+    )
+
+
+class BinanceFutures(KeptBooks, FuturesStream):
+    """Trades and books of USD-M futures (`producers.contract.Stream`, `HasSnapshots`, `HasHistory`)."""
 
     name = VENUE
     channels: tuple[str, ...] = (TRADES, BOOKS)
@@ -124,8 +208,44 @@ class BinanceFutures(FuturesStream):
         "@depth20@100ms": _read_book,
         "@depth20@500ms": _read_book,
         "@depth20": _read_book,
+        DIFFERENCES: _read_changes,
+        "@depth@500ms": _read_changes,
+        "@depth@0ms": _read_changes,
+        "@depth": _read_changes,
     }
+    book: ClassVar[type[BinanceBook]] = BinanceFuturesBook
 
     def market_feeds(self, instruments: Sequence[Instrument], selected: Sequence[str]) -> Sequence[Feed]:
         """None: what is collected is demanded symbol by symbol."""
         return ()
+
+    def snapshot(self, base: str, symbol: str) -> Get:
+        """The best 1000 levels of each side: as many as there are to be had."""
+        path = f"/fapi/v1/depth?symbol={quote(symbol, safe='')}&limit={BinanceFuturesBook.snapshot_levels}"
+        return Get(base.rstrip("/") + path, SNAPSHOT_WEIGHT)
+
+    def whole_book(self, symbol: str, body: bytes, receipt: Receipt) -> BookUpdate:
+        """The book of a depth body; raises BadFrame."""
+        with reading():
+            told = _snapshot.decode(body)
+            return BookUpdate(
+                symbol=symbol,
+                whole=True,
+                event_time=happened(told.T * MILLISECONDS_TO_US, receipt.received_us),
+                received_time=receipt.received_us,
+                bids=changes(told.bids),
+                asks=changes(told.asks),
+                last=told.lastUpdateId,
+                connection_time=receipt.connection_us,
+                connection_sequence=receipt.sequence,
+            )
+
+    def history(self, base: str, symbol: str, span: Span) -> Get:
+        """aggTrades from the first id on."""
+        return Get(f"{base.rstrip('/')}/fapi/v1/aggTrades?{history_query(symbol, span)}", HISTORY_WEIGHT)
+
+    def past(self, symbol: str, body: bytes, receipt: Receipt) -> Sequence[Trade]:
+        """Trades of an aggTrades body; raises BadFrame."""
+        with reading():
+            told = sorted(_past.decode(body), key=lambda one: one.a)
+            return [_made(symbol, one, receipt) for one in told]

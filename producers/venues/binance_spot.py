@@ -1,11 +1,14 @@
-"""Binance spot: trades, the best 20 levels, and the best bid and ask.
+"""Binance spot: trades, the best 20 levels or all changes of the book, and the best bid and ask.
 
 Protocol: https://developers.binance.com/docs/binance-spot-api-docs/web-socket-streams
 REST: https://developers.binance.com/docs/binance-spot-api-docs/rest-api/general-endpoints
+and https://developers.binance.com/docs/binance-spot-api-docs/rest-api/market-data-endpoints
 
     {"stream":"bnbbtc@trade","data":{"e":"trade","E":1672515782136,"s":"BNBBTC","t":12345,"p":"0.001","q":"100",
      "T":1672515782136,"m":true,"M":true}}
     {"stream":"bnbbtc@depth20@100ms","data":{"lastUpdateId":160,"bids":[["0.0024","10"]],"asks":[["0.0026","100"]]}}
+    {"stream":"bnbbtc@depth@100ms","data":{"e":"depthUpdate","E":1672515782136,"s":"BNBBTC","U":157,"u":160,
+     "b":[["0.0024","10"]],"a":[["0.0026","0"]]}}
     {"stream":"bnbusdt@bookTicker","data":{"u":400900217,"s":"BNBUSDT","b":"25.35190000","B":"31.21000000",
      "a":"25.36520000","A":"40.66000000"}}
 
@@ -14,26 +17,51 @@ The trade's time is `T`; `E` is when the frame was made, up to 214 ms later. `M`
 asks, a bookTicker has price and quantity 0.
 
 Times count milliseconds, or microseconds where the URL asks for them as ours does; recordings hold milliseconds. Which
-of the two is told by size: 10^14 ms lie in the year 5138, 10^14 us in 1973.
+of the two is told by size: 10^14 ms lie in the year 5138, 10^14 us in 1973. historicalTrades are asked for microseconds
+with a header, so that they are the trades that the stream prints.
+
+historicalTrades needs no key since 2023 (CHANGELOG), but is not on the list of what data-api.binance.vision serves (FAQ
+"Market Data Only"), which nothing else with ids of single trades is either. It is asked for at the configured endpoint
+all the same; where that refuses it, api.binance.com is the `rest_url` that serves it.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 from urllib.parse import quote
 
 import msgspec
 
-from producers.contract import BOOKS, QUOTES, TRADES, Event, Feed, Get, Limits, Rate, Receipt, Scope
+from producers.books.binance import BinanceBook, BinanceSpotBook
+from producers.contract import (
+    BOOKS,
+    QUOTES,
+    TRADES,
+    BadFrame,
+    BookUpdate,
+    Event,
+    Feed,
+    Get,
+    Limits,
+    Rate,
+    Receipt,
+    Scope,
+    Span,
+)
 from producers.protocols.binance import (
+    DIFFERENCES,
     FEEDS_PER_MESSAGE,
-    CombinedStream,
+    HISTORY_TRADES,
+    Changes,
     Filter,
     Framed,
     Id,
+    KeptBooks,
     Name,
     Number,
     Read,
     Side,
+    changes,
+    history_query,
     levels,
     same_symbol,
     steps,
@@ -43,6 +71,9 @@ from ravencore.records import Book, Instrument, Quote, Trade
 
 VENUE = "BINANCE_SPOT"
 EXCHANGE_INFO_WEIGHT = 20
+HISTORY_WEIGHT = 25
+SNAPSHOT_WEIGHT = 250
+MICROSECONDS = (("X-MBX-TIME-UNIT", "MICROSECOND"),)
 MICROSECONDS_FROM = 10**14
 
 
@@ -64,6 +95,41 @@ class DepthData(msgspec.Struct, gc=False):
     lastUpdateId: Id
     bids: Side
     asks: Side
+
+
+class ChangeData(msgspec.Struct, gc=False):
+    """`data` of a depthUpdate; one with `pu` is of futures."""
+
+    e: Literal["depthUpdate"]
+    E: Id
+    s: str
+    U: Id
+    u: Id
+    b: Changes
+    a: Changes
+    pu: int | None = None
+
+
+class Snapshot(msgspec.Struct):
+    """The body of GET /api/v3/depth: {"lastUpdateId":1027024,"bids":[["4.0","431.0"]],"asks":[["4.000002","12.0"]]}."""
+
+    lastUpdateId: Id
+    bids: Changes
+    asks: Changes
+
+
+class PastTrade(msgspec.Struct, gc=False):
+    """One of historicalTrades, its fields called here as in a trade of the stream.
+
+    {"id":28457,"price":"4.00000100","qty":"12.00000000","quoteQty":"48.000012","time":1499865549590123,
+     "isBuyerMaker":true,"isBestMatch":true}
+    """
+
+    t: Id = msgspec.field(name="id")
+    p: Number = msgspec.field(name="price")
+    q: Number = msgspec.field(name="qty")
+    T: Id = msgspec.field(name="time")
+    m: bool = msgspec.field(name="isBuyerMaker")
 
 
 class TickerData(msgspec.Struct, gc=False):
@@ -95,29 +161,34 @@ class ExchangeInfo(msgspec.Struct):
 
 _trade = msgspec.json.Decoder(Framed[TradeData])
 _depth = msgspec.json.Decoder(Framed[DepthData])
+_change = msgspec.json.Decoder(Framed[ChangeData])
 _ticker = msgspec.json.Decoder(Framed[TickerData])
 _exchange_info = msgspec.json.Decoder(ExchangeInfo)
+_snapshot = msgspec.json.Decoder(Snapshot)
+_past = msgspec.json.Decoder(Annotated[list[PastTrade], msgspec.Meta(max_length=HISTORY_TRADES)])
 
 
 def _read_trade(frame: bytes, symbol: str, receipt: Receipt) -> Sequence[Event]:
     data = _trade.decode(frame).data
     same_symbol(data.s, symbol)
-    price, quantity = positive(data.p), positive(data.q)
+    return (_made(symbol, data, receipt),)
+
+
+def _made(symbol: str, told: TradeData | PastTrade, receipt: Receipt) -> Trade:
+    price, quantity = positive(told.p), positive(told.q)
     traded(price, quantity)
-    return (
-        Trade(
-            venue=VENUE,
-            symbol=symbol,
-            event_time=happened(_micros(data.T), receipt.received_us),
-            received_time=receipt.received_us,
-            trade_id=str(data.t),
-            sequence=data.t,
-            price=price,
-            quantity=quantity,
-            side="SELL" if data.m else "BUY",
-            connection_time=receipt.connection_us,
-            connection_sequence=receipt.sequence,
-        ),
+    return Trade(
+        venue=VENUE,
+        symbol=symbol,
+        event_time=happened(_micros(told.T), receipt.received_us),
+        received_time=receipt.received_us,
+        trade_id=str(told.t),
+        sequence=told.t,
+        price=price,
+        quantity=quantity,
+        side="SELL" if told.m else "BUY",
+        connection_time=receipt.connection_us,
+        connection_sequence=receipt.sequence,
     )
 
 
@@ -137,6 +208,27 @@ def _read_book(frame: bytes, symbol: str, receipt: Receipt) -> Sequence[Event]:
             source="VENUE_SNAPSHOT",
             bids=levels(data.bids),
             asks=levels(data.asks),
+            connection_time=receipt.connection_us,
+            connection_sequence=receipt.sequence,
+        ),
+    )
+
+
+def _read_changes(frame: bytes, symbol: str, receipt: Receipt) -> Sequence[Event]:
+    data = _change.decode(frame).data
+    same_symbol(data.s, symbol)
+    if data.pu is not None:
+        raise BadFrame("a depthUpdate with `pu`: of futures")
+    return (
+        BookUpdate(
+            symbol=symbol,
+            whole=False,
+            event_time=happened(_micros(data.E), receipt.received_us),
+            received_time=receipt.received_us,
+            bids=changes(data.b),
+            asks=changes(data.a),
+            first=data.U,
+            last=data.u,
             connection_time=receipt.connection_us,
             connection_sequence=receipt.sequence,
         ),
@@ -174,8 +266,8 @@ def _best(price: str, quantity: str) -> tuple[int, int] | tuple[None, None]:
     return None, None
 
 
-class BinanceSpot(CombinedStream):
-    """Binance spot market data (`producers.contract.Stream`)."""
+class BinanceSpot(KeptBooks):
+    """Binance spot market data (`producers.contract.Stream`, `HasSnapshots`, `HasHistory`)."""
 
     name = VENUE
     venue = VENUE
@@ -196,8 +288,12 @@ class BinanceSpot(CombinedStream):
         "@trade": _read_trade,
         "@depth20@100ms": _read_book,
         "@depth20": _read_book,
+        DIFFERENCES: _read_changes,
+        "@depth": _read_changes,
         "@bookTicker": _read_quote,
     }
+
+    book: ClassVar[type[BinanceBook]] = BinanceSpotBook
 
     def socket_url(self, base: str, channel: str) -> str:
         """The combined stream, without any stream yet."""
@@ -216,6 +312,38 @@ class BinanceSpot(CombinedStream):
     def market_feeds(self, instruments: Sequence[Instrument], selected: Sequence[str]) -> Sequence[Feed]:
         """None: what is collected is demanded symbol by symbol."""
         return ()
+
+    def snapshot(self, base: str, symbol: str) -> Get:
+        """The best 5000 levels of each side: as many as there are to be had."""
+        path = f"/api/v3/depth?symbol={quote(symbol, safe='')}&limit={BinanceSpotBook.snapshot_levels}"
+        return Get(base.rstrip("/") + path, SNAPSHOT_WEIGHT)
+
+    def whole_book(self, symbol: str, body: bytes, receipt: Receipt) -> BookUpdate:
+        """The book of a depth body, which has no time; raises BadFrame."""
+        with reading():
+            told = _snapshot.decode(body)
+            return BookUpdate(
+                symbol=symbol,
+                whole=True,
+                event_time=None,
+                received_time=receipt.received_us,
+                bids=changes(told.bids),
+                asks=changes(told.asks),
+                last=told.lastUpdateId,
+                connection_time=receipt.connection_us,
+                connection_sequence=receipt.sequence,
+            )
+
+    def history(self, base: str, symbol: str, span: Span) -> Get:
+        """historicalTrades from the first id on."""
+        path = f"/api/v3/historicalTrades?{history_query(symbol, span)}"
+        return Get(base.rstrip("/") + path, HISTORY_WEIGHT, MICROSECONDS)
+
+    def past(self, symbol: str, body: bytes, receipt: Receipt) -> Sequence[Trade]:
+        """Trades of a historicalTrades body; raises BadFrame."""
+        with reading():
+            told = sorted(_past.decode(body), key=lambda one: one.t)
+            return [_made(symbol, one, receipt) for one in told]
 
 
 def _instrument(info: SymbolInfo, received_us: int) -> Instrument:
