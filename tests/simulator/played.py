@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from producers.contract import CHANNELS, Event, Receipt, Stream
+from producers.contract import CHANNELS, Count, Event, Receipt, Stream
 from producers.registry import SOURCES
 from ravencore.records import MarketRecord, Trade
 from simulator.contract import Answer, Dialect, Frame, Identity, Market, Message, Session
@@ -69,9 +69,9 @@ def source(name: str) -> Stream:
 
 
 def identities(reader: Stream, frame: Frame) -> list[Identity]:
-    """What the reader takes a frame for."""
+    """What the reader takes a frame for, its number on the connection aside."""
     receipt = Receipt(frame.time_ns // 1_000 + 10**6)
-    return [_identity(event) for event in reader.parse(frame.payload, receipt)]
+    return [_identity(event) for event in reader.parse(frame.payload, receipt) if not isinstance(event, Count)]
 
 
 def _identity(event: Event) -> Identity:

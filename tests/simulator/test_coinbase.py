@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producers.contract import BadFrame, Receipt
+from producers.contract import BadFrame, Count, Receipt
 from simulator.contract import Disconnect, Frame, Instrument, Session, Unavailable, Unreadable
 from simulator.dialects.coinbase import Coinbase
 from simulator.events import Quote, Trade
@@ -186,7 +186,7 @@ def test_a_heartbeat_a_second(venue: Exchange) -> None:
     beats = [message for step in range(20) for message in heard(session, session.tick(step * 0.25))]
     assert [beat["events"][0]["heartbeat_counter"] for beat in beats] == [1, 2, 3, 4, 5]
     assert beats[0]["events"][0]["current_time"].startswith("2025-01-01 00:00:00.000000000 +0000 UTC m=+")
-    assert READER.parse(json.dumps(beats[0]).encode(), Receipt(2**51)) == ()
+    assert READER.parse(json.dumps(beats[0]).encode(), Receipt(2**51)) == (Count(beats[0]["sequence_num"]),)
 
 
 def test_who_does_not_subscribe_within_five_seconds_is_sent_away(venue: Exchange) -> None:
