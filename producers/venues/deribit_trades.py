@@ -1,6 +1,7 @@
 """Deribit's option trades, of all options of the selected currencies in one channel for each.
 
 Protocol: https://docs.deribit.com/subscriptions/trades/tradeskindcurrencyinterval
+History: https://docs.deribit.com/api-reference/market-data/public-get_last_trades_by_instrument
 
     {"jsonrpc":"2.0","method":"subscription","params":{"channel":"trades.option.BTC.100ms","data":[{"trade_seq":1706,
      "trade_id":"137488100","timestamp":1616321732986,"tick_direction":0,"price":0.007,"mark_price":0.00670817,
@@ -15,15 +16,24 @@ changed hands is here once. Where a frame of a combo comes all the same, its `le
 
 Frames of one instrument's channel (`trades.BTC-26MAR21-62000-C.raw`) are read as well; for inverse futures, which Raven
 does not subscribe to, the amount is in USD as Deribit prints it.
+
+Past trades of an instrument are found by their `trade_seq`, in the same words:
+
+    GET public/get_last_trades_by_instrument?instrument_name=BTC-26MAR21-62000-C&start_seq=1706&end_seq=1707&count=1000
+    {"jsonrpc":"2.0","result":{"trades":[{"trade_seq":1706,"trade_id":"137488100",...}],"has_more":false}}
+
+Without `include_old` those of more than a few days ago are left out.
 """
 
 from collections.abc import Sequence
 from functools import lru_cache
+from operator import attrgetter
 from typing import Annotated, Literal
+from urllib.parse import urlencode
 
 import msgspec
 
-from producers.contract import TRADES, BadFrame, Event, Feed, Receipt
+from producers.contract import TRADES, BadFrame, Event, Feed, Get, Receipt, Span
 from producers.protocols.deribit import (
     INTERVALS,
     VENUE,
@@ -34,13 +44,16 @@ from producers.protocols.deribit import (
     Notification,
     control,
     currency_of,
+    spelled,
 )
-from producers.values import MILLISECONDS_TO_US, READ_ERRORS, bad_frame, happened, number, traded
+from producers.values import MILLISECONDS_TO_US, READ_ERRORS, bad_frame, happened, number, reading, traded
 from ravencore.records import Instrument, Side, Trade
 
 KINDS = frozenset({"option", "future", "spot", "option_combo", "future_combo"})
 ANY = "any"
 SIDES: dict[str, Side] = {"buy": "BUY", "sell": "SELL"}
+MOST_TRADES = 1000
+"""In one answer."""
 
 
 class TradeData(msgspec.Struct, gc=False):
@@ -55,11 +68,25 @@ class TradeData(msgspec.Struct, gc=False):
     amount: msgspec.Raw
 
 
+class PastTrades(msgspec.Struct):
+    """`result` of get_last_trades_by_instrument."""
+
+    trades: list[TradeData]
+
+
+class Past(msgspec.Struct):
+    """The body of GET public/get_last_trades_by_instrument."""
+
+    result: PastTrades
+
+
 _frames = msgspec.json.Decoder(Notification[Annotated[list[TradeData], msgspec.Meta(min_length=1)]])
+_past = msgspec.json.Decoder(Past)
+_in_order = attrgetter("trade_seq")
 
 
 class DeribitTrades(Deribit):
-    """Trades of options (`producers.contract.Stream`)."""
+    """Trades of options (`producers.contract.HasHistory`)."""
 
     name = "DERIBIT_TRADES"
     channels: tuple[str, ...] = (TRADES,)
@@ -88,6 +115,20 @@ class DeribitTrades(Deribit):
             return control(frame, _feed_of, error)
         except READ_ERRORS as error:
             raise bad_frame(error) from None
+
+    def history(self, base: str, symbol: str, span: Span) -> Get:
+        """`...?instrument_name=BTC-26MAR21-62000-C&count=1000&include_old=true&sorting=asc&start_seq=1&end_seq=9`."""
+        asked = {"instrument_name": spelled(symbol), "count": MOST_TRADES, "include_old": "true", "sorting": "asc"}
+        asked["start_seq"] = span.first
+        if span.last is not None:
+            asked["end_seq"] = span.last
+        return Get(f"{base.rstrip('/')}/public/get_last_trades_by_instrument?{urlencode(asked)}")
+
+    def past(self, symbol: str, body: bytes, receipt: Receipt) -> Sequence[Trade]:
+        """The trades of such an answer; raises BadFrame."""
+        with reading():
+            told = sorted(_past.decode(body).result.trades, key=_in_order)
+            return [_trade(data, symbol, receipt) for data in told]
 
 
 @lru_cache(maxsize=4096)

@@ -1,16 +1,24 @@
-"""Kraken spot: best bid and ask, and trades, over version 2 of its WebSocket.
+"""Kraken spot: order books, best bid and ask, and trades, over version 2 of its WebSocket.
 
+Books: https://docs.kraken.com/exchange/api-reference/spot-websocket-v2/book
 Ticker: https://docs.kraken.com/exchange/api-reference/spot-websocket-v2/ticker
 Trades: https://docs.kraken.com/exchange/api-reference/spot-websocket-v2/trade
-REST: https://docs.kraken.com/api/docs/rest-api/get-tradable-asset-pairs
+Status: https://docs.kraken.com/exchange/api-reference/spot-websocket-v2/status
+REST: https://docs.kraken.com/api/docs/rest-api/get-tradable-asset-pairs and .../get-recent-trades
 
+    {"channel":"book","type":"update","data":[{"symbol":"BTC/USD","bids":[],"asks":[{"price":62807.0,"qty":0.00000000},
+     {"price":62818.8,"qty":0.65540712}],"checksum":4249465476,"timestamp":"2026-08-16T23:37:03.745044Z"}]}
     {"channel":"ticker","type":"update","data":[{"symbol":"ALGO/USD","bid":0.10025,"bid_qty":740.0,"ask":0.10036,
      "ask_qty":1361.44813783,"last":0.10035,"volume":997038.98383185,...,"timestamp":"2023-10-06T17:35:55.440295Z"}]}
     {"channel":"trade","type":"update","data":[{"symbol":"MATIC/USD","side":"sell","price":0.5117,"qty":40.0,
      "ord_type":"market","trade_id":4665906,"timestamp":"2023-09-25T07:49:37.708706Z"}]}
     {"method":"subscribe","result":{"channel":"ticker","symbol":"BTC/USD","snapshot":true},"success":true,"req_id":1}
     {"error":"Currency pair not supported XBT/EUR","method":"subscribe","success":false,"symbol":"XBT/EUR","req_id":1}
-    {"channel":"heartbeat"}    and    {"channel":"status","type":"update","data":[{"connection_id":18432,...}]}
+    {"channel":"heartbeat"}
+    {"channel":"status","type":"update","data":[{"connection_id":18432,"system":"online","version":"2.0.10",...}]}
+    GET /0/public/Trades?pair=XBTUSD&since=1688669597827736899&count=1000
+    {"error":[],"result":{"XXBTZUSD":[["30243.40000","0.34507674",1688669597.8277369,"b","m","",61044952]],
+     "last":"1688671969993150842"}}
 
 Oddities. Numbers are JSON numbers with trailing zeros, and some written as 1e-8: their text is read, never a double.
 `connection_id` exceeds 2^53 and is not read. Bitcoin is BTC and Dogecoin DOGE here, but XBT and XDG in REST names.
@@ -22,19 +30,38 @@ channel of it is meant, of which a request asks for one.
 `snapshot` is true for trades too, which for them is not the default: Kraken then sends the last 50 with their ids.
 After a reconnect they fill the hole if it is no longer than that, and what was published before is known by its id.
 `trade_id` counts the trades of one symbol; a snapshot is put into its order. `side` is the taker's.
+
+Of a book 25 levels are asked for, so that 20 are there; how it is kept is told in `producers.books.kraken`. A whole
+book had no `timestamp` before 2026.
+
+`system` tells what the engine does. `maintenance` (markets are offline) is a Farewell: the connection will not outlive
+it. The other states (`cancel_only`, `post_only`, `limit_only`, `online`) end no market data. What a connection begins
+with is no Farewell: a new one would hear the same.
+
+Past trades are found by time, in nanoseconds, and told in doubles of seconds; both they and the stream's times are cut
+off below the microsecond. `since` leaves out its own nanosecond, so one before the span is asked for. An answer holds a
+thousand, the oldest first; it names the pair in one of Kraken's several ways, and so is taken for the one asked for.
+REST is asked by the documented name XBTUSD; it knows BTC/USD as well, but no page says so.
 """
 
 from collections.abc import Sequence
+from decimal import Decimal
+from functools import lru_cache
 from operator import attrgetter
 from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
 
 import msgspec
 
+from producers.books.kraken import KrakenBook
 from producers.contract import (
+    BOOKS,
     QUOTES,
     TRADES,
     BadFrame,
+    BookUpdate,
     Event,
+    Farewell,
     Feed,
     Get,
     Limits,
@@ -42,6 +69,7 @@ from producers.contract import (
     Receipt,
     Reply,
     Scope,
+    Span,
 )
 from producers.values import (
     READ_ERRORS,
@@ -56,13 +84,22 @@ from producers.values import (
     reading,
     traded,
 )
+from ravencore.decimals import from_text
 from ravencore.records import Instrument, Quote, Side, Trade
 
 NAME = "KRAKEN"
-CHANNELS = {QUOTES: "ticker", TRADES: "trade"}
+CHANNELS = {QUOTES: "ticker", TRADES: "trade", BOOKS: "book"}
 FEEDS = {spelling: channel for channel, spelling in CHANNELS.items()}
+DEPTH = 25
+OPTIONS: dict[str, dict[str, Any]] = {QUOTES: {"event_trigger": "bbo"}, TRADES: {}, BOOKS: {"depth": DEPTH}}
+"""What else requests of a channel say."""
 RENAMED = {"XBT": "BTC", "XDG": "DOGE"}
-SIDES: dict[str, Side] = {"buy": "BUY", "sell": "SELL"}
+REST_NAMES = {name: rest_name for rest_name, name in RENAMED.items()}
+SIDES: dict[str, Side] = {"buy": "BUY", "sell": "SELL", "b": "BUY", "s": "SELL"}
+MOST_TRADES = 1000
+"""In one answer."""
+MICROSECOND = 10**12
+"""In unscaled seconds."""
 UNKNOWN_PAIR = "EQuery:Unknown asset pair"
 
 Id = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -93,6 +130,30 @@ class TradeData(msgspec.Struct, gc=False):
     timestamp: Time
 
 
+class LevelData(msgspec.Struct, gc=False):
+    """One of a book's `bids` and `asks`."""
+
+    price: msgspec.Raw
+    qty: msgspec.Raw
+
+
+class BookData(msgspec.Struct, gc=False):
+    """One of a book's `data`."""
+
+    symbol: Name
+    bids: list[LevelData]
+    asks: list[LevelData]
+    checksum: Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
+    timestamp: Time | None = None
+
+
+class Books(msgspec.Struct, tag_field="channel", tag="book", gc=False):
+    """A frame of the book channel."""
+
+    type: Literal["snapshot", "update"]
+    data: Annotated[list[BookData], msgspec.Meta(min_length=1)]
+
+
 class Tickers(msgspec.Struct, tag_field="channel", tag="ticker", gc=False):
     """A frame of the ticker channel."""
 
@@ -111,10 +172,16 @@ class Heartbeat(msgspec.Struct, tag_field="channel", tag="heartbeat"):
     """Sent every second when nothing else is."""
 
 
+class StatusData(msgspec.Struct):
+    """One of a status's `data`."""
+
+    system: str = ""
+
+
 class Status(msgspec.Struct, tag_field="channel", tag="status"):
     """What the engine says of itself, first on every connection."""
 
-    data: list[Any]
+    data: list[StatusData]
 
 
 class Subscribed(msgspec.Struct):
@@ -152,18 +219,39 @@ class AssetPairs(msgspec.Struct):
     result: dict[str, PairInfo] = {}
 
 
-_frames = msgspec.json.Decoder(Tickers | Trades | Heartbeat | Status)
+class PastTrade(msgspec.Struct, array_like=True, gc=False):
+    """One row of Trades."""
+
+    price: Annotated[str, msgspec.Meta(max_length=64)]
+    volume: Annotated[str, msgspec.Meta(max_length=64)]
+    time: msgspec.Raw
+    side: Literal["b", "s"]
+    type: str
+    misc: str
+    trade_id: Id
+
+
+class PastTrades(msgspec.Struct):
+    """The body of GET /0/public/Trades: rows by the pair's name, and `last`."""
+
+    error: list[str]
+    result: dict[str, msgspec.Raw] = {}
+
+
+_frames = msgspec.json.Decoder(Books | Tickers | Trades | Heartbeat | Status)
 _any_frame = msgspec.json.Decoder(AnyFrame)
 _asset_pairs = msgspec.json.Decoder(AssetPairs)
+_past = msgspec.json.Decoder(PastTrades)
+_past_rows = msgspec.json.Decoder(list[PastTrade])
 _in_order = attrgetter("trade_id")
 
 
 class Kraken:
-    """Kraken's market data (`producers.contract.Stream`)."""
+    """Kraken's market data (`producers.contract.HasBooks` and `HasHistory`)."""
 
     name = NAME
     venue = NAME
-    channels: tuple[str, ...] = (QUOTES, TRADES)
+    channels: tuple[str, ...] = (QUOTES, TRADES, BOOKS)
     scope: Scope = "symbol"
     selection: str | None = None
     past_trades = True
@@ -210,7 +298,7 @@ class Kraken:
         return Feed(channel, symbol)
 
     def socket_url(self, base: str, channel: str) -> str:
-        """One endpoint for both channels."""
+        """One endpoint for all channels."""
         return base
 
     def greeting(self, request: int) -> str | None:
@@ -219,26 +307,22 @@ class Kraken:
 
     def subscribe(self, feeds: Sequence[Feed], request: int) -> str:
         """`{"method":"subscribe","params":{"channel":"trade","symbol":["BTC/USD"],"snapshot":true},"req_id":1}`."""
-        params = _params(feeds) | {"snapshot": True}
-        if feeds[0].channel == QUOTES:
-            params["event_trigger"] = "bbo"
-        return _request("subscribe", params, request)
+        return _request("subscribe", _params(feeds) | {"snapshot": True}, request)
 
     def unsubscribe(self, feeds: Sequence[Feed], request: int) -> str:
         """`{"method":"unsubscribe","params":{"channel":"trade","symbol":["BTC/USD"]},"req_id":2}`."""
-        params = _params(feeds)
-        if feeds[0].channel == QUOTES:
-            params["event_trigger"] = "bbo"
-        return _request("unsubscribe", params, request)
+        return _request("unsubscribe", _params(feeds), request)
 
     def one_message(self, feeds: Sequence[Feed]) -> Sequence[Feed]:
         """A message names one channel: the feeds of the first one's."""
         return [feed for feed in feeds if feed.channel == feeds[0].channel]
 
     def parse(self, frame: bytes, receipt: Receipt) -> Sequence[Event]:
-        """A quote or trade for each of the frame's; raises BadFrame."""
+        """A quote, trade or book for each of the frame's; raises BadFrame."""
         try:
             told = _frames.decode(frame)
+            if isinstance(told, Books):
+                return [_book(data, told.type == "snapshot", receipt) for data in told.data]
             if isinstance(told, Trades):
                 if told.type == "snapshot":
                     told.data.sort(key=_in_order)
@@ -249,11 +333,34 @@ class Kraken:
             return _control(frame, error)
         except READ_ERRORS as error:
             raise bad_frame(error) from None
-        return ()
+        return _farewells(told, receipt) if isinstance(told, Status) else ()
+
+    def sequencer(self, symbol: str) -> KrakenBook:
+        """A new keeper of this pair's book."""
+        return KrakenBook(DEPTH)
+
+    def history(self, base: str, symbol: str, span: Span) -> Get:
+        """`/0/public/Trades?pair=XBTUSD&count=1000&since=1688669597827735999`."""
+        asked = {"pair": _rest_name(symbol), "count": MOST_TRADES}
+        if span.from_us is not None:
+            asked["since"] = span.from_us * 1000 - 1
+        return Get(f"{base.rstrip('/')}/0/public/Trades?{urlencode(asked)}")
+
+    def past(self, symbol: str, body: bytes, receipt: Receipt) -> Sequence[Trade]:
+        """The trades of such an answer; raises BadFrame."""
+        with reading():
+            told = _past.decode(body)
+            if told.error:
+                raise BadFrame(f"Kraken says {told.error[0][:200]}")
+            pairs = [rows for name, rows in told.result.items() if name != "last"]
+            if len(pairs) != 1:
+                raise BadFrame(f"trades of {len(pairs)} pairs")
+            return [_past_trade(row, symbol, receipt) for row in sorted(_past_rows.decode(pairs[0]), key=_in_order)]
 
 
 def _params(feeds: Sequence[Feed]) -> dict[str, Any]:
-    return {"channel": CHANNELS[feeds[0].channel], "symbol": [feed.symbol for feed in feeds]}
+    channel = feeds[0].channel
+    return {"channel": CHANNELS[channel], "symbol": [feed.symbol for feed in feeds], **OPTIONS[channel]}
 
 
 def _request(method: str, params: dict[str, Any], request: int) -> str:
@@ -283,6 +390,63 @@ def _all_channels(symbol: str | None) -> tuple[Feed, ...] | None:
     return None if symbol is None else tuple(Feed(channel, symbol) for channel in CHANNELS)
 
 
+def _farewells(told: Status, receipt: Receipt) -> Sequence[Event]:
+    leaving = receipt.sequence != 1 and any(data.system == "maintenance" for data in told.data)
+    return (Farewell("maintenance"),) if leaving else ()
+
+
+def _book(data: BookData, whole: bool, receipt: Receipt) -> BookUpdate:
+    bids, bid_texts = _levels(data.bids)
+    asks, ask_texts = _levels(data.asks)
+    return BookUpdate(
+        symbol=data.symbol,
+        whole=whole,
+        event_time=None if data.timestamp is None else happened(moment(data.timestamp), receipt.received_us),
+        received_time=receipt.received_us,
+        bids=bids,
+        asks=asks,
+        checksum=data.checksum,
+        bid_texts=bid_texts,
+        ask_texts=ask_texts,
+        connection_time=receipt.connection_us,
+        connection_sequence=receipt.sequence,
+    )
+
+
+def _levels(told: Sequence[LevelData]) -> tuple[list[tuple[int, int]], list[bytes]]:
+    """Prices and quantities, and what the checksum is taken over."""
+    levels, texts = [], []
+    for data in told:
+        price, quantity = str(data.price, "ascii"), str(data.qty, "ascii")
+        levels.append((positive(price), counted(quantity)))
+        texts.append(_digits(price) + _digits(quantity))
+    return levels, texts
+
+
+@lru_cache(maxsize=1 << 16)
+def _digits(text: str) -> bytes:
+    """A number as the checksum has it: no point and no leading zeros. No frame has been seen with an exponent."""
+    plain = f"{Decimal(text):f}" if "e" in text.lower() else text
+    return plain.replace(".", "").lstrip("0").encode()
+
+
+def _rest_name(symbol: str) -> str:
+    base, _, quote = symbol.partition("/")
+    return REST_NAMES.get(base, base) + REST_NAMES.get(quote, quote)
+
+
+def _past_trade(row: PastTrade, symbol: str, receipt: Receipt) -> Trade:
+    return _record(
+        symbol,
+        receipt,
+        trade_id=row.trade_id,
+        event_us=number(str(row.time, "ascii")) // MICROSECOND,
+        price=from_text(row.price),
+        quantity=from_text(row.volume),
+        side=SIDES[row.side],
+    )
+
+
 def _quote(data: TickerData, receipt: Receipt) -> Quote:
     bid, ask = counted(str(data.bid, "ascii")), counted(str(data.ask, "ascii"))
     bid_quantity, ask_quantity = counted(str(data.bid_qty, "ascii")), counted(str(data.ask_qty, "ascii"))
@@ -303,18 +467,31 @@ def _quote(data: TickerData, receipt: Receipt) -> Quote:
 
 
 def _trade(data: TradeData, receipt: Receipt) -> Trade:
-    price, quantity = number(str(data.price, "ascii")), number(str(data.qty, "ascii"))
+    return _record(
+        data.symbol,
+        receipt,
+        trade_id=data.trade_id,
+        event_us=moment(data.timestamp),
+        price=number(str(data.price, "ascii")),
+        quantity=number(str(data.qty, "ascii")),
+        side=SIDES[data.side],
+    )
+
+
+def _record(
+    symbol: str, receipt: Receipt, *, trade_id: int, event_us: int, price: int, quantity: int, side: Side
+) -> Trade:
     traded(price, quantity)
     return Trade(
         venue=NAME,
-        symbol=data.symbol,
-        event_time=happened(moment(data.timestamp), receipt.received_us),
+        symbol=symbol,
+        event_time=happened(event_us, receipt.received_us),
         received_time=receipt.received_us,
-        trade_id=str(data.trade_id),
-        sequence=data.trade_id,
+        trade_id=str(trade_id),
+        sequence=trade_id,
         price=price,
         quantity=quantity,
-        side=SIDES[data.side],
+        side=side,
         connection_time=receipt.connection_us,
         connection_sequence=receipt.sequence,
     )

@@ -1,0 +1,111 @@
+"""Coinbase Advanced Trade's order books. What all its channels share is in protocols/coinbase.py.
+
+Channel: https://docs.cdp.coinbase.com/coinbase-app/advanced-trade-apis/websocket/websocket-channels (Level2 Channel)
+
+    {"channel":"l2_data","timestamp":"2026-08-09T21:05:48.507227366Z","sequence_num":16,"events":[{"type":"update",
+     "product_id":"BTC-USD","updates":[{"side":"offer","event_time":"2026-08-09T21:05:48.27841Z",
+     "price_level":"65083.71","new_quantity":"0.06"}]}]}
+
+The channel is level2 in requests and subscriptions, l2_data in frames. How a book is kept is told in books/coinbase.py.
+
+Each feed has a connection of its own: `sequence_num` counts the frames of a connection, so that one which is lost there
+costs one book. A frame's time is that of its newest change; documented snapshots say 1970, which is none.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, ClassVar, Literal
+
+import msgspec
+
+from producers.books.coinbase import CoinbaseBook
+from producers.contract import BOOKS, BookUpdate, Count, Event, Receipt
+from producers.protocols.coinbase import (
+    CoinbaseStream,
+    Heartbeats,
+    Id,
+    Kind,
+    Name,
+    Number,
+    Subscriptions,
+    Time,
+    amount,
+    canonical,
+    common,
+    control,
+)
+from producers.values import READ_ERRORS, bad_frame, happened, moment, positive
+
+CHANNELS = {BOOKS: "level2"}
+FEEDS = {spelling: channel for channel, spelling in CHANNELS.items()}
+FRAMES = frozenset({"l2_data"})
+
+
+class Change(msgspec.Struct, gc=False):
+    """One of an event's `updates`."""
+
+    side: Literal["bid", "offer"]
+    event_time: Time
+    price_level: Number
+    new_quantity: Number
+
+
+class BookEvent(msgspec.Struct, gc=False):
+    """One of an l2_data's `events`."""
+
+    type: Kind
+    product_id: Name
+    updates: list[Change]
+
+
+class Books(msgspec.Struct, tag_field="channel", tag="l2_data", gc=False):
+    """A frame of the level2 channel."""
+
+    sequence_num: Id
+    events: Annotated[list[BookEvent], msgspec.Meta(min_length=1)]
+
+
+_frames = msgspec.json.Decoder(Books | Subscriptions | Heartbeats)
+
+
+class CoinbaseBooks(CoinbaseStream):
+    """Coinbase's order books (`producers.contract.HasBooks`)."""
+
+    name = "COINBASE_BOOKS"
+    channels: tuple[str, ...] = (BOOKS,)
+    spellings: ClassVar[Mapping[str, str]] = CHANNELS
+    past_trades = False
+    limits = replace(CoinbaseStream.limits, feeds_per_connection=1, feeds_per_message=1)
+
+    def parse(self, frame: bytes, receipt: Receipt) -> Sequence[Event]:
+        """A frame's Count, and a BookUpdate for each of its events; raises BadFrame."""
+        try:
+            told = _frames.decode(frame)
+            if isinstance(told, Books):
+                return [Count(told.sequence_num), *(_book(event, receipt) for event in told.events)]
+        except msgspec.ValidationError as error:
+            return control(frame, FRAMES, error)
+        except READ_ERRORS as error:
+            raise bad_frame(error) from None
+        return common(told, FEEDS)
+
+    def sequencer(self, symbol: str) -> CoinbaseBook:
+        """A new keeper of this product's book."""
+        return CoinbaseBook()
+
+
+def _book(event: BookEvent, receipt: Receipt) -> BookUpdate:
+    sides: dict[str, list[tuple[int, int]]] = {"bid": [], "offer": []}
+    for change in event.updates:
+        sides[change.side].append((positive(change.price_level), amount(change.new_quantity)))
+    newest_us = max((moment(time) for time in {change.event_time for change in event.updates}), default=0)
+    return BookUpdate(
+        symbol=canonical(event.product_id),
+        whole=event.type == "snapshot",
+        event_time=happened(newest_us, receipt.received_us) if newest_us else None,
+        received_time=receipt.received_us,
+        bids=sides["bid"],
+        asks=sides["offer"],
+        connection_time=receipt.connection_us,
+        connection_sequence=receipt.sequence,
+    )
