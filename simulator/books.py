@@ -1,11 +1,17 @@
 """Order books kept from depth messages: the venue's update rules, and the top of the book as the recorded text.
 
+A collector that keeps a book tells it at its own pace: `digest` and `Digests` say what it was after each difference.
+
 Rules: "How to manage a local order book correctly" in binance-spot-api-docs/web-socket-streams.md.
 """
 
+from array import array
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from decimal import Decimal
+from functools import lru_cache
+from hashlib import sha256
 
 from simulator.contract import Snapshot
 from simulator.events import DepthDiff, Levels
@@ -41,6 +47,7 @@ class Book:
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.last_id = snapshot.last_id
+        self.time_ns = snapshot.time_ns
         self.bids = Side(snapshot.bids)
         self.asks = Side(snapshot.asks)
 
@@ -49,10 +56,10 @@ class Book:
             self.bids.set(price, quantity)
         for price, quantity in diff.asks:
             self.asks.set(price, quantity)
-        self.last_id = diff.last_id
+        self.last_id, self.time_ns = diff.last_id, diff.time_ns
 
     def top(self, count: int) -> Snapshot:
-        return Snapshot(self.last_id, self.bids.highest(count), self.asks.lowest(count))
+        return Snapshot(self.last_id, self.bids.highest(count), self.asks.lowest(count), self.time_ns)
 
 
 class BookKeeper:
@@ -97,8 +104,53 @@ class BookKeeper:
 
 def cut(snapshot: Snapshot, limit: int) -> Snapshot:
     """The best `limit` levels of each side."""
-    return Snapshot(snapshot.last_id, _head(snapshot.bids, limit), _head(snapshot.asks, limit))
+    return Snapshot(snapshot.last_id, snapshot.bids[:limit], snapshot.asks[:limit], snapshot.time_ns)
 
 
-def _head(levels: Levels, limit: int) -> Sequence[tuple[str, str]]:
-    return levels[:limit]
+DIGESTED_LEVELS = 20
+DIGEST_BYTES = 8
+
+
+def digest(bids: Levels, asks: Levels) -> str:
+    """Sixteen hexadecimal digits that stand for the best 20 levels of each side, best first.
+
+    They are the beginning of the SHA-256 of `price:quantity,price:quantity|price:quantity`, bids before the bar, with
+    plain decimals: no exponent, no last zeros.
+    """
+    sides = (",".join([_plain_level(*level) for level in side[:DIGESTED_LEVELS]]) for side in (bids, asks))
+    return sha256("|".join(sides).encode()).hexdigest()[: 2 * DIGEST_BYTES]
+
+
+@lru_cache(maxsize=1 << 17)
+def _plain_level(price: str, quantity: str) -> str:
+    return f"{plain(price)}:{plain(quantity)}"
+
+
+def plain(text: str) -> str:
+    """A decimal without exponent and last zeros: 1.50 is 1.5, 100 is 100, 5e-7 is 0.0000005."""
+    fixed = text if text.replace(".", "", 1).isdecimal() else format(Decimal(text), "f")
+    return fixed.rstrip("0").removesuffix(".") if "." in fixed else fixed
+
+
+class Digests:
+    """The digests of one book after each of its last changes, by update ids or times that count up."""
+
+    KEPT, TRIMMED = 50_000, 5_000
+
+    def __init__(self) -> None:
+        self._keys = array("Q")
+        self._digests = array("Q")
+
+    def add(self, key: int, top: Snapshot) -> None:
+        """Note a state, once."""
+        if self._keys and key <= self._keys[-1]:
+            return
+        self._keys.append(key)
+        self._digests.append(int(digest(top.bids, top.asks), 16))
+        if len(self._keys) > self.KEPT:
+            del self._keys[: self.TRIMMED], self._digests[: self.TRIMMED]
+
+    def told(self) -> dict[str, str]:
+        """Digests by key, oldest first."""
+        width = 2 * DIGEST_BYTES
+        return {str(key): f"{value:0{width}x}" for key, value in zip(self._keys, self._digests, strict=True)}

@@ -49,7 +49,8 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
     `kind`: "trade" (all its marks are trades), "depth" (a book's differences, or the whole of it, on a stream whose
     reader notices when one is missing), "depth20" (Books), "garbage", or "other". A `numbered` frame gets a number of
     its own on each connection (NumbersFrames): a reader notices whichever is missing. A `binary` frame is not text.
-    simulator/faults.py says what may be done to which.
+    simulator/faults.py says what may be done to which. `diff` is what a made frame of kind "depth" says, and where its
+    stream is a `rest:` one it is not sent itself: the frames made of it are (Books.make), with its kind.
     """
 
     time_ns: int
@@ -61,14 +62,16 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
     symbol: str = ""
     binary: bool = False
     numbered: bool = False
+    diff: DepthDiff | None = None
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """A whole book as of `last_id`, best levels first."""
+    """A whole book as of `last_id`, best levels first; `time_ns` is when it last changed, 0 where that is not known."""
 
     last_id: int
     bids: Levels
     asks: Levels
+    time_ns: int = 0
 
 
 class Instrument(msgspec.Struct, frozen=True):
@@ -151,7 +154,8 @@ class NumbersFrames(Protocol):
     """A session that numbers the frames it sends, in `encode`."""
 
     def skip(self, frame: Frame) -> None:
-        """Use up the number of a frame that is lost on its way: `encode` is not called for it."""
+        """Use up the number of a frame that is lost on its way: `encode` is not called for it, or later than it is its
+        turn, and then gives it that number."""
 
 
 class View(Protocol):
@@ -192,23 +196,43 @@ class Unavailable(Exception):
         self.answer = answer
 
 
-class Books(Protocol):
-    """How a venue spells books, where one stream tells differences and another the top 20."""
+class Change(msgspec.Struct, frozen=True):
+    """A book before and after a frame of kind "depth", cut to the levels that a stream tells."""
 
-    def stream(self, symbol: str) -> str:
-        """Of the top 20."""
+    listed: Listed
+    frame: Frame
+    before: Snapshot
+    after: Snapshot
+
+
+class Books(Protocol):
+    """How a venue spells books.
+
+    A frame of kind "depth" says what has changed. Either it is a message of the venue, or its stream is a `rest:` one
+    and only what is made of it is sent. Frames are made for streams that somebody listens to, and for no others.
+    """
+
+    @property
+    def numbered(self) -> bool:
+        """Whether update ids tell a book's states apart; if not, the times of its changes in microseconds do."""
+
+    def top_stream(self, symbol: str) -> str:
+        """Of the top 20, each frame of it a whole book; "" where the venue has none."""
+
+    def made(self, symbol: str) -> Mapping[str, int]:
+        """The streams whose frames are made of frames of kind "depth", and how many levels of a side each tells."""
+
+    def make(self, stream: str, change: Change) -> Frame | None:
+        """What such a stream tells of a change; None: nothing."""
 
     def read_depth(self, frame: Frame) -> DepthDiff:
-        """The contents of a frame of kind "depth". Raises Unreadable."""
+        """The contents of a recorded frame of kind "depth". Raises Unreadable."""
 
     def read_snapshot(self, body: bytes) -> Snapshot:
         """A REST depth response, or the payload of a depth20 frame. Raises Unreadable."""
 
     def spacing_ns(self, diff: Frame) -> int:
-        """The top 20 is told once in each such span of time; 0: with every difference, they are far enough apart."""
-
-    def top(self, diff: Frame, book: Snapshot) -> Frame:
-        """The frame of the top 20 after a frame of kind "depth"."""
+        """Made frames are told once in each such span of time; 0: with every difference, they are far enough apart."""
 
 
 class Dialect(Protocol):
@@ -220,7 +244,7 @@ class Dialect(Protocol):
     @property
     def sources(self) -> Mapping[str, str]:
         """Names of the collectors that read it (BINANCE_FUTURES_KLINES) with what they collect: "symbol", "market" or
-        "poll"."""
+        "poll"; "books" is by symbol as well, but playback waits for those only when it is told to."""
 
     @property
     def words(self) -> Sequence[str]:
@@ -240,7 +264,7 @@ class Dialect(Protocol):
     def awaited(self, source: str, listed: Mapping[str, Listed]) -> set[str]:
         """The streams that must have a subscriber before playback starts, when this source is to be collected.
 
-        For a source of scope "symbol" `listed` holds only what is traded.
+        For a source of scope "symbol" or "books" `listed` holds only what is traded.
         """
 
     def spell(self, base: str, quote: str) -> str | None:

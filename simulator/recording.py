@@ -296,7 +296,8 @@ class _Survey:
         for symbol in self.traded():
             if not self.counts[symbol, "trade"]:
                 found.append(f"{symbol}: the recording holds no trades")
-            if self.counts[symbol, "depth20"] or self.dialect.books is None:
+            books = self.dialect.books
+            if self.counts[symbol, "depth20"] or books is None or not books.top_stream(symbol):
                 continue
             if not self.counts[symbol, "depth"]:
                 found.append(f"{symbol}: no depth20, the recording holds no depth")

@@ -27,6 +27,7 @@ from simulator.contract import (
     TRADES,
     Answer,
     Body,
+    Change,
     Frame,
     Identity,
     Instrument,
@@ -70,6 +71,7 @@ from simulator.events import (
 
 WEIGHT_PER_MINUTE = 2400
 DEPTH_LIMIT = 1000
+TOP_LEVELS = 20
 MINUTE_MS = 60_000
 MILLISECOND_NS = 10**6
 SECOND_NS = 10**9
@@ -98,12 +100,15 @@ def _channel(stream: str) -> str:
 ROUTES = {"public": is_public, "market": is_market}
 
 
-class _Depth(msgspec.Struct, gc=False):
+class _DepthIds(msgspec.Struct, gc=False):
     E: int
     T: int
     U: int
     u: int
     pu: int
+
+
+class _Depth(_DepthIds, gc=False):
     b: list[tuple[str, str]]
     a: list[tuple[str, str]]
 
@@ -161,6 +166,7 @@ _closed_kline = msgspec.json.Decoder(_Kline)
 _recorded_marks = msgspec.json.Decoder(list[_MarkTime] | _MarkTime)
 _recorded_order = msgspec.json.Decoder(_ForceOrder)
 _depth = msgspec.json.Decoder(_Depth)
+_ids = msgspec.json.Decoder(_DepthIds)
 _raw_trade = msgspec.json.Decoder(_RawTrade)
 _price_and_quantity = msgspec.json.Decoder(_PriceAndQuantity)
 
@@ -171,8 +177,13 @@ class FuturesBooks:
     A depth20 frame is spelled as a difference whose levels are the top of the book.
     """
 
-    def stream(self, symbol: str) -> str:
+    numbered = True
+
+    def top_stream(self, symbol: str) -> str:
         return f"{symbol.lower()}@depth20@100ms"
+
+    def made(self, symbol: str) -> Mapping[str, int]:
+        return {self.top_stream(symbol): TOP_LEVELS}
 
     def read_depth(self, frame: Frame) -> DepthDiff:
         try:
@@ -193,13 +204,13 @@ class FuturesBooks:
     def spacing_ns(self, diff: Frame) -> int:
         return TOP_INTERVAL_NS if diff.stream.endswith("@0ms") else 0
 
-    def top(self, diff: Frame, book: Snapshot) -> Frame:
-        depth = _depth.decode(diff.payload)
-        row = DepthDiff(diff.time_ns, diff.symbol, depth.U, depth.u, book.bids, book.asks)
+    def make(self, stream: str, change: Change) -> Frame:
+        frame, book = change.frame, change.after
+        depth = _ids.decode(frame.payload)
+        row = DepthDiff(frame.time_ns, frame.symbol, depth.U, depth.u, book.bids, book.asks)
         payload = _spell_depth(row, depth.E, depth.T, depth.pu)
-        stream = self.stream(diff.symbol)
-        marks = ((BOOKS, diff.symbol, depth.u),)
-        return Frame(diff.time_ns, stream, payload, combine(stream, payload), marks, "depth20", diff.symbol)
+        marks = ((BOOKS, frame.symbol, depth.u),)
+        return Frame(frame.time_ns, stream, payload, combine(stream, payload), marks, "depth20", frame.symbol)
 
 
 class BinanceFutures:
@@ -468,7 +479,7 @@ class _Depths:
         self._last[diff.symbol] = diff.last_id
         payload = _spell_depth(diff, time_ms, time_ms, before)
         stream = f"{diff.symbol.lower()}@depth@100ms"
-        return Frame(diff.time_ns, stream, payload, combine(stream, payload), (), "depth", diff.symbol)
+        return Frame(diff.time_ns, stream, payload, combine(stream, payload), (), "depth", diff.symbol, diff=diff)
 
 
 def _spell_depth(diff: DepthDiff, event_ms: int, trade_ms: int, before: int) -> bytes:

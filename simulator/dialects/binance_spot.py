@@ -22,6 +22,7 @@ from simulator.contract import (
     TRADES,
     Answer,
     Body,
+    Change,
     Frame,
     Instrument,
     Listed,
@@ -52,6 +53,7 @@ from simulator.events import DepthDiff, Event, Quote, Trade, text_of
 
 WEIGHT_PER_MINUTE = 6000
 DEPTH_LIMIT = 5000
+TOP_LEVELS = 20
 RULES = Rules(messages_per_second=5, streams=1024, ping_interval_seconds=20.0, pong_timeout_seconds=60.0)
 
 
@@ -89,8 +91,13 @@ _price_and_quantity = msgspec.json.Decoder(_PriceAndQuantity)
 class SpotBooks:
     """Depth differences at @depth@100ms, the top 20 at @depth20@100ms."""
 
-    def stream(self, symbol: str) -> str:
+    numbered = True
+
+    def top_stream(self, symbol: str) -> str:
         return f"{symbol.lower()}@depth20@100ms"
+
+    def made(self, symbol: str) -> Mapping[str, int]:
+        return {self.top_stream(symbol): TOP_LEVELS}
 
     def read_depth(self, frame: Frame) -> DepthDiff:
         try:
@@ -105,11 +112,11 @@ class SpotBooks:
     def spacing_ns(self, diff: Frame) -> int:
         return 0
 
-    def top(self, diff: Frame, book: Snapshot) -> Frame:
+    def make(self, stream: str, change: Change) -> Frame:
+        frame, book = change.frame, change.after
         payload = _spell_book(book)
-        stream = self.stream(diff.symbol)
-        marks = ((BOOKS, diff.symbol, book.last_id),)
-        return Frame(diff.time_ns, stream, payload, combine(stream, payload), marks, "depth20", diff.symbol)
+        marks = ((BOOKS, frame.symbol, book.last_id),)
+        return Frame(frame.time_ns, stream, payload, combine(stream, payload), marks, "depth20", frame.symbol)
 
 
 class BinanceSpot:
@@ -228,7 +235,7 @@ def _depth_frame(diff: DepthDiff) -> Frame:
         f'"u":{diff.last_id},"b":{levels(diff.bids)},"a":{levels(diff.asks)}}}'
     ).encode()
     stream = f"{diff.symbol.lower()}@depth@100ms"
-    return Frame(diff.time_ns, stream, payload, combine(stream, payload), (), "depth", diff.symbol)
+    return Frame(diff.time_ns, stream, payload, combine(stream, payload), (), "depth", diff.symbol, diff=diff)
 
 
 def _quote(quote: Quote) -> Frame:

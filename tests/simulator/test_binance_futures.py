@@ -11,7 +11,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.contract import Body, Disconnect, Frame, Instrument, Listed, Session, Snapshot, Unreadable
+from simulator.contract import Body, Change, Disconnect, Frame, Instrument, Listed, Session, Snapshot, Unreadable
 from simulator.dialects.binance_futures import RULES, BinanceFutures
 from simulator.events import (
     DepthDiff,
@@ -91,7 +91,9 @@ def test_a_difference_names_the_one_before() -> None:
 
 def test_the_top_of_the_book_is_spelled_as_a_difference() -> None:
     (diff,) = speak(DepthDiff(NOW_NS, "BTCUSDT", 11, 15, [], []))
-    top = FUTURES.books.top(diff, Snapshot(15, [("1.0", "2.0")], [("3.0", "1.0")]))
+    book = Snapshot(15, [("1.0", "2.0")], [("3.0", "1.0")])
+    listed = FUTURES.describe("BTCUSDT", 1, 1)
+    top = FUTURES.books.make("btcusdt@depth20@100ms", Change(listed, diff, book, book))
     assert said(top) == {
         **{"e": "depthUpdate", "E": NOW_MS, "T": NOW_MS, "s": "BTCUSDT", "U": 11, "u": 15, "pu": 10},
         **{"b": [["1.0", "2.0"]], "a": [["3.0", "1.0"]]},
