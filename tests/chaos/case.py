@@ -7,7 +7,19 @@ from functools import cached_property
 from typing import NamedTuple
 
 from producers.contract import ALL, BOOKS, TRADES
-from tests.chaos.evidence import Evidence, Fault, Hole, Issued, Log, Name, feed_of, holes_of, is_polled
+from tests.chaos.evidence import (
+    COUNTING,
+    Evidence,
+    Fault,
+    Hole,
+    Issued,
+    Log,
+    Name,
+    count_of,
+    feed_of,
+    holes_of,
+    is_polled,
+)
 
 SLACK_US = 1_000_000
 """How far the times of a fault and of its Gap may lie apart: frames are in flight, events are older than frames."""
@@ -43,6 +55,7 @@ class Case:
             self._holes[hole.name].append(hole)
         self._times: dict[Name, dict[int, int]] = {}
         self._received: dict[Name, list[int]] = {}
+        self._newest: dict[Name, int] = {}
         self._flow: dict[Name, tuple[list[int], list[int]]] = {}
         self._touching: dict[str, list[Fault]] = {}
 
@@ -79,16 +92,17 @@ class Case:
     def span(self, hole: Hole) -> tuple[int, int]:
         """When that was issued which a Gap leaves out, at the earliest and at the latest.
 
-        Gaps of feeds without counting ids tell when records came; meant is what was issued after those.
+        Gaps of feeds without counting ids tell when records came; meant is what was issued after those, and where none
+        has come since, all that was issued after them.
         """
         gap = hole.gap
-        if gap.from_time is None:
-            return 0, gap.to_time
-        if gap.channel == TRADES:
-            return gap.from_time, gap.to_time
+        if gap.from_time is None or gap.channel in COUNTING:
+            return gap.from_time or 0, gap.to_time
         received, issued = self._flow_of(hole.name)
         at = bisect_right(received, gap.from_time)
-        return min(issued[at - 1], gap.from_time) if at else gap.from_time, gap.to_time
+        begin = min(issued[at - 1], gap.from_time) if at else gap.from_time
+        goes_on = not received or received[-1] < gap.to_time
+        return begin, max(gap.to_time, self.evidence.ended_us) if goes_on else gap.to_time
 
     def _flow_of(self, feed: Name) -> tuple[list[int], list[int]]:
         """When the records of a feed came, in order, and when the newest of those until then had been issued."""
@@ -107,14 +121,25 @@ class Case:
             if identity is not None and identity in times:
                 yield received_us, times[identity]
 
-    def lists(self, hole: Hole, name: Name, number: int | None, time_us: int) -> bool:
+    def lists(self, hole: Hole, name: Name, identity: int | None, time_us: int) -> bool:
         """Whether a Gap of its feed lists an id as missing."""
-        if name.channel == TRADES and number is not None:
-            if hole.missing is not None:
-                return hole.missing[0] <= number <= hole.missing[1]
-            return hole.gap.cause == "COLD_START" and time_us <= hole.gap.to_time
-        begin, end = self.span(hole)
-        return begin <= time_us <= end
+        number = count_of(name.channel, identity)
+        if number is None:
+            begin, end = self.span(hole)
+            return begin <= time_us <= end
+        if hole.missing is not None:
+            return hole.missing[0] <= number <= hole.missing[1]
+        if hole.gap.cause == "COLD_START":
+            return time_us <= hole.gap.to_time
+        # A break that has not ended yet names no ids.
+        return hole.gap.missing is None and number > self.newest(name) and time_us >= (hole.gap.from_time or 0)
+
+    def newest(self, name: Name) -> int:
+        """The highest number of a symbol in its topic, of a channel that counts."""
+        if name not in self._newest:
+            counts = (count_of(name.channel, one) for one in self.log(name).identities)
+            self._newest[name] = max((number for number in counts if number is not None), default=-1)
+        return self._newest[name]
 
     @cached_property
     def accounts(self) -> dict[Name, Account]:
@@ -128,17 +153,17 @@ class Case:
         nameless = [one for one in self.evidence.issued.get(name, ()) if one[0] is None]
         absent += nameless[log.identities.count(None) :]
         lost = [one for one in absent if not any(self.lists(hole, name, *one) for hole in holes)]
-        repaired = sum(number in there for number in self.repaired(name) if number in times)
         issued = len(times) + len(nameless)
+        repaired = sum(hole.gap.repaired for hole in holes) if name.channel in COUNTING else 0
         listed = len(absent) - len(lost)
         return Account(issued, issued - len(absent) - repaired, repaired, listed, tuple(lost))
 
     def repaired(self, name: Name) -> set[int]:
-        """Ids that Gaps have named which were repaired."""
+        """Numbers that Gaps have named which were repaired."""
         return {
             number
             for hole in self.holes_of(name)
-            if name.channel == TRADES and hole.gap.repair in REPAIRED
+            if name.channel in COUNTING and hole.gap.repair in REPAIRED
             for first, last in hole.named
             for number in range(first, last + 1)
         }
@@ -154,7 +179,8 @@ class Case:
     def _touches(self, fault: Fault, hole: Hole) -> bool:
         if not may_befall(fault, hole.name):
             return False
-        if fault.channel == TRADES and any(hole.has_named(number) for number in fault.ids):
+        counts = (count_of(fault.channel, identity) for identity in fault.ids)
+        if any(number is not None and hole.has_named(number) for number in counts):
             return True
         begin, end = self.span(hole)
         return fault.from_us <= end + SLACK_US and fault.to_us >= begin - SLACK_US

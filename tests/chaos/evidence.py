@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
-from producers.contract import TRADES, Poll
+from producers.contract import KLINES, TRADES, Poll
 from producers.registry import SOURCES
 from ravencore.decimals import to_text
 from ravencore.records import Book, Gap, Level, MarketRecord
@@ -23,6 +23,8 @@ Range = tuple[int, int]
 """First and last id, inclusive."""
 Issued = tuple[int | None, int]
 """An identity, and when its frame was made."""
+COUNTING = {TRADES: 1, KLINES: 60_000_000}
+"""Channels whose identities count up, trades by one and candles by a minute: their Gaps name numbers."""
 
 
 class Name(NamedTuple):
@@ -47,6 +49,11 @@ def feed_of(name: Name) -> Name:
 def is_polled(venue: str, channel: str) -> bool:
     """Whether it is asked for over REST, again and again."""
     return isinstance(SOURCES[feeds.source_of(feeds.Name(venue, channel))], Poll)
+
+
+def count_of(channel: str, identity: int | None) -> int | None:
+    """The number that a Gap knows a record by, None where it knows none."""
+    return identity // COUNTING[channel] if identity is not None and channel in COUNTING else None
 
 
 class Fault(NamedTuple):
@@ -168,11 +175,12 @@ class Evidence:
     """How long the collector waits for an id that is out of order."""
     stats: Mapping[str, Any] = field(default_factory=dict)
 
-    def missing_trades(self) -> dict[Name, list[int]]:
-        """Ids that were issued and are in no topic."""
-        found = {}
+    def missing(self) -> dict[Name, list[int]]:
+        """By symbol of the channels that count, the numbers that were issued and are in no topic."""
+        found: dict[Name, list[int]] = {}
         for name, issued in self.issued.items():
-            if name.channel == TRADES:
-                there = set(self.logs[name].identities) if name in self.logs else set()
-                found[name] = sorted(number for number, _ in issued if number is not None and number not in there)
-        return {name: numbers for name, numbers in found.items() if numbers}
+            there = set(self.logs[name].identities) if name in self.logs else set()
+            counts = {count_of(name.channel, one) for one, _ in issued if one not in there}
+            if numbers := sorted(number for number in counts if number is not None):
+                found[name] = numbers
+        return found

@@ -247,7 +247,7 @@ def test_what_rest_would_still_tell_is_to_be_in_its_topic() -> None:
 
 
 def test_missing_trades_are_those_that_rest_is_asked_for() -> None:
-    assert trades_case(WITHOUT_50).missing_trades() == {SPOT: [50, 51]}
+    assert trades_case(WITHOUT_50).missing() == {SPOT: [50, 51]}
 
 
 # c. minimal

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from producers.contract import TRADES
 from tests.chaos.case import SLACK_US, Case, allowed, may_befall
-from tests.chaos.evidence import Evidence, Fault, Hole, Name, is_polled
+from tests.chaos.evidence import COUNTING, Evidence, Fault, Hole, Name, count_of, is_polled
 
 BOOK_PAUSE_US = 5_000_000
 """A kept book that is not published for so long, while its market changes, needs a Gap or a fault."""
@@ -58,17 +58,17 @@ def repairable(case: Case) -> Iterator[Finding]:
         times = case.issue_times(name)
         for number in numbers[:EXAMPLES]:
             what = f"id {number} is missing, and REST would still tell it"
-            yield _finding("repairable", case, name, what, times.get(number, 0))
+            yield _finding("repairable", case, name, what, times.get(number * COUNTING[name.channel], 0))
         yield from _others("repairable", name, len(numbers))
 
 
 def minimal(case: Case) -> Iterator[Finding]:
     """c. No record that is there lies inside a Gap; a Gap counts what it names, and names what was issued."""
     for name in case.names:
-        if name.channel == TRADES:
+        if name.channel in COUNTING:
             yield from _minimal_ids(case, name)
     for hole in case.holes:
-        if hole.name.channel != TRADES and hole.gap.from_time is not None:
+        if hole.name.channel not in COUNTING and hole.gap.from_time is not None:
             times = case.received(hole.name)
             at = bisect_right(times, hole.gap.from_time)
             if at < len(times) and times[at] < hole.gap.to_time:
@@ -76,8 +76,8 @@ def minimal(case: Case) -> Iterator[Finding]:
 
 
 def _minimal_ids(case: Case, name: Name) -> Iterator[Finding]:
-    there = sorted({number for number in case.log(name).identities if number is not None})
-    issued = case.issue_times(name)
+    there = sorted({*_counts(name, case.log(name).identities)})
+    issued = {*_counts(name, case.issue_times(name))}
     since = min(issued, default=0)
     named: Counter[int] = Counter()
     for hole in case.holes_of(name):
@@ -94,6 +94,11 @@ def _minimal_ids(case: Case, name: Name) -> Iterator[Finding]:
         named.update(range(first, last + 1))
     for number in [number for number, times in named.items() if times > 1][:EXAMPLES]:
         yield Finding("minimal", name, f"id {number} is in two Gaps")
+
+
+def _counts(name: Name, identities: Iterable[int | None]) -> Iterator[int]:
+    counts = (count_of(name.channel, identity) for identity in identities)
+    return (number for number in counts if number is not None)
 
 
 def causes(case: Case) -> Iterator[Finding]:
@@ -133,20 +138,21 @@ def unnoticed(case: Case) -> Iterator[Finding]:
 def _unnoticed_ids(case: Case, fault: Fault) -> Iterator[Finding]:
     name = Name(fault.venue, fault.channel, fault.symbol)
     holes = case.holes_of(name)
-    if fault.channel != TRADES:
+    if fault.channel not in COUNTING:
         if case.is_kept(name) and not any(fault in case.touching(hole) for hole in holes):
             yield _finding("unnoticed", case, name, f"{fault} left no Gap", fault.from_us)
         return
     times = case.issue_times(name)
-    for number in fault.ids:
-        if number in times and not any(_notices(case, hole, number, times[number]) for hole in holes):
-            yield _finding("unnoticed", case, name, f"id {number} was withheld and no Gap tells of it", times[number])
+    for identity in fault.ids:
+        if identity in times and not any(_notices(case, hole, identity, times[identity]) for hole in holes):
+            what = f"id {identity} was withheld and no Gap tells of it"
+            yield _finding("unnoticed", case, name, what, times[identity])
 
 
-def _notices(case: Case, hole: Hole, number: int, time_us: int) -> bool:
+def _notices(case: Case, hole: Hole, identity: int, time_us: int) -> bool:
     """Whether a Gap names an id, has named it, or says that what it would have named was repaired beforehand."""
-    gap = hole.gap
-    if hole.has_named(number) or case.lists(hole, hole.name, number, time_us):
+    gap, number = hole.gap, count_of(hole.name.channel, identity)
+    if (number is not None and hole.has_named(number)) or case.lists(hole, hole.name, identity, time_us):
         return True
     return gap.repaired > 0 and (gap.from_time or 0) <= time_us <= gap.to_time
 
@@ -226,18 +232,20 @@ def _explains_pause(case: Case, name: Name, before: int, after: int) -> bool:
 
 
 def order(case: Case) -> Iterator[Finding]:
-    """f. Trades are in the order of their ids, but for late repairs, each of which is of a Gap."""
+    """f. Trades and candles are in the order of their ids, but for late repairs, each of which is of a Gap."""
     for name in case.names:
-        if name.channel != TRADES:
+        if name.channel not in COUNTING:
             continue
         repaired = case.repaired(name)
         seen: set[int] = set()
-        numbers = [number for number in case.log(name).identities if number is not None]
+        numbers = list(_counts(name, case.log(name).identities))
         highest = numbers[0] if numbers else 0
         for number in numbers:
             if number < highest and number not in seen | repaired:
                 what = f"id {number} comes after {highest}, and no Gap says that it was repaired"
-                yield _finding("order", case, name, what, case.issue_times(name).get(number, 0))
+                yield _finding(
+                    "order", case, name, what, case.issue_times(name).get(number * COUNTING[name.channel], 0)
+                )
                 break
             seen.add(number)
             highest = max(number, highest)
