@@ -15,9 +15,9 @@ Both begin alike, and so are one class but for the question whether an update fo
 A quantity is what a level now holds, not a change of it; 0 ends the level, and ending one that is not there is normal.
 
 A snapshot has so many levels of each side and no more, and the levels beyond are not known until they change (the note
-below the spot rules). Where prices have moved so far that few of the known ones are left, another snapshot is wanted;
-the book goes on meanwhile, and takes it in as if it began there. Only where the best TOP reach beyond what is known is
-the book given up.
+below the spot rules). 1000 levels of BTCUSDT futures are a quarter of a percent, and last for minutes. Where prices have
+moved so far that half of the known levels are gone, another snapshot is wanted; the book goes on meanwhile, and takes
+it in as if it began there. Only where the best TOP reach beyond what is known is the book given up.
 """
 
 from collections import deque
@@ -32,8 +32,6 @@ HELD_UPDATES = 10_000
 """Updates held at most while a snapshot is awaited; of more, the oldest are forgotten, and so must be in it."""
 TOP = 20
 """Levels of each side that are published."""
-FEW_LEVELS = 200
-"""With fewer known levels of a side than this, another snapshot is wanted."""
 
 
 class BinanceBook:
@@ -116,10 +114,10 @@ class BinanceBook:
     def _look_ahead(self, update: BookUpdate) -> None:
         bids = inf if self._lowest_bid is None else self._ladder.bids.count(self._lowest_bid)
         asks = inf if self._highest_ask is None else self._ladder.asks.count(self._highest_ask)
-        if bids >= FEW_LEVELS and asks >= FEW_LEVELS:
-            return
-        self.wants_snapshot = True
-        if bids < TOP or asks < TOP:
+        known = min(bids, asks)
+        if known < self.snapshot_levels // 2:
+            self.wants_snapshot = True
+        if known < TOP:
             self._start_anew(update)
             raise OutOfStep("UNKNOWN", f"prices have left the {self.snapshot_levels} levels of the snapshot behind")
 

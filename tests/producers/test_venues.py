@@ -1,11 +1,13 @@
 """Every source keeps the contract: its fixtures give exact records, and no bytes give anything undocumented.
 
 Fixtures are the lines of frames/<source>/<file>.jsonl, written by hand from the venue's documents: they are the
-specification. There is a file for each channel, `instruments` with bodies of the venue's listing, and for a stream
-`control` with what else comes on its socket. A line holds
+specification. There is a file for each channel, `instruments` with bodies of the venue's listing, for a stream
+`control` with what else comes on its socket, and for one that has them `history` with bodies of past trades and
+`snapshots` with those of whole books. A line holds
 
     note        what it shows
     frame       the bytes, as text; or, of a poll's channel, `feed` (its symbol) and `bodies` (one text per request)
+    feed        in `history` and `snapshots`, the symbol that the body is of
     received    when it came, ISO 8601; RECEIVED where left out
     expected    what it means: fields as `ravenctl` shows them, those that are null left out; or else
     error       the `reason` of its BadFrame, and what that is `about`
@@ -32,6 +34,8 @@ from producers.contract import (
     Event,
     Farewell,
     Feed,
+    HasHistory,
+    HasSnapshots,
     Poll,
     Receipt,
     Reply,
@@ -48,6 +52,7 @@ CONNECTION_US = 1_723_161_000_000_000
 SEQUENCE = 77
 FRAMES = Path(__file__).parent / "frames"
 CODEC = Codec()
+HISTORY, SNAPSHOTS = "history", "snapshots"
 REASONS = {"unreadable_frame", "bad_value"}
 
 
@@ -71,6 +76,12 @@ class Case(NamedTuple):
         if self.file == "instruments":
             return list(self.source.instruments(parts[0], self.received_us))
         receipt = Receipt(self.received_us, CONNECTION_US, SEQUENCE)
+        if self.file == HISTORY:
+            assert isinstance(self.source, HasHistory)
+            return list(self.source.past(self.line["feed"], parts[0], receipt))
+        if self.file == SNAPSHOTS:
+            assert isinstance(self.source, HasSnapshots)
+            return [self.source.whole_book(self.line["feed"], parts[0], receipt)]
         if isinstance(self.source, Stream):
             return list(self.source.parse(parts[0], receipt))
         assert isinstance(self.source, Poll)
@@ -97,18 +108,21 @@ def cases() -> Iterator[Any]:
 
 ALL_CASES = list(cases())
 GOOD = [case for case in ALL_CASES if "error" not in case.values[0].line]
-OF_CHANNELS = [case for case in GOOD if case.values[0].file in case.values[0].source.channels]
+OF_CHANNELS = [case for case in GOOD if case.values[0].file in {*case.values[0].source.channels, HISTORY, SNAPSHOTS}]
 
 
 def _fields(event: BookUpdate | Reply | Answer | Farewell | Count) -> dict[str, Any]:
-    return asdict(event) if isinstance(event, BookUpdate) else event._asdict()
+    if not isinstance(event, BookUpdate):
+        return event._asdict()
+    texts = {name: [text.decode() for text in getattr(event, name)] or None for name in ("bid_texts", "ask_texts")}
+    return {**asdict(event), **texts}
 
 
 def told(event: Event | Instrument) -> dict[str, Any]:
     """An event as fixtures spell it."""
     fields = plain(event) if isinstance(event, Record) else _fields(event)
     shown = {name: value for name, value in fields.items() if value is not None}
-    if type(event) in CHANNELS:
+    if isinstance(event, BookUpdate) or type(event) in CHANNELS:
         assert (event.connection_time, event.connection_sequence) == (CONNECTION_US, SEQUENCE)  # type: ignore[union-attr]
         del shown["connection_time"], shown["connection_sequence"]
     return {"record": type(event).__name__, **json.loads(json.dumps(shown))}
@@ -134,7 +148,9 @@ def test_a_fixture_means_exactly_what_is_written(case: Case) -> None:
 @pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
 def test_a_source_has_fixtures_of_all_it_speaks(source: Source) -> None:
     files = {path.stem for path in (FRAMES / source.name.lower()).glob("*.jsonl")}
-    needed = {*source.channels, "instruments", *(["control"] if isinstance(source, Stream) else [])}
+    needed = {*source.channels, "instruments"}
+    kinds = ((Stream, "control"), (HasHistory, HISTORY), (HasSnapshots, SNAPSHOTS))
+    needed |= {file for kind, file in kinds if isinstance(source, kind)}
     assert files == needed, f"write tests/producers/frames/{source.name.lower()}/*.jsonl"
 
 
@@ -304,11 +320,12 @@ def records(case: Case) -> list[MarketRecord]:
 def test_a_record_belongs_to_its_source(case: Case) -> None:
     for record in records(case):
         assert record.venue == case.source.venue
-        assert CHANNELS[type(record)] in case.source.channels
-        assert CHANNELS[type(record)] == case.file or case.file == "control"
-        feed = case.source.feed(case.file, record.symbol)
-        assert feed.channel == case.file
-        assert feed == case.source.feed(case.file, feed.symbol), "the feed of a feed's symbol is itself"
+        channel = CHANNELS[type(record)]
+        assert channel in case.source.channels
+        assert case.file in {channel, "control", HISTORY}
+        feed = case.source.feed(channel, record.symbol)
+        assert feed.channel == channel
+        assert feed == case.source.feed(channel, feed.symbol), "the feed of a feed's symbol is itself"
         assert "feed" not in case.line or feed.symbol == case.line["feed"]
 
 
