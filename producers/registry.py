@@ -11,6 +11,8 @@ from producers.venues.binance_futures_oi import BinanceFuturesOi
 from producers.venues.binance_options import BinanceOptions
 from producers.venues.binance_spot import BinanceSpot
 from producers.venues.coinbase import Coinbase
+from producers.venues.coinbase_books import CoinbaseBooks
+from producers.venues.deribit_books import DeribitBooks
 from producers.venues.deribit_index import DeribitIndex
 from producers.venues.deribit_options import DeribitOptions
 from producers.venues.deribit_trades import DeribitTrades
@@ -28,8 +30,10 @@ _ALL: tuple[Source, ...] = (
     DeribitOptions(),
     DeribitTrades(),
     DeribitIndex(),
+    DeribitBooks(),
     Kraken(),
     Coinbase(),
+    CoinbaseBooks(),
 )
 
 SOURCES: Mapping[str, Source] = {source.name: source for source in _ALL}

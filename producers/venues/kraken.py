@@ -232,7 +232,7 @@ class PastTrade(msgspec.Struct, array_like=True, gc=False):
 
 
 class PastTrades(msgspec.Struct):
-    """The body of GET /0/public/Trades: rows by the pair's name, and `last`."""
+    """The body of GET /0/public/Trades: rows by the pair's name, and `last`, a text."""
 
     error: list[str]
     result: dict[str, msgspec.Raw] = {}
@@ -352,7 +352,7 @@ class Kraken:
             told = _past.decode(body)
             if told.error:
                 raise BadFrame(f"Kraken says {told.error[0][:200]}")
-            pairs = [rows for name, rows in told.result.items() if name != "last"]
+            pairs = [rows for rows in told.result.values() if bytes(rows).startswith(b"[")]
             if len(pairs) != 1:
                 raise BadFrame(f"trades of {len(pairs)} pairs")
             return [_past_trade(row, symbol, receipt) for row in sorted(_past_rows.decode(pairs[0]), key=_in_order)]
