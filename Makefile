@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 ARGS   ?=
 
-.PHONY: help demo test lint format docs bench bench-here bench-feeds lock clean
+.PHONY: help demo test chaos lint format docs bench bench-here bench-feeds lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -32,6 +32,9 @@ test: $(VENV)/dev.stamp  ## format, lint, types, then all tests; ARGS="-k tib"
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
+
+chaos: $(VENV)/dev.stamp  ## ten minutes of every fault on every feed, and whether all is accounted for; ARGS="--seed 7"
+	@$(BIN)/python -m tests.chaos.run $(ARGS)
 
 lint: $(VENV)/dev.stamp  ## format, lint and types alone
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy

@@ -12,7 +12,6 @@ from rich.table import Table
 from rich.text import Text
 
 from producers.contract import BOOKS
-from ravenctl.shell import show
 from tests.chaos.case import Account, Case
 from tests.chaos.market import Sight
 from tests.chaos.verdict import Finding
@@ -114,11 +113,11 @@ def book_rows(case: Case) -> list[dict[str, Any]]:
 
 def tables(case: Case) -> Iterable[RenderableType]:
     """One for each venue, one for the books, and what was put on which feed."""
-    every = rows(case)
+    every = [row for row in rows(case) if row["issued"] or row["channel"] != BOOKS]
     for venue in dict.fromkeys(row["venue"] for row in every):
         table = _table(venue, "ISSUED", "RECEIVED", "REPAIRED", "LISTED", "UNEXPLAINED", "FAULTS", "GAPS", right=5)
         for row in every:
-            if row["venue"] == venue and (row["issued"] or row["channel"] != BOOKS):
+            if row["venue"] == venue:
                 numbers = [f"{row[name]:,}" for name in ("issued", "received", "repaired", "listed")]
                 lost = Text(f"{row['unexplained']:,}", style="bold red" if row["unexplained"] else "green")
                 table.add_row(row["channel"], *numbers, lost, told(row["faults"]), told(row["gaps"]))
@@ -175,7 +174,7 @@ def figures(case: Case, findings: Sequence[Finding]) -> dict[str, Any]:
 def report(console: Console, case: Case, findings: Sequence[Finding]) -> None:
     """Tables, findings, and the last line."""
     for table in tables(case):
-        show(console, table)
+        console.print(table)
     for finding in findings[:SHOWN]:
         console.print(Text(str(finding), style="red"), soft_wrap=True)
     if len(findings) > SHOWN:

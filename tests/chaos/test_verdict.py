@@ -10,7 +10,7 @@ from ravencore.decimals import from_text
 from ravencore.records import Book, Gap, IndexPrice, Level, Liquidation, MarketRecord, Quote, Trade
 from tests.chaos.case import Case
 from tests.chaos.evidence import Evidence, Fault, Log, Name, digest, holes_of
-from tests.chaos.verdict import KINDS, Finding, judge
+from tests.chaos.verdict import FEED_KINDS, VENUE_KINDS, Finding, judge, possible_kinds
 
 S = 1_000_000
 MS = 1_000
@@ -500,13 +500,31 @@ def test_trades_out_of_order_are_a_finding_unless_a_gap_says_that_they_were_repa
 
 
 def test_a_long_run_has_met_every_fault_on_every_feed() -> None:
-    evidence = index_case(SECONDS, [AWAY, gap(INDEX, "SILENCE", 29, 29.5)])
+    evidence = index_case(SECONDS)
     evidence.ended_us = T0 + 600 * S
     assert {one.what for one in judge(evidence) if one.rule == "coverage"} == {
-        f"no {kind} was ever put upon this feed" for kind in KINDS
+        f"no {kind} was ever put upon this feed" for kind in (*FEED_KINDS, *VENUE_KINDS)
     }
-    evidence.faults = [fault(kind, INDEX, 60) for kind in KINDS if kind != "mute"]
+    evidence.faults = [fault(kind, INDEX, 60) for kind in FEED_KINDS if kind != "mute"]
+    evidence.faults += [fault(kind, Name(INDEX.venue, "", ""), 61) for kind in VENUE_KINDS]
     assert [one.what for one in judge(evidence) if one.rule == "coverage"] == ["no mute was ever put upon this feed"]
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        (SPOT, {"gap", "reorder"}),
+        (BOOK, {"gap", "reorder"}),
+        (PRODUCT, {"gap"}),
+        (PRODUCT._replace(channel="books"), {"gap"}),
+        (PRODUCT._replace(channel="trades"), {"gap", "reorder"}),
+        (FORCED._replace(channel="klines"), {"gap"}),
+        (INDEX, set()),
+    ],
+    ids=str,
+)
+def test_nothing_is_left_out_or_changes_places_where_nobody_could_notice(name: Name, counts: set[str]) -> None:
+    assert {*possible_kinds(name.venue, name.channel)} == {*FEED_KINDS, *VENUE_KINDS} | counts
 
 
 # h. strange

@@ -10,15 +10,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from producers.contract import TRADES
-from tests.chaos.case import SLACK_US, Case, allowed, may_befall
+from producers.contract import BOOKS, KLINES, TRADES
+from tests.chaos.case import COUNTED, SLACK_US, Case, allowed, may_befall
 from tests.chaos.evidence import COUNTING, Evidence, Fault, Hole, Name, count_of, is_polled
 
 BOOK_PAUSE_US = 5_000_000
 """A kept book that is not published for so long, while its market changes, needs a Gap or a fault."""
 FULL_US = 500_000_000
 """Runs of at least this long must have met every fault."""
-KINDS = ("gap", "duplicate", "reorder", "garbage", "cut", "stall", "mute", "close", "limit")
+FEED_KINDS = ("duplicate", "garbage", "mute")
+VENUE_KINDS = ("cut", "stall", "close", "limit")
+"""Faults of any feed that streams, and of all of a venue at once."""
 POLL_KINDS = ("garbage", "limit")
 """Faults that an answer over REST can have."""
 EXAMPLES = 5
@@ -131,7 +133,7 @@ def unnoticed(case: Case) -> Iterator[Finding]:
     for fault in case.evidence.faults:
         if fault.kind == "gap":
             yield from _unnoticed_ids(case, fault)
-        elif fault.kind == "cut":
+        elif fault.kind in ("cut", "limit"):
             yield from _unnoticed_loss(case, fault)
 
 
@@ -275,8 +277,16 @@ def coverage(case: Case) -> Iterator[Finding]:
 
 
 def possible_kinds(venue: str, channel: str) -> Sequence[str]:
-    """The faults that a feed can have."""
-    return POLL_KINDS if is_polled(venue, channel) else KINDS
+    """The faults that a feed can have: nothing is left out or changes places where nobody could notice.
+
+    A venue that numbers the frames of a connection numbers them as they go out: what changes places there is noticed
+    only where records have ids.
+    """
+    if is_polled(venue, channel):
+        return POLL_KINDS
+    can_skip = venue in COUNTED or channel in (TRADES, KLINES, BOOKS)
+    can_swap = channel == TRADES or (channel == BOOKS and venue not in COUNTED)
+    return ("gap",) * can_skip + ("reorder",) * can_swap + FEED_KINDS + VENUE_KINDS
 
 
 RULES: tuple[Callable[[Case], Iterable[Finding]], ...] = (
