@@ -96,11 +96,12 @@ class Case:
         has come since, all that was issued after them.
         """
         gap = hole.gap
-        if gap.from_time is None or gap.channel in COUNTING:
-            return gap.from_time or 0, gap.to_time
-        received, issued = self._flow_of(hole.name)
-        at = bisect_right(received, gap.from_time)
-        begin = min(issued[at - 1], gap.from_time) if at else gap.from_time
+        begin = gap.from_time or 0
+        received = self.received(hole.name)
+        if gap.from_time is not None and gap.channel not in COUNTING:
+            times, issued = self._flow_of(hole.name)
+            at = bisect_right(times, gap.from_time)
+            begin = min(issued[at - 1], begin) if at else begin
         goes_on = not received or received[-1] < gap.to_time
         return begin, max(gap.to_time, self.evidence.ended_us) if goes_on else gap.to_time
 
@@ -124,9 +125,9 @@ class Case:
     def lists(self, hole: Hole, name: Name, identity: int | None, time_us: int) -> bool:
         """Whether a Gap of its feed lists an id as missing."""
         number = count_of(name.channel, identity)
-        if number is None:
+        if number is None or hole.name != name:
             begin, end = self.span(hole)
-            return begin <= time_us <= end
+            return hole.gap.missing != 0 and begin <= time_us <= end
         if hole.missing is not None:
             return hole.missing[0] <= number <= hole.missing[1]
         if hole.gap.cause == "COLD_START":
@@ -154,7 +155,7 @@ class Case:
         absent += nameless[log.identities.count(None) :]
         lost = [one for one in absent if not any(self.lists(hole, name, *one) for hole in holes)]
         issued = len(times) + len(nameless)
-        repaired = sum(hole.gap.repaired for hole in holes) if name.channel in COUNTING else 0
+        repaired = sum(hole.gap.repaired for hole in holes if hole.name == name)
         listed = len(absent) - len(lost)
         return Account(issued, issued - len(absent) - repaired, repaired, listed, tuple(lost))
 
@@ -179,7 +180,7 @@ class Case:
     def _touches(self, fault: Fault, hole: Hole) -> bool:
         if not may_befall(fault, hole.name):
             return False
-        counts = (count_of(fault.channel, identity) for identity in fault.ids)
+        counts = (count_of(name.channel, one) for name, ids in fault.taken if name == hole.name for one in ids)
         if any(number is not None and hole.has_named(number) for number in counts):
             return True
         begin, end = self.span(hole)
@@ -203,10 +204,11 @@ class Case:
     def matrix(self) -> dict[tuple[str, str], Counter[str]]:
         """How many faults of each kind were put on each channel of each venue."""
         found: dict[tuple[str, str], Counter[str]] = {(name.venue, name.channel): Counter() for name in self.names}
-        for fault in self.evidence.faults:
-            for (venue, channel), met in found.items():
-                if venue == fault.venue and fault.channel in ("", channel):
-                    met[fault.kind] += 1
+        told = {(one.venue, one.channel, one.kind, one.origin) for one in self.evidence.faults}
+        for venue, channel, kind, _ in told:
+            for (met_venue, met_channel), met in found.items():
+                if venue == met_venue and channel in ("", met_channel):
+                    met[kind] += 1
         return found
 
 
@@ -240,7 +242,7 @@ def allowed(fault: Fault, hole: Hole, patience_us: int) -> frozenset[str]:
             return frozenset({"SILENCE"})
         case "stall":
             return frozenset({"SILENCE", "DISCONNECT"})
-        case "close" if not (name.channel == TRADES and hole.named):
+        case "close" | "life" if not (fault.announced and name.channel == TRADES and hole.named):
             return frozenset({"DISCONNECT"})
         case _:
             return frozenset()

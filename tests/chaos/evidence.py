@@ -57,9 +57,10 @@ def count_of(channel: str, identity: int | None) -> int | None:
 
 
 class Fault(NamedTuple):
-    """What the simulator did to a feed, or with `symbol` or `channel` "" to all that a connection or venue had.
+    """What the simulator did to a feed, or with `channel` "" to all of a venue, from `from_us` to `to_us`.
 
-    `ids` are those of the frames it was done to; from `from_us` to `to_us` it went on.
+    `ids` are the identities of the records it was done to, of a symbol that may be `*`; `lost`, those that reached
+    nobody because of a fault of whole connections. `announced`: the venue could say beforehand that it would be so.
     """
 
     number: str
@@ -70,12 +71,24 @@ class Fault(NamedTuple):
     from_us: int
     to_us: int
     ids: tuple[int, ...] = ()
-    stream: str = ""
+    lost: tuple[tuple[Name, tuple[int, ...]], ...] = ()
+    announced: bool = True
+
+    @property
+    def origin(self) -> str:
+        """The number without its part: a fault of several symbols is told once for each."""
+        return self.number.partition(".")[0]
+
+    @property
+    def taken(self) -> tuple[tuple[Name, tuple[int, ...]], ...]:
+        """The records that nobody was sent because of it, by symbol."""
+        withheld = self.ids if self.kind in ("gap", "mute") else ()
+        return (*self.lost, (Name(self.venue, self.channel, self.symbol), withheld)) if withheld else self.lost
 
     def __str__(self) -> str:
-        where = " ".join(filter(None, (self.venue, self.channel, self.symbol)))
+        where = " ".join(filter(None, (self.channel, self.symbol))) or "all of it"
         ids = f", ids {min(self.ids)} to {max(self.ids)}" if self.ids else ""
-        return f"{self.kind} {self.number} of {where} from {self.from_us} to {self.to_us}{ids}"
+        return f"{self.kind} {self.number} of {self.venue} {where} from {self.from_us} to {self.to_us}{ids}"
 
 
 class Kept(NamedTuple):

@@ -63,6 +63,11 @@ class Pages:
 
 def fault_of(told: Mapping[str, Any]) -> Fault:
     """A row of /sim/faults."""
+    lost = (
+        (Name(told["venue"], channel, symbol), _known(ids))
+        for channel, symbols in told.get("lost", {}).items()
+        for symbol, ids in symbols.items()
+    )
     return Fault(
         number=str(told["id"]),
         kind=told["kind"],
@@ -71,9 +76,14 @@ def fault_of(told: Mapping[str, Any]) -> Fault:
         symbol=told.get("symbol") or "",
         from_us=told["from_ns"] // US,
         to_us=told["to_ns"] // US,
-        ids=tuple(told.get("ids") or ()),
-        stream=told.get("stream") or "",
+        ids=_known(told.get("ids") or ()),
+        lost=tuple(lost),
+        announced=told.get("announced", True),
     )
+
+
+def _known(ids: Sequence[int | None]) -> tuple[int, ...]:
+    return tuple(identity for identity in ids if identity is not None)
 
 
 def evidence(settings: KafkaSettings, codec: Codec, pages: Pages, began_us: int, ended_us: int) -> Evidence:

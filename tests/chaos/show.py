@@ -149,7 +149,7 @@ def summary(case: Case, findings: Sequence[Finding]) -> str:
     counts = (
         f"{sums['issued']:,} ids issued: {sums['received']:,} received, {sums['repaired']:,} repaired, "
         f"{sums['listed']:,} listed as missing, {sums['unexplained']:,} unexplained; {right:,} of {published:,} kept "
-        f"books are the venue's; {len(case.evidence.faults):,} faults, {len(case.holes):,} Gaps"
+        f"books are the venue's; {_faults(case).total():,} faults, {len(case.holes):,} Gaps"
     )
     if not findings:
         return f"Held. {counts}."
@@ -164,11 +164,15 @@ def figures(case: Case, findings: Sequence[Finding]) -> dict[str, Any]:
         "seconds": (case.evidence.ended_us - case.evidence.began_us) / 1e6,
         "feeds": rows(case),
         "books": book_rows(case),
-        "faults": dict(Counter(fault.kind for fault in case.evidence.faults)),
+        "faults": dict(_faults(case)),
         "findings": [
             {"rule": one.rule, **one.name._asdict(), "what": one.what, "nearest": one.nearest} for one in findings
         ],
     }
+
+
+def _faults(case: Case) -> Counter[str]:
+    return Counter(kind for kind, *_ in {(one.kind, one.venue, one.origin) for one in case.evidence.faults})
 
 
 def report(console: Console, case: Case, findings: Sequence[Finding]) -> None:

@@ -4,6 +4,7 @@ import json
 import urllib.request
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,10 +17,11 @@ TRADES = Name("BINANCE_SPOT", "trades", "BTCUSDT")
 
 
 def test_a_fault_is_taken_as_it_is_told() -> None:
-    told = {"id": 7, "kind": "gap", "venue": "KRAKEN", "channel": "books", "symbol": "BTC/USD", "stream": "book"}
-    told |= {"from_ns": 1_000_000, "to_ns": 2_000_999, "ids": [5, 6]}
-    assert gather.fault_of(told) == Fault("7", "gap", "KRAKEN", "books", "BTC/USD", 1000, 2000, (5, 6), "book")
-    assert gather.fault_of(told | {"channel": None, "symbol": None, "ids": None})[3:8] == ("", "", 1000, 2000, ())
+    told: dict[str, Any] = {"id": "KRAKEN-7", "kind": "gap", "venue": "KRAKEN", "channel": "books", "symbol": "BTC/USD"}
+    told |= {"from_ns": 1_000_000, "to_ns": 2_000_999, "ids": [5, None, 6], "lost": {}}
+    assert gather.fault_of(told) == Fault("KRAKEN-7", "gap", "KRAKEN", "books", "BTC/USD", 1000, 2000, (5, 6))
+    cut = gather.fault_of(told | {"channel": "", "symbol": "", "ids": [], "lost": {"trades": {"BTC/USD": [1, 2]}}})
+    assert cut.taken == ((Name("KRAKEN", "trades", "BTC/USD"), (1, 2)),)
 
 
 @given(st.sets(st.integers(0, 60)))

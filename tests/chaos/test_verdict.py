@@ -168,7 +168,7 @@ def test_what_is_right_has_no_findings(evidence: Evidence) -> None:
 
 def test_an_id_in_no_topic_and_no_gap_is_unexplained() -> None:
     found = judge(trades_case(WITHOUT_50, [], [SKIP]))
-    assert [one.rule for one in found] == ["unexplained"] * 2 + ["unnoticed"] * 2
+    assert [one.rule for one in found] == ["unexplained"] * 2 + ["unnoticed"]
     assert "id 50" in found[0].what
     assert "gap f1 of BINANCE_SPOT trades BTCUSDT" in found[0].what
     assert found[0].nearest == "none of this feed"
@@ -362,6 +362,11 @@ def test_a_close_that_was_announced_loses_no_trade() -> None:
     assert rules(trades_case(WITHOUT_50, [replace(JUMP, cause="DISCONNECT")], [closing])) == ["cause"]
 
 
+def test_a_close_that_no_venue_announces_is_a_lost_connection() -> None:
+    closing = fault("close", SPOT, 10, 12)._replace(announced=False)
+    assert judge(trades_case(WITHOUT_50, [replace(JUMP, cause="DISCONNECT")], [closing])) == []
+
+
 def test_an_answer_that_failed_is_a_gap_of_a_poll_or_none() -> None:
     limited = fault("limit", POLLED, 10)
     for cause, fits in (("DISCONNECT", True), ("SILENCE", True), ("SEQUENCE", False)):
@@ -383,8 +388,8 @@ def test_where_the_venue_counts_frames_any_feed_may_miss_one() -> None:
 def test_withheld_ids_that_no_gap_ever_named_are_unnoticed() -> None:
     """They came over REST before the hole was known, and nothing says so."""
     found = judge(trades_case(ALL_TRADES, [], [SKIP]))
-    assert [one.rule for one in found] == ["unnoticed"] * 2
-    assert "id 50 was withheld" in found[0].what
+    assert [one.rule for one in found] == ["unnoticed"]
+    assert "id 50 was kept back by gap f1" in found[0].what
 
 
 def test_a_gap_that_was_repaired_has_noticed_its_ids() -> None:
@@ -408,12 +413,42 @@ def test_a_lost_change_of_a_kept_book_leaves_a_gap() -> None:
     assert rules(book_case(QUARTERS, [], [LOST_DIFF])) == ["unnoticed"]
 
 
+def test_trades_that_a_cut_took_and_rest_brought_are_noticed_by_its_gap() -> None:
+    cut = fault("cut", Name(SPOT.venue, "", ""), 10)._replace(lost=((SPOT, (50, 51)),))
+    mended = gap(SPOT, "DISCONNECT", 9.8, 10.4, repair="BACKFILLED", repaired=2)
+    assert judge(trades_case(ALL_TRADES, [mended], [cut])) == []
+    elsewhere = gap(SPOT, "DISCONNECT", 10.4, 11)
+    assert rules(trades_case(ALL_TRADES, [elsewhere], [cut])) == ["unnoticed"]
+
+
+OPTION = Name("DERIBIT", "trades", "BTC-25DEC26-100000-C")
+OTHER = OPTION._replace(symbol="BTC-25DEC26-90000-C")
+CURRENCY = OPTION._replace(symbol="BTC")
+
+
+def test_a_gap_of_a_whole_market_lists_symbols_that_were_not_heard_of_again() -> None:
+    issued = {OPTION: [(1, at(1)), (2, at(20))], OTHER: [(8, at(30))]}
+    logs = {
+        OPTION: log([option_trade(OPTION.symbol, 1, 1)]),
+        OTHER: log([option_trade(OTHER.symbol, 8, 30)]),
+    }
+    cut, away = fault("cut", Name("DERIBIT", "", ""), 19), gap(CURRENCY, "DISCONNECT", 1, 30, missing=None)
+    assert judge(Evidence(T0, END, issued, logs, [away], [cut])) == []
+    mended = replace(away, missing=0, repair="BACKFILLED", repaired=1)
+    assert rules(Evidence(T0, END, issued, logs, [mended], [cut])) == ["unexplained"]
+
+
+def option_trade(symbol: str, number: int, second: float) -> Trade:
+    received_us = at(second) + LAG_US
+    return replace(trade(number, received_us), venue="DERIBIT", symbol=symbol, event_time=at(second))
+
+
 # d. garbage and duplicates
 
 
 @pytest.mark.parametrize("letters", [0, 1, 3])
 def test_every_unreadable_frame_is_one_dead_letter(letters: int) -> None:
-    spoilt = [fault("garbage", SPOT, second) for second in (3, 4)]
+    spoilt = [fault("garbage", SPOT, second)._replace(number=f"S-{second}") for second in (3, 4)]
     assert judge(trades_case(ALL_TRADES, [], spoilt, letters={"BINANCE_SPOT": 2})) == []
     finding = only(trades_case(ALL_TRADES, [], spoilt, letters={"BINANCE_SPOT": letters}))
     assert finding.what == f"2 unreadable frames were sent, {letters} are dead letters"

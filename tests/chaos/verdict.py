@@ -105,11 +105,12 @@ def _counts(name: Name, identities: Iterable[int | None]) -> Iterator[int]:
 
 def causes(case: Case) -> Iterator[Finding]:
     """d. Each Gap has the cause of a fault, or needs none."""
+    patience_us = case.evidence.patience_us
     for hole in case.holes:
         if _needs_no_fault(case, hole):
             continue
         touching = case.touching(hole)
-        possible = {cause for fault in touching for cause in allowed(fault, hole, case.evidence.patience_us)}
+        possible = {cause for fault in touching for cause in allowed(fault, hole, patience_us)}
         if not touching:
             yield Finding("cause", hole.name, "a Gap and no fault", str(hole))
         elif hole.gap.cause not in possible:
@@ -129,34 +130,38 @@ def _needs_no_fault(case: Case, hole: Hole) -> bool:
 
 
 def unnoticed(case: Case) -> Iterator[Finding]:
-    """d. Each fault that withholds ids, or breaks off a feed that had flowed, has a Gap."""
+    """d. Each fault that takes counted ids, or breaks off a feed that had flowed, has a Gap, also where all came later."""
     for fault in case.evidence.faults:
-        if fault.kind == "gap":
-            yield from _unnoticed_ids(case, fault)
+        yield from _unnoticed_ids(case, fault)
+        if fault.kind == "gap" and fault.channel not in COUNTING:
+            yield from _unnoticed_change(case, fault)
         elif fault.kind in ("cut", "limit"):
             yield from _unnoticed_loss(case, fault)
 
 
 def _unnoticed_ids(case: Case, fault: Fault) -> Iterator[Finding]:
-    name = Name(fault.venue, fault.channel, fault.symbol)
-    holes = case.holes_of(name)
-    if fault.channel not in COUNTING:
-        if case.is_kept(name) and not any(fault in case.touching(hole) for hole in holes):
-            yield _finding("unnoticed", case, name, f"{fault} left no Gap", fault.from_us)
-        return
-    times = case.issue_times(name)
-    for identity in fault.ids:
-        if identity in times and not any(_notices(case, hole, identity, times[identity]) for hole in holes):
-            what = f"id {identity} was withheld and no Gap tells of it"
-            yield _finding("unnoticed", case, name, what, times[identity])
+    for name, ids in fault.taken:
+        times, holes = case.issue_times(name), case.holes_of(name)
+        for identity in ids if name.channel in COUNTING else ():
+            if identity in times and not any(_notices(case, hole, name, identity) for hole in holes):
+                what = f"id {identity} was kept back by {fault}, and no Gap tells of it"
+                yield Finding("unnoticed", name, what, case.nearest(name, times[identity]))
+                break
 
 
-def _notices(case: Case, hole: Hole, identity: int, time_us: int) -> bool:
-    """Whether a Gap names an id, has named it, or says that what it would have named was repaired beforehand."""
-    gap, number = hole.gap, count_of(hole.name.channel, identity)
-    if (number is not None and hole.has_named(number)) or case.lists(hole, hole.name, identity, time_us):
+def _notices(case: Case, hole: Hole, name: Name, identity: int) -> bool:
+    """Whether a Gap names an id, has named it, or is of its time: what it would have named may have come before it."""
+    number, time_us = count_of(name.channel, identity), case.issue_times(name)[identity]
+    if (number is not None and hole.has_named(number)) or case.lists(hole, name, identity, time_us):
         return True
-    return gap.repaired > 0 and (gap.from_time or 0) <= time_us <= gap.to_time
+    return (hole.gap.from_time or 0) <= time_us <= hole.gap.to_time
+
+
+def _unnoticed_change(case: Case, fault: Fault) -> Iterator[Finding]:
+    """Of a kept book."""
+    name = Name(fault.venue, fault.channel, fault.symbol)
+    if case.is_kept(name) and not any(fault in case.touching(hole) for hole in case.holes_of(name)):
+        yield _finding("unnoticed", case, name, f"{fault} left no Gap", fault.from_us)
 
 
 def _unnoticed_loss(case: Case, fault: Fault) -> Iterator[Finding]:
@@ -174,7 +179,8 @@ def _unnoticed_loss(case: Case, fault: Fault) -> Iterator[Finding]:
 
 def letters(case: Case) -> Iterator[Finding]:
     """d. Each frame that nobody can read is one dead letter, and nothing else is."""
-    spoilt = Counter(fault.venue for fault in case.evidence.faults if fault.kind == "garbage")
+    garbage = {(fault.venue, fault.origin) for fault in case.evidence.faults if fault.kind == "garbage"}
+    spoilt = Counter(venue for venue, _ in garbage)
     for venue in sorted({*spoilt, *case.evidence.letters}):
         found = case.evidence.letters.get(venue, 0)
         if found != spoilt[venue]:
