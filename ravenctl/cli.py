@@ -182,6 +182,62 @@ def tail(
     tailing.write(lines, as_json=as_json)
 
 
+@app.command(epilog=EXIT_CODES)
+def gaps(
+    ctx: typer.Context,
+    *,
+    venue: Annotated[
+        list[str] | None, typer.Option("--venue", metavar="VENUE", help="For example KRAKEN; repeatable.")
+    ] = None,
+    symbol: Annotated[
+        list[str] | None, typer.Option("--symbol", metavar="SYMBOL", help="BTCUSDT or BTC/USDT; repeatable.")
+    ] = None,
+    channel: Annotated[
+        list[str] | None, typer.Option("--channel", metavar="CHANNEL", help="For example trades; repeatable.")
+    ] = None,
+    cause: Annotated[
+        list[str] | None,
+        typer.Option("--cause", metavar="CAUSE", help="List only these, for example SILENCE; repeatable."),
+    ] = None,
+    since: Annotated[str, typer.Option("--since", metavar="TIME", help="24h, 7d or 2026-11-20T10:00 (UTC).")] = "24h",
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every Gap with its detail, and every hour, one by one.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As one JSON object: gaps, hours, summary.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Then what is written to the ledger, until Ctrl-C.")
+    ] = False,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Show the continuity ledger: what is missing, why, what became of it, and how complete each hour is.
+
+    Example: ravenctl gaps --since 7d --venue BINANCE_SPOT --symbol BTC/USDT
+    Example: ravenctl gaps --channel trades --cause DISCONNECT --all
+    """
+    # They need parts of the collector, which take their time to import.
+    from ravenctl import gaps as ledger  # noqa: PLC0415
+    from ravenctl import gapsview  # noqa: PLC0415
+
+    settings = reach(given_bootstrap(ctx, bootstrap))
+    now_us, codec = _now_us(), service.codec(settings)
+    choice = ledger.choose(
+        venues=venue,
+        symbols=symbol,
+        channels=channel,
+        causes=cause,
+        since_us=ledger.since(since, now_us),
+        routing=settings.routing,
+    )
+    with ledger.Waiting() as waiting:
+        found = ledger.report(settings, codec, choice, now_us, waiting.say)
+    if as_json:
+        typer.echo(json.dumps(gapsview.for_scripts(found), indent=2))
+    else:
+        show(console(), gapsview.show(found, console().width, everything=everything))
+    if follow:
+        gapsview.write(ledger.entries(settings.kafka, codec, choice), as_json=as_json)
+
+
 @app.command(cls=SpreadCommand, epilog=EXIT_CODES)
 def demo(
     *,
