@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import pytest
 
-from producers.contract import ALL, BOOKS, FUNDING, KLINES, LIQUIDATIONS, QUOTES, TRADES, BadFrame, Feed, Receipt
+from producers.contract import ALL, BOOKS, FUNDING, KLINES, LIQUIDATIONS, QUOTES, TRADES, BadFrame, Feed, Get, Receipt
 from producers.protocols.binance import FEEDS_PER_MESSAGE
 from producers.venues.binance_futures import BinanceFutures
 from producers.venues.binance_futures_funding import BinanceFuturesFunding
@@ -75,11 +75,11 @@ def test_spot_is_asked_for_microseconds() -> None:
 
 
 def test_listings_are_asked_for_where_they_are() -> None:
-    assert SPOT.listing("https://api/", "A&B=C") == ("https://api/api/v3/exchangeInfo?symbol=A%26B%3DC", 20)
-    assert SPOT.listing("https://api", None) == ("https://api/api/v3/exchangeInfo", 20)
+    assert SPOT.listing("https://api/", "A&B=C") == Get("https://api/api/v3/exchangeInfo?symbol=A%26B%3DC", 20)
+    assert SPOT.listing("https://api", None) == Get("https://api/api/v3/exchangeInfo", 20)
     for source in (FUTURES, KLINE, FORCED, MARKS, OI):
-        assert source.listing("https://fapi/", "BTCUSDT") == ("https://fapi/fapi/v1/exchangeInfo", 1)
-    assert OPTIONS.listing("https://eapi/", None) == ("https://eapi/eapi/v1/exchangeInfo", 1)
+        assert source.listing("https://fapi/", "BTCUSDT") == Get("https://fapi/fapi/v1/exchangeInfo", 1)
+    assert OPTIONS.listing("https://eapi/", None) == Get("https://eapi/eapi/v1/exchangeInfo", 1)
 
 
 @pytest.mark.parametrize("source", [SPOT, FUTURES, KLINE, FORCED, MARKS, OI, OPTIONS])
@@ -115,15 +115,15 @@ def test_polls_ask_for_what_is_selected() -> None:
     (feed,) = OI.market_feeds([], ["BTCUSDT"])
     assert feed == ("open_interest", "BTCUSDT") == OI.feed("open_interest", "BTCUSDT")
     assert OI.requests("https://fapi/", feed) == [
-        ("https://fapi/fapi/v1/openInterest?symbol=BTCUSDT", 1),
-        ("https://fapi/fapi/v1/premiumIndex?symbol=BTCUSDT", 1),
+        Get("https://fapi/fapi/v1/openInterest?symbol=BTCUSDT", 1),
+        Get("https://fapi/fapi/v1/premiumIndex?symbol=BTCUSDT", 1),
     ]
     assert OI.interval_seconds == 5
     (feed,) = OPTIONS.market_feeds([], ["BTC"])
     assert feed == ("option_tickers", "BTC") == OPTIONS.feed("option_tickers", "BTC-261225-100000-C")
     assert OPTIONS.requests("https://eapi", feed) == [
-        ("https://eapi/eapi/v1/ticker", 5),
-        ("https://eapi/eapi/v1/mark", 5),
+        Get("https://eapi/eapi/v1/ticker", 5),
+        Get("https://eapi/eapi/v1/mark", 5),
     ]
     assert OPTIONS.interval_seconds == 10
 

@@ -9,6 +9,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 import zstandard
 
-from producers.contract import BadFrame, Feed, Receipt, Stream
+from producers.contract import BadFrame, BookUpdate, Feed, HasSnapshots, Receipt, Stream
 from producers.venues.binance_futures import BinanceFutures
 from producers.venues.binance_futures_funding import BinanceFuturesFunding
 from producers.venues.binance_futures_klines import BinanceFuturesKlines
@@ -35,9 +36,10 @@ from ravencore.records import (
     OpenInterest,
     OptionTicker,
     Quote,
+    Record,
     Trade,
 )
-from tests.producers.recorded import CONNECTION_US, NOW_US, Line, bodies, digest, lines, refused, units
+from tests.producers.recorded import CONNECTION_US, NOW_US, Line, bodies, digest, exactly, lines, refused, units
 
 SPOT, FUTURES, KLINES, LIQUIDATIONS, FUNDING, OI, OPTIONS = (
     BinanceSpot(),
@@ -107,6 +109,22 @@ def as_book(line: Line, venue: str) -> Book:
     )
 
 
+def as_changes(line: Line, venue: str) -> BookUpdate:
+    data = line.frame["data"]
+    shared = common(line, venue)
+    del shared["venue"]
+    return BookUpdate(
+        whole=False,
+        event_time=int(data["T" if "T" in data else "E"]) * 1000,
+        bids=[(cached_units(price), cached_units(quantity)) for price, quantity in data["b"]],
+        asks=[(cached_units(price), cached_units(quantity)) for price, quantity in data["a"]],
+        first=int(data["U"]),
+        last=int(data["u"]),
+        previous=int(data["pu"]) if "pu" in data else None,
+        **shared,
+    )
+
+
 def as_kline(line: Line, venue: str) -> list[Kline]:
     data = line.frame["data"]
     candle = data["k"]
@@ -153,14 +171,18 @@ class Reading(NamedTuple):
     slowly: Callable[[Line, str], Any]
 
 
+cached_units = lru_cache(maxsize=1 << 16)(units)
 SPOT_READINGS = {
     "trade": Reading(SPOT, as_trade),
     "bookTicker": Reading(SPOT, as_quote),
     "depth20@100ms": Reading(SPOT, as_book),
+    "depth@100ms": Reading(SPOT, as_changes),
 }
 FUTURES_READINGS = {
     "aggTrade": Reading(FUTURES, as_trade),
     "depth20@100ms": Reading(FUTURES, as_book),
+    "depth@100ms": Reading(FUTURES, as_changes),
+    "depth@0ms": Reading(FUTURES, as_changes),
     "kline_1m": Reading(KLINES, as_kline),
     "markPrice@1s": Reading(FUNDING, as_funding),
 }
@@ -183,7 +205,7 @@ def play(
         expected = reading.slowly(line, reading.source.venue)
         events = list(reading.source.parse(line.raw, line.receipt))
         assert events == (expected if isinstance(expected, list) else [expected])
-        records += events  # type: ignore[arg-type]
+        records += [event for event in events if isinstance(event, Record)]
         counts[kind] += 1
     return records, counts
 
@@ -193,22 +215,22 @@ def play(
     [
         (
             "binance_spot/cf_btc_eth_dot_20210404",
-            {"-depth@100ms": 2688, "-aggTrade": 1910, "-kline_1m": 118},
+            {"depth@100ms": 2688, "-aggTrade": 1910, "-kline_1m": 118},
             "e3b0c44298fc1c14",
         ),
         (
             "binance_spot/hft_btcusdt_20230405",
-            {"trade": 3144, "bookTicker": 8015, "-depth@100ms": 3929},
+            {"trade": 3144, "bookTicker": 8015, "depth@100ms": 3929},
             "f7a41838d5c68c80",
         ),
         (
             "binance_spot/hft_btcusdt_20240808",
-            {"trade": 9757, "bookTicker": 28040, "-depth@100ms": 3451},
+            {"trade": 9757, "bookTicker": 28040, "depth@100ms": 3451},
             "fed05dcfb65c489d",
         ),
         (
             "binance_spot/hft_ethusdt_20240808",
-            {"trade": 6106, "bookTicker": 24077, "-depth@100ms": 3434},
+            {"trade": 6106, "bookTicker": 24077, "depth@100ms": 3434},
             "a2d5b9b674e1115b",
         ),
         ("derived/spot_btcusdt_trade_depth20_20260216", {"trade": 10215, "depth20@100ms": 2559}, "0d96c4fd686fcab6"),
@@ -224,22 +246,22 @@ def test_a_recording_of_spot(recordings: Path, file: str, counts: dict[str, int]
     [
         (
             "binance_usdm/cf_alts_20210722",
-            {"aggTrade": 91, "kline_1m": 67, "-depth@100ms": 764, "-bookTicker": 613},
+            {"aggTrade": 91, "kline_1m": 67, "depth@100ms": 764, "-bookTicker": 613},
             "d94bee4ba27601e1",
         ),
         (
             "binance_usdm/hft_btcusdt_20230404",
-            {"markPrice@1s": 99, "-trade": 2197, "-bookTicker": 6765, "-depth@0ms": 4322},
+            {"markPrice@1s": 99, "-trade": 2197, "-bookTicker": 6765, "depth@0ms": 4322},
             "e936bcf9ac27da40",
         ),
         (
             "binance_usdm/hft_btcusdt_20230405",
-            {"markPrice@1s": 415, "-trade": 10738, "-bookTicker": 37440, "-depth@0ms": 11788},
+            {"markPrice@1s": 415, "-trade": 10738, "-bookTicker": 37440, "depth@0ms": 11788},
             "60b3b0cea8059b6f",
         ),
         (
             "binance_usdm/hft_btcusdt_20240808",
-            {"-trade": 21313, "-bookTicker": 66089, "-depth@0ms": 6551},
+            {"-trade": 21313, "-bookTicker": 66089, "depth@0ms": 6551},
             "e3b0c44298fc1c14",
         ),
         (
@@ -453,26 +475,46 @@ def test_the_recorded_listing_of_futures(recordings: Path) -> None:
     assert digest(instruments) == "48f233d4c72184cd"
 
 
-def test_recorded_answers_that_no_source_asks_for_are_refused_by_all(recordings: Path) -> None:
-    answers = [
-        *(body for _, body in bodies(recordings / "binance_spot" / "cf_btc_eth_dot_20210404.rest.jsonl.zst")),
-        *(body for url, body in bodies(recordings / "binance_usdm" / "cf_alts_20210722.rest.jsonl.zst")),
-    ]
-    for name in (
-        "binance_spot/hft_btcusdt_20240808",
-        "binance_spot/hft_ethusdt_20240808",
-        "binance_usdm/hft_btcusdt_20230404",
-        "binance_usdm/hft_btcusdt_20240808",
+def recorded_depths(recordings: Path) -> Iterator[tuple[HasSnapshots, bytes]]:
+    """Answers to /depth, and who asks for them."""
+    for _, body in bodies(recordings / "binance_spot" / "cf_btc_eth_dot_20210404.rest.jsonl.zst"):
+        yield SPOT, body
+    for url, body in bodies(recordings / "binance_usdm" / "cf_alts_20210722.rest.jsonl.zst"):
+        if "/depth" in url:
+            yield FUTURES, body
+    for source, name in (
+        (SPOT, "binance_spot/hft_btcusdt_20240808"),
+        (SPOT, "binance_spot/hft_ethusdt_20240808"),
+        (FUTURES, "binance_usdm/hft_btcusdt_20230404"),
+        (FUTURES, "binance_usdm/hft_btcusdt_20240808"),
     ):
-        answers += [line.raw for line in lines(recordings / f"{name}.rest_depth.frames.zst")]
-    assert len(answers) == 12
-    for answer in answers:
-        for source in (SPOT, FUTURES, KLINES, LIQUIDATIONS, FUNDING):
+        yield from ((source, line.raw) for line in lines(recordings / f"{name}.rest_depth.frames.zst"))
+    routes = json.loads((recordings / "fixtures" / "gct_binance_usdm_rest.json").read_text())
+    yield from ((FUTURES, json.dumps(item["data"]).encode()) for item in routes["/fapi/v1/depth"]["GET"])
+
+
+def test_recorded_depths_are_whole_books_and_no_frames(recordings: Path) -> None:
+    answers = list(recorded_depths(recordings))
+    assert len(answers) == 3 + 4 + 4 + 3
+    for source, raw in answers:
+        body = exactly(raw)
+        assert source.whole_book("BTCUSDT", raw, DOCUMENTED) == BookUpdate(
+            symbol="BTCUSDT",
+            whole=True,
+            event_time=int(body["T"]) * 1000 if source is FUTURES else None,
+            received_time=NOW_US,
+            bids=[(units(price), units(quantity)) for price, quantity, *_ in body["bids"]],
+            asks=[(units(price), units(quantity)) for price, quantity, *_ in body["asks"]],
+            last=int(body["lastUpdateId"]),
+            connection_time=CONNECTION_US,
+            connection_sequence=1,
+        )
+        for other in (SPOT, FUTURES, KLINES, LIQUIDATIONS, FUNDING):
             with pytest.raises(BadFrame, match="neither a stream's frame nor a reply"):
-                source.parse(answer, DOCUMENTED)
+                other.parse(raw, DOCUMENTED)
         for poll, feed in ((OI, Feed("open_interest", "BTCUSDT")), (OPTIONS, Feed("option_tickers", "BTC"))):
             with pytest.raises(BadFrame):
-                poll.parse_bodies(feed, [answer, answer], DOCUMENTED)
+                poll.parse_bodies(feed, [raw, raw], DOCUMENTED)
 
 
 # Single messages
@@ -489,6 +531,14 @@ def told(source: Stream, frame: bytes) -> Any:
     except BadFrame as error:
         return str(error)
     return events[0] if events else None
+
+
+def read_slowly(message: Any) -> BookUpdate | str:
+    """What a source says of a message of changes; of another, that it is of no stream of Raven's."""
+    raw = json.dumps(message).encode()
+    if message["data"].get("e") == "depthUpdate":
+        return as_changes(Line(raw, DOCUMENTED, exactly(raw)), "")
+    return no_stream(message["stream"])
 
 
 def no_stream(name: str) -> str:
@@ -509,6 +559,19 @@ DOCUMENTED_AGG_TRADE = Trade(
     price=E18 // 1000,
     quantity=100 * E18,
     side="SELL",
+)
+DOCUMENTED_CHANGES = BookUpdate(
+    symbol="BTCUSDT",
+    whole=False,
+    event_time=123_456_788_000,
+    received_time=NOW_US,
+    bids=[(2_400_000_000_000_000, 10 * E18)],
+    asks=[(2_600_000_000_000_000, 100 * E18)],
+    first=157,
+    last=160,
+    previous=149,
+    connection_time=CONNECTION_US,
+    connection_sequence=1,
 )
 DOCUMENTED_MARK_PRICE = Funding(
     **of("BINANCE_FUTURES", "BTCUSDT", 1562305380000),
@@ -552,7 +615,7 @@ def test_the_documented_examples(recordings: Path) -> None:
     traded = by_channel.pop("<symbol>@aggTrade")
     assert told(FUTURES, framed("btcusdt@aggTrade", traded)) == DOCUMENTED_AGG_TRADE
     changes = by_channel.pop("<symbol>@depth@100ms (2026 shape)")
-    assert told(FUTURES, framed("btcusdt@depth@100ms", changes)) == no_stream("btcusdt@depth@100ms")
+    assert told(FUTURES, framed("btcusdt@depth@100ms", changes)) == DOCUMENTED_CHANGES
     mark = by_channel.pop("<symbol>@markPrice@1s")
     assert told(FUNDING, framed("btcusdt@markPrice@1s", mark)) == DOCUMENTED_MARK_PRICE
     assert told(FUNDING, framed("!markPrice@arr@1s", [mark])) == DOCUMENTED_MARK_PRICE
@@ -607,9 +670,9 @@ def test_the_messages_of_tardis(recordings: Path) -> None:
         ),
         no_stream("btcusdt@ticker"),
         no_stream("btcusdt@trade"),
-        no_stream("btcusdt@depth@100ms"),
+        read_slowly(futures[5]),
         no_stream("btcusdt@depthSnapshot"),
-        no_stream("btcusdt@depth@100ms"),
+        read_slowly(futures[7]),
         no_stream("btcusdt@openInterest"),
         Funding(
             **of("BINANCE_FUTURES", "BTCUSDT", 1597536008000),
@@ -662,7 +725,7 @@ def test_the_messages_of_tardis(recordings: Path) -> None:
             ask_price=8_012_150_000_000_000_000_000,
             ask_quantity=31_201_000_000_000_000,
         ),
-        *(no_stream(message["stream"]) for message in spot[3:]),
+        *(read_slowly(message) for message in spot[3:]),
     ]
     streamed = [item["message"] for item in items if item["set"].startswith("binance-european-options")]
     assert (len(futures), len(spot), len(streamed)) == (15, 10, 18)
@@ -695,7 +758,7 @@ def test_the_fixtures_of_nautilus(recordings: Path) -> None:
     expected: dict[str, tuple[Any, str, Any]] = {
         "agg_trade_stream.json": (FUTURES, "btcusdt@aggTrade", DOCUMENTED_AGG_TRADE),
         "book_ticker_stream.json": (FUTURES, "bnbusdt@bookTicker", no_stream("bnbusdt@bookTicker")),
-        "depth_update_stream.json": (FUTURES, "btcusdt@depth@100ms", no_stream("btcusdt@depth@100ms")),
+        "depth_update_stream.json": (FUTURES, "btcusdt@depth@100ms", DOCUMENTED_CHANGES),
         "kline_stream_closed.json": (KLINES, "btcusdt@kline_1m", candle),
         "kline_stream_open.json": (KLINES, "btcusdt@kline_1m", None),
         "liquidation_stream.json": (
