@@ -16,8 +16,9 @@ import aiohttp
 
 from benchmarks.feeds_watch import Stopwatch, frames_of
 from producers.collector.gate import Gate
-from producers.collector.link import FRAMES_AT_A_TIME, Link
+from producers.collector.link import FRAMES_AT_A_TIME, Bonds, Link
 from producers.collector.outlet import Outlet
+from producers.collector.pulse import Pulse
 from producers.contract import TRADES, Stream
 from producers.registry import SOURCES
 from producers.session import BadBytes, Session
@@ -27,14 +28,14 @@ from ravencore.config import KafkaSettings, Settings
 from ravencore.status import now_us
 from ravencore.topics import STATUS
 
-REORDER_SECONDS = 0.5
+LIFE_S, FAILURES_ALLOWED = 3600.0, 5
 
 
 def session(case: dict[str, Any]) -> Session:
     """A session that has seen the trades before the first of the case, and wants its feeds."""
     source = SOURCES[case["source"]]
     assert isinstance(source, Stream)
-    made = Session(source, case["url"], REORDER_SECONDS, None)
+    made = Session(source, case["url"])
     for symbol in case["symbols"]:
         seen = {symbol: Seen(case["first_id"] - 1, now_us())} if case["channel"] == TRADES else {}
         made.want(source.feed(case["channel"], symbol), seen)
@@ -79,7 +80,11 @@ async def socket(case: dict[str, Any], outlet: Outlet) -> dict[str, float]:
     """From a socket to the broker's last acknowledgement."""
     into, wanted = session(case), case["frames"]
     async with aiohttp.ClientSession() as http:
-        link = Link(into, Gate(case["source"], into.source.limits, None, http), outlet, print)
+        pulse = Pulse(outlet)
+        gate = Gate(case["source"], into.source.limits, None, http)
+        bonds = Bonds(gate, outlet, pulse, print, print, print, LIFE_S, FAILURES_ALLOWED)
+        beating = asyncio.create_task(pulse.run())
+        link = Link(into, bonds)
         running = asyncio.create_task(link.run())
         while into.frames == 0:  # noqa: ASYNC110 - to be told would cost what is measured
             await asyncio.sleep(0)
@@ -89,6 +94,7 @@ async def socket(case: dict[str, Any], outlet: Outlet) -> dict[str, float]:
             await outlet.delivered()
         await link.stop()
         await running
+        beating.cancel()
     return watch.result(wanted, outlet.counters[f"{case['channel']}_published"])
 
 

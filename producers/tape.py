@@ -1,37 +1,48 @@
-"""The trades of one symbol put back in the order of their ids: duplicates dropped, every hole a Gap.
+"""The records of one symbol whose ids count by one, put back in order: duplicates dropped, holes filled or told.
 
-    ids as they come   101 102 104 103 104 107 ....500 ms.... 105
-    published          101 102 103 104 [Gap 105-106] 107 105 [the same Gap: 106]
+    ids as they come   101 102 104 103 104 107 ....500 ms, then asked over REST.... 105 106
+    published          101 102 103 104                                              105 106 [Gap BACKFILLED] 107
+    or, where REST     101 102 103 104 [Gap 105-106] 107                  and later 105 [the same Gap: 106]
+    has them not yet
 
-A trade beyond a hole is held back until the hole is filled or has been waited for long enough; then the hole becomes a
-Gap, which is published before the trade beyond it. What went before decides the Gap's cause: the first trade after a
-break (a cold start, a lost connection) closes the one Gap of that break, whether ids are missing or not; every other
-jump is a SEQUENCE.
+A record beyond a hole is held back until the hole is filled, or has been waited for long enough: `reorder_seconds` for
+what is only late, then, where the venue tells past trades, `repair_seconds` for its answer. A hole that was not filled
+in time becomes a Gap, which is published before the record beyond it, and is asked for all the same until the venue
+has said three times that it does not have it. What went before decides the Gap's cause: the first record after a break
+(a cold start, a lost connection) closes the one Gap of that break, whether ids are missing or not; every other jump is
+a SEQUENCE. Ids that were filled in order have a Gap of their own, BACKFILLED, with their number in `repaired`.
 
-An id that comes later still is a late repair. It is published as it comes, and then its Gap anew, with the same gap_id:
-- the hole's first or last id: the hole shrinks from that end, repair PARTIAL;
-- an id in its middle: the hole keeps its part below, and the part above becomes a Gap of its own, both PARTIAL;
-- its only id: no ids, missing 0, repair BACKFILLED.
-So the newest entries of all gap_ids name exactly the ids that are missing, and NONE marks the holes as first found.
+An id that comes after its Gap is a late repair. It is published as it comes, and then the Gap anew, with the same
+gap_id: the parts that are still missing, the first of them under that gap_id and each other under a new one, are
+PARTIAL, and where none is left it has no ids, missing 0, and is BACKFILLED. `repaired` counts what came. So the newest
+entries of all gap_ids name exactly the ids that are missing, and NONE marks the holes as first found.
+
+A break that lasts is told while it lasts: `tell_open` gives its Gap without ids, to be written anew at its end.
 """
 
 import heapq
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from producers.contract import TRADES, Feed
-from ravencore.records import Gap, GapCause, MarketRecord, Trade
+from producers.contract import TRADES, Span
+from ravencore.records import Gap, GapCause, Kline, MarketRecord, Trade
 
-HELD_TRADES = 10_000
-"""Trades of a symbol that are held back at most; one more and the first hole is given up at once."""
+HELD_RECORDS = 10_000
+"""Records of a symbol that are held back at most; one more and the first hole is given up at once."""
 KNOWN_HOLES = 10_000
 """Holes of a symbol that can still be repaired; an id of an older one counts as a duplicate."""
+ASK_AGAIN_S = (0.5, 2.0, 10.0)
+"""After answers that had nothing new: venues' REST may be behind their streams."""
+FAILED_AGAIN_S, FAILED_CAP_S = 1.0, 30.0
+"""After requests that failed; doubled each time."""
 
+Counted = Trade | Kline
+"""Records that a venue counts, symbol by symbol."""
 Output = MarketRecord | Gap
 
 
@@ -52,6 +63,14 @@ class Seen(NamedTuple):
 COLD = Break("COLD_START", "nothing is known from before this trade")
 AWAY = Break("DISCONNECT", "the collector was away")
 JUMP = Break("SEQUENCE", "the ids jump")
+CANDLE_US = 60_000_000
+
+
+def count_of(record: MarketRecord) -> int | None:
+    """The id by which the venue counts this record, None where it does not: a trade's, and of a candle its minute."""
+    if isinstance(record, Trade):
+        return record.sequence
+    return record.open_time // CANDLE_US if isinstance(record, Kline) else None
 
 
 class Hole:
@@ -63,63 +82,215 @@ class Hole:
         self.first, self.last, self.gap = first, last, gap
 
 
-class TradeTape:
-    """Order and continuity of one symbol's trades."""
+class Patch:
+    """Records that have filled a hole in order, up to now: their number, and what was before the first of them."""
 
-    def __init__(self, venue: str, symbol: str, seen: Seen | None, reorder_seconds: float) -> None:
-        self.broken: Break | None = AWAY if seen else COLD
+    __slots__ = ("count", "first", "from_us", "why")
+
+    def __init__(self, first: int, from_us: int | None, why: Break) -> None:
+        self.first, self.from_us, self.why = first, from_us, why
+        self.count = 0
+
+
+class Waits(NamedTuple):
+    """How long a hole is waited for, in seconds: for what is late, and then for REST; None: REST does not tell."""
+
+    reorder: float
+    repair: float | None
+
+
+class CountedTape:
+    """Order and continuity of one symbol's records."""
+
+    def __init__(self, venue: str, channel: str, symbol: str, seen: Seen | None, waits: Waits) -> None:
+        # What a cold start left out is of interest where somebody adds up: not in candles.
+        cold = COLD if channel == TRADES else None
+        self.broken: Break | None = AWAY if seen else cold
+        self.broken_us: int | None = None
         self.last = seen.sequence if seen else None
         self.last_us = self.newest_us = seen.time_us if seen else None
         self.duplicates = 0
-        self._venue, self._symbol = venue, symbol
-        self._reorder_seconds = reorder_seconds
-        self._held: dict[int, Trade] = {}
+        self._venue, self._channel, self._symbol = venue, channel, symbol
+        self._waits = waits
+        self._held: dict[int, Counted] = {}
         self._order: list[int] = []
         self._arrivals: deque[tuple[float, int]] = deque()
         self._holes: list[Hole] = []
+        self._opened: str | None = None
+        self._patch: Patch | None = None
+        self._why: Break | None = None
+        """Of the hole or break that is being filled in order."""
+        self._fetched: set[int] = set()
+        self._to_ask: deque[tuple[int, int]] = deque()
+        self._probing = False
+        self._asked: Span | None = None
+        self._ask_at = -math.inf
+        self._vain = self._failed = 0
+        self._hopeless = 0
+        """Up to this id the venue does not have what is missing."""
 
     @property
     def held(self) -> int:
-        """Trades held back behind a hole."""
+        """Records held back behind a hole."""
         return len(self._held)
 
     @property
-    def deadline(self) -> float | None:
-        """When the first hole will have been waited for long enough; None where none is open."""
-        while self._arrivals and self._arrivals[0][1] not in self._held:
-            self._arrivals.popleft()
-        return self._arrivals[0][0] + self._reorder_seconds if self._arrivals else None
+    def restless(self) -> bool:
+        """Whether time alone makes something happen here: a hole is waited for, or asked for."""
+        return bool(self._held or self._to_ask or self._probing or self._asked)
 
-    def add(self, trade: Trade, sequence: int, now: float, connection: str) -> list[Output]:
-        """What to publish, in order, now that this trade has come at monotonic time `now` (seconds)."""
+    def add(self, record: Counted, sequence: int, now: float, connection: str, *, echo: bool = False) -> list[Output]:
+        """What to publish, in order, now that this record has come at monotonic time `now` (seconds).
+
+        With `echo` it may have come over another connection before, and then is no duplicate of the venue's.
+        """
         last = self.last
         if last is not None:
             if sequence == last + 1 and not self._held and self.broken is None:
-                self._advance(trade, sequence)
-                return [trade]
+                self._why = None
+                self._advance(record, sequence)
+                return [record]
             if sequence <= last:
-                return self._late(trade, sequence, connection)
+                return self._late(record, sequence, connection, echo=echo)
+        elif self.broken is None:
+            self._advance(record, sequence)
+            return [record]
         if sequence in self._held:
-            self.duplicates += 1
+            self.duplicates += not echo
             return []
-        self._held[sequence] = trade
-        heapq.heappush(self._order, sequence)
-        self._arrivals.append((now, sequence))
-        return self._release(now, trade.received_time, connection)
+        self._hold(record, sequence, now)
+        return self._release(now, record.received_time, connection)
 
     def expire(self, now: float, now_us: int, connection: str) -> list[Output]:
         """What to publish now that holes have been waited for until `now`."""
         return self._release(now, now_us, connection)
 
     def interrupt(self, why: Break, now_us: int, connection: str) -> list[Output]:
-        """The feed breaks off: what is missing will not come any more, and the next trade follows from nothing."""
+        """The feed breaks off: what is missing will not come by itself any more, and the next follows from nothing."""
         released = self._release(math.inf, now_us, connection)
-        self.broken = self.broken or why
+        if self.broken is None:
+            self.broken, self.broken_us = why, now_us
         return released
 
+    def tell_open(self, now_us: int, connection: str) -> list[Output]:
+        """The Gap of a break that lasts, once."""
+        if self.broken is None or self._opened is not None or self.last_us is None:
+            return []
+        self._opened = self._gap_id(f"t{now_us}" if self.last is None else self.last + 1)
+        gap = self._new_gap(
+            self._opened, self.broken, from_us=self.last_us, to_us=now_us, now_us=now_us, connection=connection
+        )
+        return [replace(gap, missing=None)]
+
     def quiet_before(self, time_us: int) -> bool:
-        """Whether all is well and no trade has happened at or after `time_us`."""
+        """Whether all is well and no record has happened at or after `time_us`."""
         return self.broken is None and not self._held and (self.newest_us or 0) < time_us
+
+    # What is asked over REST
+
+    def probe(self) -> None:
+        """Ask for what is newer than the last record."""
+        self._probing = self._waits.repair is not None and self.last is not None
+
+    def ask(self, now: float) -> Span | None:
+        """What to ask for now, None while an answer is awaited; to be followed by `answered` or `unanswered`."""
+        if self._asked is not None or now < self._ask_at or self._waits.repair is None:
+            return None
+        self._asked = self._open_span(now) or self._hole_span() or self._probe_span()
+        return self._asked
+
+    def answered(self, records: Sequence[Counted], now: float, now_us: int, connection: str) -> list[Output]:
+        """What to publish, in order, now that the venue has answered."""
+        span, self._asked = self._asked, None
+        fresh = {sequence: record for record in records if self._misses(sequence := count_of(record) or 0)}
+        self._failed = 0
+        if fresh:
+            self._vain, self._ask_at = 0, now
+        elif span is not None:
+            self._ask_in_vain(span, now)
+        return self._fill(fresh, now, now_us, connection)
+
+    def unanswered(self, now: float) -> None:
+        """The request failed; it is made again later."""
+        self._asked = None
+        self._ask_at = now + min(FAILED_AGAIN_S * 2**self._failed, FAILED_CAP_S)
+        self._failed += 1
+
+    def _open_span(self, now: float) -> Span | None:
+        """The hole before what is held back, once it is due."""
+        if self.last is None or not self._order or self._order[0] - 1 <= self._hopeless:
+            return None
+        started = self._started
+        if self._order[0] == self.last + 1 or started is None:
+            return None
+        if self.broken is None and now < started + self._waits.reorder:
+            return None
+        beyond = self._order[0]
+        return Span(self.last + 1, beyond - 1, self.last_us, self._held[beyond].event_time)
+
+    def _hole_span(self) -> Span | None:
+        """The oldest hole that became a Gap and was not asked for to the end."""
+        while self._to_ask:
+            first, last = self._to_ask[0]
+            at = bisect_left(self._holes, first, key=lambda hole: hole.last)
+            if at < len(self._holes) and self._holes[at].first <= last:
+                hole = self._holes[at]
+                return Span(max(first, hole.first), min(last, hole.last), hole.gap.from_time, hole.gap.to_time)
+            self._to_ask.popleft()
+        return None
+
+    def _probe_span(self) -> Span | None:
+        return Span(self.last + 1, None, self.last_us, None) if self._probing and self.last is not None else None
+
+    def _ask_in_vain(self, span: Span, now: float) -> None:
+        if span.last is None:
+            self._probing = False
+            return
+        self._vain += 1
+        if self._vain <= len(ASK_AGAIN_S):
+            self._ask_at = now + ASK_AGAIN_S[self._vain - 1]
+            return
+        self._vain = 0
+        if self._to_ask and self._to_ask[0][0] <= span.first <= self._to_ask[0][1]:
+            self._to_ask.popleft()
+        else:
+            self._hopeless = max(self._hopeless, span.last)
+
+    def _misses(self, sequence: int) -> bool:
+        if self.last is None or sequence > self.last:
+            return sequence not in self._held
+        hole = self._hole_of(sequence)
+        return hole is not None and hole.gap.missing is not None
+
+    def _fill(self, fresh: dict[int, Counted], now: float, now_us: int, connection: str) -> list[Output]:
+        out: list[Output] = []
+        late: dict[int, list[tuple[int, Counted]]] = {}
+        for sequence, record in sorted(fresh.items()):
+            hole = self._hole_of(sequence)
+            if hole is not None:
+                late.setdefault(hole.first, []).append((sequence, record))
+            else:
+                self._hold(record, sequence, now)
+                self._fetched.add(sequence)
+        for first, records in late.items():
+            hole = self._hole_of(first)
+            assert hole is not None
+            out += self._mend(hole, records, now_us, connection)
+        return out + self._release(now, now_us, connection)
+
+    # Order
+
+    @property
+    def _started(self) -> float | None:
+        """When the first of what is held back came; None where nothing is."""
+        while self._arrivals and self._arrivals[0][1] not in self._held:
+            self._arrivals.popleft()
+        return self._arrivals[0][0] if self._arrivals else None
+
+    def _hold(self, record: Counted, sequence: int, now: float) -> None:
+        self._held[sequence] = record
+        heapq.heappush(self._order, sequence)
+        self._arrivals.append((now, sequence))
 
     def _release(self, now: float, now_us: int, connection: str) -> list[Output]:
         out: list[Output] = []
@@ -129,127 +300,163 @@ class TradeTape:
             if not follows and self._worth_waiting(now):
                 break
             heapq.heappop(self._order)
-            trade = self._held.pop(sequence)
-            if self.broken is not None or not follows:
-                out.append(self._gap(trade, sequence, now_us, connection))
-            self._advance(trade, sequence)
-            out.append(trade)
+            record = self._held.pop(sequence)
+            out += self._joined(record, sequence, now_us, connection, follows=follows)
+            self._advance(record, sequence)
+            out.append(record)
+        if self._patch is not None and not (self._order and self._order[0] in self._fetched):
+            out += self._patched(self.last_us or now_us, now_us, connection)
+        return out
+
+    def _joined(
+        self, record: Counted, sequence: int, now_us: int, connection: str, *, follows: bool
+    ) -> Sequence[Output]:
+        """What is to be said between the last record and this one."""
+        fetched = sequence in self._fetched
+        self._fetched.discard(sequence)
+        if self.broken is not None or fetched or not follows:
+            self._why = self._why or self.broken or JUMP
+        out: list[Output] = []
+        if not follows or (self.broken is not None and not fetched):
+            out += self._patched(record.event_time, now_us, connection) if self._patch is not None else []
+            out.append(self._gap(record, sequence, now_us, connection))
+        self.broken = None
+        if fetched:
+            assert self._why is not None
+            self._patch = self._patch or Patch(sequence, self.last_us, self._why)
+            self._patch.count += 1
+            return out
+        if self._patch is not None:
+            out += self._patched(record.event_time, now_us, connection)
+        self._why = None
         return out
 
     def _worth_waiting(self, now: float) -> bool:
-        deadline = self.deadline
-        return deadline is not None and now < deadline and len(self._held) <= HELD_TRADES
+        started = self._started
+        if started is None or len(self._held) > HELD_RECORDS:
+            return False
+        repair = self._waits.repair or 0.0
+        asked = self.last is not None and self._order[0] - 1 > self._hopeless
+        return now < started + self._waits.reorder + (repair if asked else 0.0)
 
-    def _advance(self, trade: Trade, sequence: int) -> None:
-        time_us = trade.event_time
+    def _advance(self, record: Counted, sequence: int) -> None:
+        time_us = record.event_time
         self.last, self.last_us = sequence, time_us
         if self.newest_us is None or time_us > self.newest_us:
             self.newest_us = time_us
 
-    def _gap(self, trade: Trade, sequence: int, now_us: int, connection: str) -> Gap:
-        cause, detail = self.broken or JUMP
-        self.broken = None
+    # Gaps
+
+    def _gap(self, record: Counted, sequence: int, now_us: int, connection: str) -> Gap:
+        """The Gap before a record that does not follow, or that is the first after a break."""
+        assert self._why is not None
         first = self.last + 1 if self.last is not None else None
         missing = sequence - first if first is not None else None
-        gap = Gap(
-            gap_id=self._gap_id(first if missing else f"t{now_us}"),
-            venue=self._venue,
-            channel=TRADES,
-            symbol=self._symbol,
-            cause=cause,
-            from_sequence=first if missing else None,
-            to_sequence=sequence - 1 if missing else None,
-            missing=missing,
-            from_time=self.last_us,
-            to_time=trade.event_time,
-            detected_time=now_us,
-            connection=connection,
-            detail=detail,
+        gap_id = self._opened or self._gap_id(first if missing and first is not None else f"t{now_us}")
+        self._opened = None
+        gap = self._new_gap(
+            gap_id, self._why, from_us=self.last_us, to_us=record.event_time, now_us=now_us, connection=connection
         )
+        gap = replace(gap, missing=missing)
+        if missing and first is not None:
+            gap = self._named(gap, first, sequence - 1)
         if missing != 0:
             self._holes.append(Hole(first or 0, sequence - 1, gap))
             del self._holes[:-KNOWN_HOLES]
+        if missing and first is not None and self._waits.repair is not None and sequence - 1 > self._hopeless:
+            self._to_ask.append((first, sequence - 1))
         return gap
 
-    def _gap_id(self, part: int | str | None) -> str:
-        return f"{self._venue}:{TRADES}:{self._symbol}:{part}"
+    def _patched(self, to_us: int, now_us: int, connection: str) -> list[Output]:
+        """The Gap of ids that were filled in order."""
+        patch, self._patch = self._patch, None
+        assert patch is not None
+        gap_id, self._opened = self._opened or self._gap_id(patch.first), None
+        gap = self._new_gap(gap_id, patch.why, from_us=patch.from_us, to_us=to_us, now_us=now_us, connection=connection)
+        return [replace(gap, missing=0, repair="BACKFILLED", repaired=patch.count)]
 
-    def _late(self, trade: Trade, sequence: int, connection: str) -> list[Output]:
-        at = bisect_right(self._holes, sequence, key=lambda hole: hole.first) - 1
-        if at < 0 or self._holes[at].last < sequence:
-            self.duplicates += 1
-            return []
-        hole = self._holes[at]
-        parts = self._repaired(hole, trade, sequence, connection)
-        self._holes[at : at + 1] = [part for part in parts if part.first <= part.last]
-        # What a cold start left out has no ids that a repair could take off its Gap.
-        return [trade, *(part.gap for part in parts if hole.gap.missing is not None)]
-
-    def _repaired(self, hole: Hole, trade: Trade, sequence: int, connection: str) -> list[Hole]:
-        """The hole without this id, in one part or two; a part that is empty has its Gap BACKFILLED."""
-        gap = replace(hole.gap, detected_time=trade.received_time, connection=connection, repair="PARTIAL")
-        if hole.first == hole.last:
-            ids = {"from_sequence": None, "to_sequence": None, "missing": 0}
-            return [Hole(sequence + 1, sequence, replace(gap, repair="BACKFILLED", **ids))]
-        below = replace(gap, to_time=trade.event_time)
-        above = replace(gap, from_time=trade.event_time)
-        if sequence == hole.first:
-            return [_hole(sequence + 1, hole.last, above)]
-        if sequence == hole.last:
-            return [_hole(hole.first, sequence - 1, below)]
-        rest = replace(above, gap_id=self._gap_id(sequence + 1))
-        return [_hole(hole.first, sequence - 1, below), _hole(sequence + 1, hole.last, rest)]
-
-
-def _hole(first: int, last: int, gap: Gap) -> Hole:
-    if gap.missing is None:
-        return Hole(first, last, gap)
-    return Hole(first, last, replace(gap, from_sequence=first, to_sequence=last, missing=last - first + 1))
-
-
-class FeedTape:
-    """Continuity of a feed whose records have no ids that count by one: only a break in the feed is a hole."""
-
-    def __init__(self, venue: str, feed: Feed, seen: Seen | None) -> None:
-        self.broken: Break | None = AWAY if seen else None
-        self._last: MarketRecord | None = None
-        self._seen_us = seen.time_us if seen else None
-        self._venue, self._feed = venue, feed
-
-    def add(self, record: MarketRecord, connection: str) -> Sequence[Output]:
-        """What to publish, in order, now that this record has come.
-
-        Venues begin a new connection with how things stand: where that is what was said last, it is not said again.
-        """
-        broken, last = self.broken, self._last
-        self.broken, self._last = None, record
-        if broken is None:
-            return (record,)
-        last_us = last.received_time if last is not None else self._seen_us
-        gap = self._gap(broken, last_us, record.received_time, connection)
-        return (gap,) if last is not None and _says_the_same(last, record) else (gap, record)
-
-    def interrupt(self, why: Break) -> None:
-        """The feed breaks off; where nothing has come yet, nothing is lost."""
-        if self._last is not None or self._seen_us is not None:
-            self.broken = self.broken or why
-
-    def _gap(self, why: Break, last_us: int | None, now_us: int, connection: str) -> Gap:
+    def _new_gap(
+        self, gap_id: str, why: Break, *, from_us: int | None, to_us: int, now_us: int, connection: str
+    ) -> Gap:
         return Gap(
-            gap_id=f"{self._venue}:{self._feed.channel}:{self._feed.symbol}:t{now_us}",
+            gap_id=gap_id,
             venue=self._venue,
-            channel=self._feed.channel,
-            symbol=self._feed.symbol,
+            channel=self._channel,
+            symbol=self._symbol,
             cause=why.cause,
-            from_time=last_us,
-            to_time=now_us,
+            from_time=from_us,
+            to_time=to_us,
             detected_time=now_us,
             connection=connection,
             detail=why.detail,
         )
 
+    def _gap_id(self, part: int | str) -> str:
+        return f"{self._venue}:{self._channel}:{self._symbol}:{part}"
 
-def _says_the_same(last: MarketRecord, record: MarketRecord) -> bool:
-    """Whether a record differs from the last one in nothing but how it came."""
-    came = {name: getattr(last, name) for name in ("received_time", "connection_time", "connection_sequence")}
-    return replace(record, **came) == last
+    def _named(self, gap: Gap, first: int, last: int) -> Gap:
+        """The Gap with the ids that are missing; a candle's number is no id of the venue."""
+        ids = (first, last) if self._channel == TRADES else (None, None)
+        return replace(gap, from_sequence=ids[0], to_sequence=ids[1], missing=last - first + 1)
+
+    # Late repairs
+
+    def _hole_of(self, sequence: int) -> Hole | None:
+        at = bisect_right(self._holes, sequence, key=lambda hole: hole.first) - 1
+        return self._holes[at] if at >= 0 and self._holes[at].last >= sequence else None
+
+    def _late(self, record: Counted, sequence: int, connection: str, *, echo: bool) -> list[Output]:
+        hole = self._hole_of(sequence)
+        if hole is None:
+            self.duplicates += not echo
+            return []
+        return self._mend(hole, [(sequence, record)], record.received_time, connection)
+
+    def _mend(self, hole: Hole, found: Sequence[tuple[int, Counted]], now_us: int, connection: str) -> list[Output]:
+        """Records of a hole, in order, and what then is left of its Gap."""
+        at = bisect_right(self._holes, hole.first, key=lambda other: other.first) - 1
+        rests = _rests(hole, found)
+        records: list[Output] = [record for _, record in found]
+        if hole.gap.missing is None:
+            # What a cold start left out has no ids that a repair could take off its Gap.
+            self._holes[at : at + 1] = [Hole(rest.first, rest.last, hole.gap) for rest in rests]
+            return records
+        gap = replace(
+            hole.gap,
+            detected_time=now_us,
+            connection=connection,
+            repair="PARTIAL",
+            repaired=hole.gap.repaired + len(found),
+        )
+        if not rests:
+            self._holes[at : at + 1] = []
+            filled = replace(gap, from_sequence=None, to_sequence=None, missing=0, repair="BACKFILLED")
+            return [*records, filled]
+        parts = []
+        for place, rest in enumerate(rests):
+            own = gap if place == 0 else replace(gap, gap_id=self._gap_id(rest.first), repaired=0)
+            part = self._named(replace(own, from_time=rest.from_us, to_time=rest.to_us), rest.first, rest.last)
+            parts.append(Hole(rest.first, rest.last, part))
+        self._holes[at : at + 1] = parts
+        return [*records, *(part.gap for part in parts)]
+
+
+class Rest(NamedTuple):
+    """What is left of a hole: ids, and the times of the records around them."""
+
+    first: int
+    last: int
+    from_us: int | None
+    to_us: int
+
+
+def _rests(hole: Hole, found: Sequence[tuple[int, Counted]]) -> list[Rest]:
+    rests = []
+    first, from_us = hole.first, hole.gap.from_time
+    for sequence, record in found:
+        if sequence > first:
+            rests.append(Rest(first, sequence - 1, from_us, record.event_time))
+        first, from_us = sequence + 1, record.event_time
+    if first <= hole.last:
+        rests.append(Rest(first, hole.last, from_us, hole.gap.to_time))
+    return rests

@@ -19,7 +19,7 @@ from rich.text import Text
 from producers.collector.recorder import Recorder, Recording
 from producers.contract import Poll
 from producers.recording import BODIES, FRAMES, stem
-from producers.registry import SOURCES
+from producers.registry import SOURCES, configured
 from producers.routing import wanted as collected
 from ravencore.config import Settings
 from ravencore.errors import Unavailable
@@ -60,7 +60,8 @@ def make_plan(want: Wanted, settings: Settings, out: Path, duration_s: float | N
             f"(it has {', '.join(_channels(idle[0]))})"
         )
     folder, stems = _places(sources, out, now_us)
-    recordings = [Recording(SOURCES[name], folder, stems[name]) for name in sources]
+    made = configured(settings.venues)
+    recordings = [Recording(made[name], folder, stems[name]) for name in sources]
     return Plan(want, sources, recordings, duration_s)
 
 

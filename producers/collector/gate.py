@@ -2,12 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import aiohttp
 from aiolimiter import AsyncLimiter
 
+from producers.collector.breaker import Breaker
 from producers.contract import Get, Limits, Rate
 from ravencore.errors import Unavailable
 from ravencore.records import Instrument
@@ -16,6 +17,7 @@ LEFT_ALONE_S = 60.0
 LONGEST_WAIT_S = 3 * 86_400.0
 """Binance bans for up to three days."""
 BURST_SHARE = 10
+SERVER_ERROR = 500
 TOO_MANY_REQUESTS = frozenset({418, 429})
 
 
@@ -31,23 +33,42 @@ class Gate:
         self._http = http
         self._rest, self._connects = limiter(limits.rest), limiter(limits.connects)
         self._free_at = 0.0
+        self._breakers: dict[str, Breaker] = {}
 
     async def get(self, get: Get) -> tuple[int, bytes]:
         """Status and body of an answer, as soon as the budget allows; raises Unavailable when there is none."""
         await self._rest.acquire(min(get.weight, self._rest.max_rate))
-        await self._left_alone()
+        endpoint = get.url.partition("?")[0]
+        await self._left_alone(endpoint)
         try:
-            async with self._http.get(get.url, headers=get.headers) as response:
+            async with self._http.get(get.url) as response:
                 body = await response.read()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            self.failed(endpoint)
             raise Unavailable(f"{get.url} cannot be reached: {str(error) or type(error).__name__}") from None
         self.heard(response.status, response.headers)
+        (self.failed if response.status >= SERVER_ERROR else self.worked)(endpoint)
         return response.status, body
 
-    async def may_connect(self) -> None:
-        """Return when another attempt to connect is within the venue's limits."""
+    async def may_connect(self, url: str) -> None:
+        """Return when another attempt to connect is within the venue's limits; then say `worked` or `failed`."""
         await self._connects.acquire()
-        await self._left_alone()
+        await self._left_alone(url)
+
+    def worked(self, endpoint: str) -> None:
+        """An endpoint has answered."""
+        self._breaker(endpoint).worked()
+
+    def failed(self, endpoint: str) -> None:
+        """An endpoint cannot be reached, or is out of order."""
+        self._breaker(endpoint).failed()
+
+    @property
+    def broken(self) -> Iterator[str]:
+        """Endpoints that are left alone for having failed too often, a sentence each."""
+        for endpoint, breaker in self._breakers.items():
+            if breaker.is_open:
+                yield f"{endpoint} failed {breaker.failures} times in a row and is tried rarely"
 
     def heard(self, status: int, headers: Mapping[str, str]) -> None:
         """Note what the venue said: one that is asked too often is left alone for as long as it wants, by everybody."""
@@ -55,9 +76,13 @@ class Gate:
         if pause_s is not None:
             self._free_at = max(self._free_at, time.monotonic() + pause_s)
 
-    async def _left_alone(self) -> None:
-        while (wait_s := self._free_at - time.monotonic()) > 0:  # noqa: ASYNC110 - it may grow meanwhile
+    async def _left_alone(self, endpoint: str) -> None:
+        breaker = self._breaker(endpoint)
+        while (wait_s := self._free_at - time.monotonic()) > 0 or (wait_s := breaker.wait_s()) > 0:  # noqa: ASYNC110 - it may grow
             await asyncio.sleep(wait_s)
+
+    def _breaker(self, endpoint: str) -> Breaker:
+        return self._breakers.setdefault(endpoint, Breaker())
 
 
 def limiter(rate: Rate) -> AsyncLimiter:

@@ -6,7 +6,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Coroutine, Iterable
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from aiolimiter import AsyncLimiter
 from websockets.asyncio.client import ClientConnection, connect
@@ -14,80 +14,106 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 
 from producers.collector.ends import Taker, Tap
 from producers.collector.gate import Gate, limiter
-from producers.session import NOT_DEMANDED, Action, Close, Send, Session
+from producers.collector.pulse import Pulse
+from producers.contract import Feed, HasHistory, HasSnapshots
+from producers.session import (
+    NOT_DEMANDED,
+    Action,
+    Close,
+    FetchBook,
+    FetchTrades,
+    Move,
+    Order,
+    Renew,
+    Send,
+    Session,
+)
 from producers.tape import Break
+from ravencore.errors import Unavailable
 from ravencore.retry import backoff
 from ravencore.status import now_us
 
 log = logging.getLogger("raven.collector")
 
-PUMP_S = 0.02
-STALL_S = 0.1
-"""A pause of the event loop beyond this means that the socket may hold much that is unread."""
 FRAMES_AT_A_TIME = 64
 RETRY_FIRST_S, RETRY_CAP_S = 0.25, 30.0
 OPEN_TIMEOUT_S, CLOSE_TIMEOUT_S = 10.0, 1.0
-MAX_FRAME_BYTES = 4 << 20
-"""Above any frame of a venue; a dead letter of it fits into a message of `outlet.MAX_MESSAGE_BYTES`."""
+MAX_FRAME_BYTES = 32 << 20
+"""Above any frame of a venue: a whole book of Coinbase is some megabytes."""
+BLOCKED_S, BLOCKED_LATELY_S = 5.0, 60.0
+"""A connection lost so soon after it was not read for so long was lost to backpressure."""
+OK = 200
+CLIENT_ERRORS = range(400, 500)
+TOO_MANY = frozenset({418, 429})
+
+
+class Bonds(NamedTuple):
+    """What links of a source share, and how they call upon the one who holds them."""
+
+    gate: Gate
+    taker: Taker
+    pulse: Pulse
+    tell: Callable[[str], None]
+    renew: Callable[["Link", str], None]
+    """This link's connection will end: replace it."""
+    move: Callable[["Link", Feed], None]
+    """This link's feed is to be had elsewhere."""
+    life_s: float
+    failures_allowed: int
+    tap: Tap | None = None
 
 
 class Link:
     """Keeps a session connected while anything is wanted of it.
 
     All links take turns on one event loop, FRAMES_AT_A_TIME frames each: a symbol that prints thousands of trades a
-    second holds up others for no longer than that.
+    second holds up others for no longer than that. A link with an `heir` ends with its connection.
     """
 
-    def __init__(
-        self, session: Session, gate: Gate, outlet: Taker, tell: Callable[[str], None], tap: Tap | None = None
-    ) -> None:
+    def __init__(self, session: Session, bonds: Bonds) -> None:
         self.session = session
         self.reconnects = 0
+        self.failures = 0
+        """Attempts and connections in a row that brought nothing."""
+        self.given_up: str | None = None
+        """Why it is not tried any more, until `wake`."""
         self.away: str | None = None
         """Why there is no connection, where one is wanted."""
+        self.heir: Link | None = None
+        self.opened_at = 0.0
+        self._bonds = bonds
         self._limits = session.source.limits
-        self._gate, self._outlet, self._tell, self._tap = gate, outlet, tell, tap
+        self._gate, self._outlet, self._pulse, self._tell = bonds.gate, bonds.taker, bonds.pulse, bonds.tell
         self._messages: AsyncLimiter = limiter(self._limits.messages)
-        self._time = 0.0
         self._opened = 0
         self._orders: list[Send | Close] = []
+        self._fetching: set[asyncio.Task[None]] = set()
         self._why: Break | None = None
         self._ping_at = 0.0
         self._pong: asyncio.Future[float] | None = None
         self._frames_at_ping = 0
+        self._blocked_at = float("-inf")
         self._stop = asyncio.Event()
         self._socket: ClientConnection | None = None
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
-        """Something more is wanted of the session."""
+        """Something more is wanted of the session; one that was given up is tried again."""
+        self.failures, self.given_up = 0, None
         self._wake.set()
 
     async def run(self) -> None:
         """Be connected while anything is wanted, until stopped."""
-        delays = backoff(RETRY_FIRST_S, RETRY_CAP_S, random.Random())
-        while not self._stop.is_set():
-            self._wake.clear()
-            if self.session.idle:
-                self.away = None
-                await self._wake.wait()
-                continue
-            frames_before = self.session.frames
-            await self._until_stopped(self._gate.may_connect())
-            if not self._stop.is_set():
-                await self._connection()
-            if self.session.frames > frames_before:
-                delays = backoff(RETRY_FIRST_S, RETRY_CAP_S, random.Random())
-            if not self.session.idle and not self._stop.is_set():
-                self.reconnects += 1
-                await self._until_stopped(asyncio.sleep(next(delays)))
-
-    async def _until_stopped(self, waiting: Coroutine[None, None, None]) -> None:
-        """Wait for this, but no longer than until `stop`."""
-        tasks = [asyncio.create_task(waiting), asyncio.create_task(self._stop.wait())]
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in tasks:
-            task.cancel()
+        pump = asyncio.create_task(self._pump())
+        try:
+            while not self._stop.is_set():
+                await self._once()
+        finally:
+            pump.cancel()
+            if self.heir is None:
+                for task in self._fetching:
+                    task.cancel()
+            await asyncio.gather(pump, *self._fetching, return_exceptions=True)
 
     async def stop(self) -> None:
         """Connect no more and close the connection; `run` takes in what has come and returns."""
@@ -95,6 +121,53 @@ class Link:
         self._wake.set()
         if self._socket is not None:
             await self._socket.close()
+
+    def last_words(self) -> None:
+        """Tell of breaks that last; what comes after is no news of this collector."""
+        self._do(self.session.closing(now_us()))
+
+    def crashed(self, text: str) -> None:
+        """An error of ours ended `run`: the connection is gone, and `run` may be called again."""
+        self._socket = None
+        self._lost(Break("DISCONNECT", text[:300]))
+        self.fail(text)
+
+    def fail(self, text: str) -> None:
+        """Something went wrong: once too often, and the link is given up."""
+        self.away = text
+        self.failures += 1
+        self._tell(text)
+        if self.failures >= self._bonds.failures_allowed:
+            self.given_up = f"given up after {self.failures} failures in a row, the last: {text}"
+            self._tell(self.given_up)
+
+    async def _once(self) -> None:
+        """One connection, and the wait for the next."""
+        self._wake.clear()
+        if self.session.idle or self.given_up is not None:
+            self.away = self.given_up
+            await self._wake.wait()
+            return
+        frames_before = self.session.frames
+        await self._until_stopped(self._gate.may_connect(self.session.url))
+        if not self._stop.is_set():
+            await self._connection()
+        if self.session.frames > frames_before:
+            self.failures = 0
+        if not self.session.idle and not self._stop.is_set():
+            self.reconnects += 1
+            await self._until_stopped(asyncio.sleep(self._pause_s()))
+
+    def _pause_s(self) -> float:
+        delays = backoff(RETRY_FIRST_S, RETRY_CAP_S, random.Random())
+        return [next(delays) for _ in range(min(self.failures, 12) + 1)][-1]
+
+    async def _until_stopped(self, waiting: Coroutine[None, None, None]) -> None:
+        """Wait for this, but no longer than until `stop`."""
+        tasks = [asyncio.create_task(waiting), asyncio.create_task(self._stop.wait())]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
 
     async def _connection(self) -> None:
         """One connection from opening to end."""
@@ -111,70 +184,80 @@ class Link:
         )
         try:
             async with opening as socket:
+                self._gate.worked(url)
                 await self._talk(socket, f"{url}#{self._opened}")
         except InvalidStatus as error:
             self._gate.heard(error.response.status_code, error.response.headers)
-            self._fail(f"{url} refuses the connection: {error}")
+            if error.response.status_code not in TOO_MANY:
+                self._gate.failed(url)
+            self.fail(f"{url} refuses the connection: {error}")
         except (OSError, WebSocketException, TimeoutError) as error:
-            self._fail(f"{url} cannot be reached: {str(error) or type(error).__name__}")
+            self._gate.failed(url)
+            self.fail(f"{url} cannot be reached: {str(error) or type(error).__name__}")
 
     async def _talk(self, socket: ClientConnection, name: str) -> None:
         log.info("connected: %s", name)
-        self._socket, self._why = socket, None
-        self.away = None
+        self._why = self.away = None
         self._orders.clear()
-        self._do(self.session.opened(name, self._time, now_us()))
-        pump = asyncio.create_task(self._pump(socket))
+        self._ping_at, self._pong = self._pulse.now + self._limits.ping_seconds, None
+        self.opened_at = time.monotonic()
+        self._do(self.session.opened(name, self._pulse.now, now_us()))
+        self._socket = socket
         try:
             await self._read(socket)
         except ConnectionClosed as error:
-            why = self._why or Break("DISCONNECT", f"the connection was lost: {error}"[:300])
+            why = self._why or self._cause(error)
         finally:
             self._socket = None
-            pump.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await pump
-        self._do(self.session.lost(why, now_us()))
+        self._lost(why)
         log.info("disconnected: %s", name)
         if not self.session.idle and not self._stop.is_set():
             self._tell(f"{name}: {why.detail}")
 
+    def _lost(self, why: Break) -> None:
+        if self.heir is None:
+            self._do(self.session.lost(why, now_us()))
+            return
+        self._do(self.session.bequeath(self.heir.session, why, self._pulse.now, now_us()))
+        self._stop.set()
+
+    def _cause(self, error: ConnectionClosed) -> Break:
+        if time.monotonic() - self._blocked_at < BLOCKED_LATELY_S:
+            return Break("BACKPRESSURE", f"Kafka took nothing for too long, and the connection was lost: {error}"[:300])
+        return Break("DISCONNECT", f"the connection was lost: {error}"[:300])
+
     async def _read(self, socket: ClientConnection) -> NoReturn:
-        session, outlet, tap = self.session, self._outlet, self._tap
+        session, outlet, pulse, tap = self.session, self._outlet, self._pulse, self._bonds.tap
         while True:
             for _ in range(FRAMES_AT_A_TIME):
                 frame = await socket.recv(decode=False)
                 received_ns = time.time_ns()
                 if tap is not None:
                     tap.frame(received_ns, frame)
-                self._do(session.receive(frame, received_ns // 1000, self._time))
+                self._do(session.receive(frame, received_ns // 1000, pulse.now))
                 if outlet.blocked:
-                    await outlet.ready()
+                    await self._ready()
             # `recv` does not yield while it has frames, and there may be thousands.
             await asyncio.sleep(0)
 
-    async def _pump(self, socket: ClientConnection) -> None:
-        """Let the session's time go on while the socket is being read, say what it wants said, and ping."""
-        self._ping_at, self._pong = self._time + self._limits.ping_seconds, None
-        stalled = False
-        try:
-            while True:
-                before = time.monotonic()
-                await asyncio.sleep(PUMP_S)
-                took = time.monotonic() - before
-                if self._outlet.blocked:
-                    continue
-                self._time += min(took, PUMP_S + STALL_S)
-                # After a stall, what the socket holds goes first.
-                stalled = took > PUMP_S + STALL_S and not stalled
-                if not stalled:
-                    self._do(self.session.tick(self._time, now_us()))
-                    await self._obey(socket)
-                    await self._ping(socket)
-        except ConnectionClosed:
-            pass  # `_read` learns of it as well, after all that came before.
-        finally:
-            await socket.close()
+    async def _ready(self) -> None:
+        began = time.monotonic()
+        await self._outlet.ready()
+        if time.monotonic() - began > BLOCKED_S:
+            self._blocked_at = time.monotonic()
+
+    async def _pump(self) -> None:
+        """Let the session's time go on, say what it wants said, ping, and see to it that no connection gets too old."""
+        while True:
+            await self._pulse.beat()
+            self._do(self.session.tick(self._pulse.now, now_us()))
+            if self._socket is not None:
+                with contextlib.suppress(ConnectionClosed):
+                    # `_read` learns of it as well, after all that came before.
+                    await self._obey(self._socket)
+                    await self._ping(self._socket)
+                if self.heir is None and time.monotonic() - self.opened_at > self._bonds.life_s:
+                    self._bonds.renew(self, f"it is {self._bonds.life_s:g} s old")
 
     async def _obey(self, socket: ClientConnection) -> None:
         orders, self._orders = self._orders, []
@@ -191,23 +274,62 @@ class Link:
 
         A pong alone may be late: it comes after all that is unread.
         """
-        if self._time < self._ping_at:
+        if self._pulse.now < self._ping_at:
             return
         if self._pong is not None and not self._pong.done() and self.session.frames == self._frames_at_ping:
             self._why = Break("DISCONNECT", "a ping was left unanswered")
             await socket.close()
             return
         self._pong = asyncio.ensure_future(await socket.ping())
-        self._ping_at = self._time + self._limits.ping_seconds
+        self._ping_at = self._pulse.now + self._limits.ping_seconds
         self._frames_at_ping = self.session.frames
 
     def _do(self, actions: Iterable[Action]) -> None:
         for action in actions:
-            if isinstance(action, Send | Close):
-                self._orders.append(action)
+            if isinstance(action, Order):
+                self._heed(action)
             else:
                 self._outlet.put(self.session.source.venue, action)
 
-    def _fail(self, text: str) -> None:
-        self.away = text
-        self._tell(text)
+    def _heed(self, order: Order) -> None:
+        if isinstance(order, Send | Close):
+            self._orders.append(order)
+        elif isinstance(order, Renew):
+            self._bonds.renew(self, f"the venue says {order.reason}")
+        elif isinstance(order, Move):
+            self._bonds.move(self, order.feed)
+        else:
+            task = asyncio.create_task(self._fetch(order))
+            self._fetching.add(task)
+            task.add_done_callback(self._fetching.discard)
+
+    async def _fetch(self, order: FetchTrades | FetchBook) -> None:
+        """Ask the venue's REST, and give the session its answer."""
+        session, base = self.session, self._gate.endpoints.rest_url
+        source = session.source
+        if isinstance(order, FetchTrades):
+            assert isinstance(source, HasHistory)
+            get = source.history(base, order.symbol, order.span)
+        else:
+            assert isinstance(source, HasSnapshots)
+            get = source.snapshot(base, order.feed.symbol)
+        try:
+            status, body = await self._gate.get(get)
+        except Unavailable as error:
+            self._tell(str(error))
+            status, body = 0, b""
+        await self._outlet.ready()
+        if status == OK and self._bonds.tap is not None:
+            self._bonds.tap.body(time.time_ns(), get.url, body)
+        if status != OK:
+            self._tell(f"{get.url} answers {status}")
+        self._do(self._answered(order, status, body))
+
+    def _answered(self, order: FetchTrades | FetchBook, status: int, body: bytes) -> Iterable[Action]:
+        session, now = self.session, self._pulse.now
+        if isinstance(order, FetchBook):
+            return session.book_told(order, body, now_us(), now) if status == OK else session.book_not_told(order, now)
+        if status == OK:
+            return session.told(order, body, now_us(), now)
+        refused = status in CLIENT_ERRORS and status not in TOO_MANY
+        return session.told_nothing(order, now_us(), now) if refused else session.not_told(order, now)

@@ -9,8 +9,9 @@ from typing import Any
 
 from producers.collector.runner import HTTP_OK, Runner
 from producers.contract import BadFrame, Feed, Poll, Receipt
-from producers.session import NOT_DEMANDED, BadBytes
-from producers.tape import Break, FeedTape, Seen
+from producers.feedtape import FeedTape
+from producers.session import NOT_DEMANDED, TOLD_US, BadBytes
+from producers.tape import Break, Seen
 from ravencore.errors import Unavailable
 from ravencore.records import MarketRecord, Subscription, SubscriptionState
 from ravencore.status import now_us
@@ -70,18 +71,19 @@ class PollRunner(Runner):
 
     def _ended(self, line: Line) -> None:
         line.task, line.ending = None, False
-        line.tape.interrupt(NOT_DEMANDED)
+        line.tape.interrupt(NOT_DEMANDED, now_us())
 
     def knows(self, feed: Feed) -> bool:
         """Whether the feed has been asked for before."""
         return feed in self._lines
 
     async def close(self) -> None:
-        """Ask no more."""
+        """Ask no more, and tell of what is broken now."""
         self._admit_no_more()
         for line in self._lines.values():
             if line.task is not None:
                 line.task.cancel()
+                self._tell_open(line, now_us())
 
     @property
     def counters(self) -> Mapping[str, int]:
@@ -130,8 +132,15 @@ class PollRunner(Runner):
                 return
             missed = max(int((time.monotonic() - due) / interval), 0)
             if missed:
-                line.tape.interrupt(Break("SILENCE", f"{missed} polls came too late to be made"))
+                line.tape.interrupt(Break("SILENCE", f"{missed} polls came too late to be made"), now_us())
             due += (missed + 1) * interval
+
+    def _tell_open(self, line: Line, before_us: int) -> None:
+        """The Gap of a break that began before this time, and lasts."""
+        tape = line.tape
+        if tape.broken is not None and (tape.broken_us or self._began_us) <= before_us:
+            for output in tape.tell_open(now_us(), self.source.venue):
+                self._outlet.put(self.source.venue, output)
 
     async def _ask_once(self, line: Line) -> None:
         try:
@@ -140,10 +149,11 @@ class PollRunner(Runner):
             line.refused = str(refusal)
             return
         except Unavailable as error:
-            line.tape.interrupt(Break("DISCONNECT", str(error)[:300]))
+            line.tape.interrupt(Break("DISCONNECT", str(error)[:300]), now_us())
             if line.failed != str(error):
                 self._tell(str(error))
             line.failed = str(error)
+            self._tell_open(line, now_us() - TOLD_US)
             return
         line.failed = line.refused = None
         self._answers += len(bodies)
@@ -167,6 +177,7 @@ class PollRunner(Runner):
             records = self.source.parse_bodies(line.feed, bodies, receipt)
         except BadFrame as error:
             self._outlet.put(self.source.venue, BadBytes(b"\n".join(bodies), error.reason, str(error), url))
+            line.tape.interrupt(Break("DISCONNECT", f"an answer cannot be read: {error}"[:300]), received_us)
             return
         line.last_received_us = received_us
         for record in records:

@@ -95,6 +95,9 @@ class Runner(ABC):
     def feeds(self) -> Iterator[Subscription]:
         """Every feed that is wanted, or not ended yet."""
 
+    def revive(self) -> None:  # noqa: B027 - most have nothing that was given up
+        """Try again what was given up."""
+
     # Demand
 
     def demand(self, symbols: Set[str]) -> None:

@@ -21,8 +21,9 @@ from producers.collector.readback import last_seen
 from producers.collector.runner import Runner
 from producers.collector.streams import StreamRunner
 from producers.contract import Poll, Source, Stream
-from producers.registry import SOURCES
+from producers.registry import SOURCES, configured
 from producers.routing import wanted
+from producers.session import Habits
 from ravencore import kafka
 from ravencore.codec import Codec
 from ravencore.config import Settings, interval_us
@@ -47,8 +48,6 @@ class Collector:
     def __init__(self, settings: Settings, codec: Codec) -> None:
         self._settings, self._codec = settings, codec
         self._outlet = Outlet(settings, codec)
-        clocks = settings.collector.clocks
-        self._clock_interval_us = shortest_us(settings.bars.time_intervals) if clocks else None
         self._reporter = Reporter(SERVICE, settings, codec, self._outlet.producer, now_us())
         self._runners: dict[str, Runner] = {}
         self._demands: dict[bytes, Demand] = {}
@@ -80,7 +79,7 @@ class Collector:
 
     def _open(self, tasks: asyncio.TaskGroup, http: aiohttp.ClientSession) -> None:
         gates: dict[str, Gate] = {}
-        for source in SOURCES.values():
+        for source in configured(self._settings.venues).values():
             venue = source.venue
             if venue not in gates:
                 gates[venue] = Gate(venue, source.limits, getattr(self._settings.venues, venue), http)
@@ -91,8 +90,7 @@ class Collector:
             source,
             gate,
             self._outlet,
-            reorder_seconds=self._settings.collector.reorder_ms / 1000,
-            clock_interval_us=self._clock_interval_us,
+            settings=self._settings,
             look_back=functools.partial(last_seen, self._settings, self._codec, source),
             tell=self._tell,
             tasks=tasks,
@@ -120,6 +118,9 @@ class Collector:
                 self._tell(f"a demand cannot be read: {error}")
         if self._ready:
             self._reconcile()
+            if value is not None:
+                for runner in self._runners.values():
+                    runner.revive()
 
     def _on_end(self) -> None:
         self._ready = True
@@ -182,21 +183,31 @@ class Collector:
             yield Subscription(venue=venue, channel="trades", symbol=symbol, state="REFUSED")
 
 
-def make_runner(
-    source: Source,
-    gate: Gate,
-    taker: Taker,
-    *,
-    reorder_seconds: float,
-    clock_interval_us: int | None,
-    **common: Any,
-) -> Runner:
+def make_runner(source: Source, gate: Gate, taker: Taker, *, settings: Settings, **common: Any) -> Runner:
     """The runner of a stream or of a poll; `common` is what Runner takes."""
     if isinstance(source, Poll):
         return PollRunner(source, gate, taker, **common)
     assert isinstance(source, Stream), f"{source.name} is neither a Stream nor a Poll"
+    chosen = settings.collector
     return StreamRunner(
-        source, gate, taker, reorder_seconds=reorder_seconds, clock_interval_us=clock_interval_us, **common
+        source,
+        gate,
+        taker,
+        habits=habits_of(settings),
+        life_s=chosen.connection_life_s,
+        failures_allowed=chosen.failures_allowed,
+        **common,
+    )
+
+
+def habits_of(settings: Settings) -> Habits:
+    """What the settings say of holes, books and Clocks."""
+    chosen = settings.collector
+    return Habits(
+        reorder_seconds=chosen.reorder_ms / 1000,
+        repair_seconds=chosen.repair_ms / 1000,
+        book_interval_us=chosen.book_interval_ms * 1000,
+        clock_interval_us=shortest_us(settings.bars.time_intervals) if chosen.clocks else None,
     )
 
 

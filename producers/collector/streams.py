@@ -1,27 +1,61 @@
-"""A stream: its feeds shared out over as many connections as the venue's limits ask for."""
+"""A stream: its feeds shared out over as many connections as the venue's limits ask for.
+
+Connections are made before they are broken: one that gets old, or that the venue is going to close, has an heir, which
+takes its place when it hears all that the old one hears.
+"""
 
 import asyncio
+import logging
+import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from producers.collector.link import Link
+from msgspec.structs import replace
+
+from producers.collector.link import Bonds, Link
+from producers.collector.pulse import Pulse
 from producers.collector.runner import Runner
 from producers.contract import Feed, Stream
-from producers.session import Session
+from producers.session import Habits, Session
 from producers.tape import Seen
+from ravencore.errors import RavenError
 from ravencore.records import Subscription
+
+log = logging.getLogger("raven.collector")
+
+OVERLAP_S = 1.0
+"""How long an heir that hears all is listened to beside the old connection: what is under way there still comes."""
+YOUNG_S = 20.0
+"""Whoever says farewell on a connection so young says it on each, and it is not replaced."""
+COUNTED = ("frames", "trades_received", "duplicates", "reconnects")
 
 
 class StreamRunner(Runner):
-    """The links of one stream; a feed stays on its link, and so with what is known of it, while there is room."""
+    """Feeds of one stream; each goes back to its link, and so with what is known of it, while there is room."""
 
     source: Stream
 
-    def __init__(self, *args: Any, reorder_seconds: float, clock_interval_us: int | None, **more: Any) -> None:
+    def __init__(self, *args: Any, habits: Habits, life_s: float, failures_allowed: int, **more: Any) -> None:
         super().__init__(*args, **more)
-        self._reorder_seconds, self._clock_interval_us = reorder_seconds, clock_interval_us
+        self._habits = habits
+        self._pulse = Pulse(self._outlet)
+        self._beating: asyncio.Task[None] | None = None
+        self._bonds = Bonds(
+            gate=self._gate,
+            taker=self._outlet,
+            pulse=self._pulse,
+            tell=self._tell,
+            renew=self._renew,
+            move=self._move,
+            life_s=life_s,
+            failures_allowed=failures_allowed,
+            tap=self._tap,
+        )
         self._links: list[Link] = []
-        self._running: list[asyncio.Task[None]] = []
+        self._running: dict[Link, asyncio.Task[None]] = {}
+        self._gone: Counter[str] = Counter()
+        """What links that are no more have counted."""
 
     def begin(self, feed: Feed, seen: Mapping[str, Seen]) -> None:
         """Subscribe to a feed on the link that had it before, else on one with room, else on a new one."""
@@ -38,26 +72,31 @@ class StreamRunner(Runner):
         """Whether any link has had the feed."""
         return any(link.session.knows(feed) for link in self._links)
 
+    def revive(self) -> None:
+        """Try again what was given up."""
+        for link in self._links:
+            if link.given_up is not None:
+                link.wake()
+
     async def close(self) -> None:
-        """Close all connections, after what has come."""
+        """Tell of what is broken now, and close all connections, after what has come."""
         self._admit_no_more()
+        for link in self._links:
+            link.last_words()
         await asyncio.gather(*(link.stop() for link in self._links))
         if self._running:
-            await asyncio.wait(self._running)
+            await asyncio.wait(self._running.values())
+        if self._beating is not None:
+            self._beating.cancel()
 
     @property
     def counters(self) -> Mapping[str, int]:
         """Frames, trades, duplicates and reconnects of all links."""
-        return {
-            "frames": sum(link.session.frames for link in self._links),
-            "trades_received": sum(link.session.trades_received for link in self._links),
-            "duplicates": sum(link.session.duplicates for link in self._links),
-            "reconnects": sum(link.reconnects for link in self._links),
-        }
+        return self._gone + sum((_counted(link) for link in self._links), Counter())
 
     @property
     def held(self) -> int:
-        """Trades held back behind holes."""
+        """Records held back behind holes."""
         return sum(link.session.held for link in self._links)
 
     @property
@@ -72,7 +111,8 @@ class StreamRunner(Runner):
     def feeds(self) -> Iterator[Subscription]:
         """Feeds of all links."""
         for link in self._links:
-            yield from link.session.subscriptions()
+            for feed in link.session.subscriptions():
+                yield feed if link.given_up is None else replace(feed, state="FAILED")
 
     def _link_for(self, feed: Feed) -> Link:
         url = self.source.socket_url(self._gate.endpoints.ws_url, feed.channel)
@@ -80,17 +120,80 @@ class StreamRunner(Runner):
         roomy = [link for link in self._links if link.session.url == url and self._has_room(link)]
         if holder is not None and (holder in roomy or not (line := holder.session.release(feed))):
             return holder
-        link = roomy[0] if roomy else self._new_link(url)
+        link = roomy[0] if roomy else self._new_link(Session(self.source, url, self._habits))
         if holder is not None and line is not None:
             link.session.adopt(line)
         return link
 
     def _has_room(self, link: Link) -> bool:
-        return link.session.wanted < self.source.limits.feeds_per_connection
+        return link.heir is None and link.session.wanted < self.source.limits.feeds_per_connection
 
-    def _new_link(self, url: str) -> Link:
-        session = Session(self.source, url, self._reorder_seconds, self._clock_interval_us)
-        link = Link(session, self._gate, self._outlet, self._tell, self._tap)
+    def _new_link(self, session: Session) -> Link:
+        if self._beating is None:
+            self._beating = self._tasks.create_task(self._pulse.run())
+        link = Link(session, self._bonds)
         self._links.append(link)
-        self._running.append(self._tasks.create_task(link.run()))
+        self._running[link] = self._tasks.create_task(self._supervise(link))
         return link
+
+    async def _supervise(self, link: Link) -> None:
+        """Run a link to its end; an error of ours on one connection is no reason to end the others."""
+        while True:
+            try:
+                await link.run()
+                break
+            except RavenError:
+                raise
+            except Exception as error:  # the supervisor's place: told, counted against the budget, and tried again
+                log.exception("a connection of %s failed", self.source.name)
+                link.crashed(f"{self.source.name}: {type(error).__name__}: {error}")
+        if link.heir is not None:
+            self._gone += _counted(link)
+            self._links.remove(link)
+            del self._running[link]
+
+    # Make before break
+
+    def _renew(self, link: Link, reason: str) -> None:
+        """Give a link an heir, once."""
+        is_heir = any(other.heir is link for other in self._links)
+        if link.heir is not None or is_heir or time.monotonic() - link.opened_at < YOUNG_S:
+            return
+        log.info("%s is replaced: %s", link.session.connection, reason)
+        link.heir = self._new_link(link.session.heir())
+        self._tasks.create_task(self._hand_over(link, link.heir))
+
+    async def _hand_over(self, link: Link, heir: Link) -> None:
+        """Close the old connection when the heir has heard all for a while; the old one may end before."""
+        heard_all_at: float | None = None
+        while link in self._running:
+            await self._pulse.beat()
+            if not heir.session.ready:
+                heard_all_at = None
+            elif heard_all_at is None:
+                heard_all_at = self._pulse.now
+            elif self._pulse.now - heard_all_at >= OVERLAP_S:
+                await link.stop()
+                return
+
+    # Another route
+
+    def _move(self, link: Link, feed: Feed) -> None:
+        """Take a feed to another connection, at the next of the venue's addresses."""
+        line = link.session.release(feed)
+        if line is None:
+            return
+        bases = [self._gate.endpoints.ws_url, *self._gate.endpoints.other_ws_urls]
+        urls = [self.source.socket_url(base, feed.channel) for base in bases]
+        at = urls.index(link.session.url) if link.session.url in urls else 0
+        url = urls[(at + 1) % len(urls)]
+        others = [one for one in self._links if one is not link and one.session.url == url and self._has_room(one)]
+        target = others[0] if others else self._new_link(Session(self.source, url, self._habits))
+        target.session.adopt(line)
+        target.wake()
+
+
+def _counted(link: Link) -> Counter[str]:
+    session = link.session
+    figures = (session.frames, session.trades_received, session.duplicates, link.reconnects)
+    return Counter(dict(zip(COUNTED, figures, strict=True)))

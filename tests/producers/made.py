@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 
 from producers.contract import BOOKS, TRADES, Feed
-from producers.session import Action, Close, Send, Session
+from producers.session import Action, Close, FetchBook, FetchTrades, Habits, Move, Renew, Send, Session
 from producers.tape import Break, Seen
 from producers.venues.binance_spot import BinanceSpot
 from ravencore.records import Gap, Trade
@@ -42,7 +42,7 @@ def error_frame(number: int) -> bytes:
 
 def new_session(last_id: int | None = None, clock_interval_us: int | None = None, *symbols: str) -> Session:
     """A session that wants some symbols; the last trade it knows of each happened at second 0."""
-    session = Session(BINANCE, URL, 0.5, clock_interval_us)
+    session = Session(BINANCE, URL, Habits(0.5, clock_interval_us=clock_interval_us))
     for symbol in symbols or (SYMBOL,):
         want(session, symbol, last_id)
     return session
@@ -69,6 +69,7 @@ class Driver:
         self.out: list[Action] = []
         self.sent: list[tuple[float, str]] = []
         self.closed: list[Close] = []
+        self.orders: list[Renew | Move | FetchTrades | FetchBook] = []
 
     def connect(self, name: str = "one") -> None:
         self._take(self.session.opened(name, self.now, us(self.now)))
@@ -103,6 +104,8 @@ class Driver:
                 self.sent.append((self.now, action.text))
                 if self.answers:
                     self.frame(reply_frame(json.loads(action.text)["id"]))
+            elif isinstance(action, Renew | Move | FetchTrades | FetchBook):
+                self.orders.append(action)
             else:
                 self.out.append(action)
 

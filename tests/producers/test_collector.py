@@ -15,8 +15,9 @@ from aiohttp import WSMsgType, web
 
 from producers.collector import readback
 from producers.collector.gate import Gate
-from producers.collector.link import Link
+from producers.collector.link import Bonds, Link
 from producers.collector.outlet import Outlet
+from producers.collector.pulse import Pulse
 from producers.collector.readback import last_seen
 from producers.collector.service import shortest_us
 from producers.contract import Feed
@@ -360,17 +361,21 @@ def test_only_a_connection_that_brings_neither_pong_nor_frame_is_dead(rig: Rig, 
         told: list[str] = []
         source = Hasty()
         endpoints = BinanceSpotSettings(ws_url=address.replace("http", "ws"), rest_url=address)
-        session = Session(source, source.socket_url(endpoints.ws_url, "books"), 0.5, None)
+        session = Session(source, source.socket_url(endpoints.ws_url, "books"))
         session.want(Feed("books", SYMBOL), {})
         outlet = Outlet(Settings(kafka=rig.settings), CODEC)
         http = aiohttp.ClientSession()
-        link = Link(session, Gate(source.venue, source.limits, endpoints, http), outlet, told.append)
-        tasks = [asyncio.create_task(link.run()), asyncio.create_task(outlet.run())]
+        pulse = Pulse(outlet)
+        gate = Gate(source.venue, source.limits, endpoints, http)
+        link = Link(session, Bonds(gate, outlet, pulse, told.append, print, print, 3600.0, 50))
+        others = [asyncio.create_task(outlet.run()), asyncio.create_task(pulse.run())]
+        running = asyncio.create_task(link.run())
         await asyncio.sleep(1.5)
         await link.stop()
-        await tasks[0]
-        tasks[1].cancel()
-        await asyncio.gather(tasks[1], return_exceptions=True)
+        await running
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
         await runner.cleanup()
         await http.close()
         outlet.producer.flush(10)

@@ -1,6 +1,7 @@
 """What the session says to the venue, what it makes of the answers, and its Clocks."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from producers.contract import TRADES, Feed
-from producers.session import BadBytes, Clock, Close, Latency, Session
+from producers.pace import Latency
+from producers.session import BadBytes, Clock, Close, Habits, Renew, Session
 from producers.tape import Break
 from producers.venues.binance_spot import BinanceSpot
 from ravencore.records import Trade
@@ -107,7 +109,7 @@ def test_one_refused_feed_is_found_and_harms_no_other() -> None:
 
 
 def test_an_error_that_names_no_request_answers_the_one_that_is_open() -> None:
-    session = Session(BINANCE, URL, 0.5, None)
+    session = Session(BINANCE, URL, Habits(0.5, clock_interval_us=None))
     driver = Driver(session, answers=False)
     driver.connect()
     want(session, "AAA")
@@ -251,19 +253,29 @@ def test_the_silence_between_two_connections_is_not_held_against_the_next() -> N
     assert not driver.closed
 
 
+class Silent(BinanceSpot):
+    """A venue whose connections are never silent for long."""
+
+    limits = replace(BinanceSpot.limits, silence_seconds=4.0)
+
+
 def test_silence_ends_the_connection() -> None:
-    driver = connected()
+    session = Session(Silent(), URL)
+    want(session, SYMBOL, 100)
+    driver = Driver(session)
+    driver.connect()
     driver.trades(101)
-    driver.advance(BINANCE.limits.silence_seconds - 0.1)
+    driver.advance(3.9)
     assert not driver.closed
     driver.advance(0.2)
-    assert driver.closed[0].why == Break("SILENCE", "nothing came for 120 s")
+    assert driver.closed[0].why == Break("SILENCE", "nothing came for 4 s")
 
 
-def test_the_venues_farewell_ends_the_connection_at_once() -> None:
+def test_the_venues_farewell_asks_for_another_connection() -> None:
     driver = connected()
     driver.frame(b'{"stream":"!serverShutdown","data":{"e":"serverShutdown","E":1770123456789}}')
-    assert driver.closed[0].why == Break("DISCONNECT", "the venue says serverShutdown")
+    assert driver.orders == [Renew("serverShutdown")]
+    assert not driver.closed
 
 
 def test_a_cause_given_at_the_close_is_the_gaps() -> None:
@@ -367,7 +379,7 @@ def test_no_clock_is_written_before_the_first_trade_after_a_break() -> None:
 
 
 def test_no_clock_is_written_while_a_hole_is_waited_for() -> None:
-    driver = Driver(Session(BINANCE, URL, 5.0, SECOND_US))
+    driver = Driver(Session(BINANCE, URL, Habits(5.0, clock_interval_us=SECOND_US)))
     want(driver.session, SYMBOL, 100)
     driver.connect()
     driver.trades(101, 103)
@@ -467,7 +479,7 @@ def test_a_feed_moves_to_another_session_with_all_that_is_known_of_it() -> None:
     driver.advance(0.5)
     line = driver.session.release(Feed(TRADES, SYMBOL))
     assert line is not None
-    other = Driver(Session(BINANCE, URL, 0.5, None))
+    other = Driver(Session(BINANCE, URL, Habits(0.5, clock_interval_us=None)))
     other.session.adopt(line)
     want(other.session, SYMBOL)
     other.connect("two")
@@ -485,7 +497,7 @@ class Snapshots(BinanceSpot):
 
 
 def test_past_trades_tell_no_latency() -> None:
-    driver = Driver(Session(Snapshots(), URL, 0.5, SECOND_US))
+    driver = Driver(Session(Snapshots(), URL, Habits(0.5, clock_interval_us=SECOND_US)))
     want(driver.session, SYMBOL, 100)
     driver.connect()
     driver.frame(trade_frame(101, -500.0))

@@ -20,6 +20,7 @@ from producers.collector.outlet import Published
 from producers.collector.readback import LastSeen
 from producers.collector.streams import StreamRunner
 from producers.contract import ALL, TRADES, Feed, Rate
+from producers.session import Habits
 from producers.tape import Seen
 from producers.venues.binance_futures import BinanceFutures
 from producers.venues.binance_futures_klines import BinanceFuturesKlines
@@ -137,8 +138,9 @@ async def collecting(
             look_back=lambda _: seen,
             tell=lambda _: None,
             tasks=tasks,
-            reorder_seconds=0.5,
-            clock_interval_us=None,
+            habits=Habits(),
+            life_s=3600.0,
+            failures_allowed=50,
         )
         yield runner, kept
         await runner.close()

@@ -1,0 +1,189 @@
+"""Continuity of a feed whose records have no ids that count by one: a break in the feed is a hole, and told as a Gap.
+
+A record that came before, among the last few of its symbol, is dropped: venues send some twice, and begin a new
+connection with how things stand, which may be what was said last.
+
+While a connection is being replaced, the old and the new one bring the same records, each in its own order. What the
+new one brings is kept until the old one is given up; then what the old one has not brought is published.
+"""
+
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+
+from msgspec.structs import replace
+
+from producers.contract import Feed
+from producers.tape import AWAY, Break, Output, Seen
+from ravencore.records import Gap, MarketRecord
+
+REMEMBERED = 8
+"""Newest records of a symbol that one like them is compared with."""
+
+
+class FeedTape:
+    """One feed, of a symbol or of a whole market."""
+
+    def __init__(self, venue: str, feed: Feed, seen: Seen | None) -> None:
+        self.broken: Break | None = AWAY if seen else None
+        self.broken_us: int | None = None
+        self.duplicates = 0
+        self._last_us = seen.time_us if seen else None
+        self._newest: dict[str, int] = {}
+        self._recent: dict[str, deque[MarketRecord]] = {}
+        self._said: Counter[MarketRecord] | None = None
+        self._opened: str | None = None
+        self._venue, self._feed = venue, feed
+
+    def add(self, record: MarketRecord, connection: str) -> Sequence[Output]:
+        """What to publish, in order, now that this record has come."""
+        place = _place(record)
+        symbol = record.symbol
+        is_news = place is None or place > self._newest.get(symbol, -1)
+        if is_news and place is not None:
+            self._newest[symbol] = place
+        recent = self._recent.get(symbol)
+        if recent is None:
+            recent = self._recent[symbol] = deque(maxlen=REMEMBERED)
+        known = not is_news and any(_says_the_same(before, record) for before in recent)
+        if known and self.broken is None:
+            self.duplicates += 1
+            return ()
+        out = () if self.broken is None else (self._close(record.received_time, connection),)
+        self._last_us = record.received_time
+        if known:
+            return out
+        recent.append(record)
+        if self._said is not None:
+            self._said[_content(record)] += 1
+        return (*out, record)
+
+    def interrupt(self, why: Break, now_us: int) -> None:
+        """The feed breaks off; where nothing has come yet, nothing is lost."""
+        if self._last_us is not None and self.broken is None:
+            self.broken, self.broken_us = why, now_us
+
+    def tell_open(self, now_us: int, connection: str) -> list[Output]:
+        """The Gap of a break that lasts, once; it is written anew, with its end, when records come again."""
+        if self.broken is None or self._opened is not None:
+            return []
+        self._opened = self._gap_id(now_us)
+        return [self._gap(self._opened, self.broken, now_us, connection)]
+
+    def watch(self) -> None:
+        """From now on another connection brings the same."""
+        recent = [record for records in self._recent.values() for record in records]
+        self._said = Counter(map(_content, recent))
+
+    def take_over(self, others: Iterable[MarketRecord], connection: str) -> list[Output]:
+        """What of the other connection's records was not said yet; from now on it is the one."""
+        said, self._said = self._said or Counter(), None
+        out: list[Output] = []
+        for record in others:
+            content = _content(record)
+            if said[content]:
+                said[content] -= 1
+            else:
+                out += self.add(record, connection)
+        return out
+
+    def _close(self, now_us: int, connection: str) -> Gap:
+        assert self.broken is not None
+        gap = self._gap(self._opened or self._gap_id(now_us), self.broken, now_us, connection)
+        self.broken = self._opened = None
+        return gap
+
+    def _gap_id(self, now_us: int) -> str:
+        return f"{self._venue}:{self._feed.channel}:{self._feed.symbol}:t{now_us}"
+
+    def _gap(self, gap_id: str, why: Break, now_us: int, connection: str) -> Gap:
+        return Gap(
+            gap_id=gap_id,
+            venue=self._venue,
+            channel=self._feed.channel,
+            symbol=self._feed.symbol,
+            cause=why.cause,
+            from_time=self._last_us,
+            to_time=now_us,
+            detected_time=now_us,
+            connection=connection,
+            detail=why.detail,
+        )
+
+
+class MarketTape:
+    """A feed that brings the counted records of many symbols: a break of it is a hole for each that is not heard of
+    again, too. Where REST tells what was missed, its Gap is written again, BACKFILLED."""
+
+    def __init__(self, venue: str, feed: Feed, last_us: int | None) -> None:
+        self.broken: Break | None = AWAY if last_us is not None else None
+        self.broken_us: int | None = None
+        self.last_us = last_us
+        """The newest time of any record."""
+        self.ended: Gap | None = None
+        """The Gap of the last break, which nobody has mended."""
+        self._opened: str | None = None
+        self._venue, self._feed = venue, feed
+
+    def heard(self, record: MarketRecord, connection: str) -> Sequence[Output]:
+        """What to publish before this record."""
+        time_us = record.event_time or record.received_time
+        before_us = self.last_us
+        if before_us is None or time_us > before_us:
+            self.last_us = time_us
+        if self.broken is None:
+            return ()
+        self.ended = self._gap(self.broken, before_us, max(time_us, before_us or 0), connection)
+        self.broken = self._opened = None
+        return (self.ended,)
+
+    def interrupt(self, why: Break, now_us: int) -> None:
+        """The feed breaks off; where nothing has come yet, nothing is lost."""
+        if self.last_us is not None and self.broken is None:
+            self.broken, self.broken_us, self.ended = why, now_us, None
+
+    def tell_open(self, now_us: int, connection: str) -> list[Output]:
+        """The Gap of a break that lasts, once."""
+        if self.broken is None or self._opened is not None:
+            return []
+        gap = self._gap(self.broken, self.last_us, now_us, connection)
+        self._opened = gap.gap_id
+        return [gap]
+
+    def swept(self, count: int, now_us: int, connection: str) -> list[Output]:
+        """What to publish now that REST has told all that was missed, `count` records."""
+        gap = self.ended
+        if self.broken is not None:
+            gap = self._gap(self.broken, self.last_us, now_us, connection)
+        self.broken = self._opened = self.ended = None
+        if gap is None:
+            return []
+        return [replace(gap, missing=0, repair="BACKFILLED", repaired=count, detected_time=now_us)]
+
+    def _gap(self, why: Break, from_us: int | None, to_us: int, connection: str) -> Gap:
+        return Gap(
+            gap_id=self._opened or f"{self._venue}:{self._feed.channel}:{self._feed.symbol}:t{to_us}",
+            venue=self._venue,
+            channel=self._feed.channel,
+            symbol=self._feed.symbol,
+            cause=why.cause,
+            from_time=from_us,
+            to_time=to_us,
+            detected_time=to_us,
+            connection=connection,
+            detail=why.detail,
+        )
+
+
+def _place(record: MarketRecord) -> int | None:
+    """What grows from record to record of a symbol: the venue's id, or its time; None where it tells neither."""
+    sequence: int | None = getattr(record, "sequence", None)
+    return sequence if sequence is not None else record.event_time
+
+
+def _content(record: MarketRecord) -> MarketRecord:
+    """The record without how it came."""
+    return replace(record, received_time=0, connection_time=0, connection_sequence=0)
+
+
+def _says_the_same(before: MarketRecord, record: MarketRecord) -> bool:
+    return type(before) is type(record) and _content(before) == _content(record)
