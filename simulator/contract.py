@@ -223,7 +223,11 @@ class Books(Protocol):
         """The streams whose frames are made of frames of kind "depth", and how many levels of a side each tells."""
 
     def make(self, stream: str, change: Change) -> Frame | None:
-        """What such a stream tells of a change; None: nothing."""
+        """What such a stream tells of a change; None: nothing.
+
+        It is of kind "depth" where its reader is sure to notice when it is missing or late, of kind "other" where not:
+        such a one must not be withheld.
+        """
 
     def read_depth(self, frame: Frame) -> DepthDiff:
         """The contents of a recorded frame of kind "depth". Raises Unreadable."""

@@ -37,7 +37,7 @@ from simulator.contract import (
     Unreadable,
     View,
 )
-from simulator.dialects import binance
+from simulator.dialects import binance, history
 from simulator.dialects.aggregates import Aggregate, Aggregates
 from simulator.dialects.binance import (
     BinanceSession,
@@ -674,16 +674,16 @@ def _premium(frame: Frame) -> dict[str, Any]:
     }
 
 
-def _agg_trades(query: Query, view: View) -> list[dict[str, Any]]:
-    frames = list(view.trades(asked_symbol(query, view.instruments)))
+def _agg_trades(query: Query, view: View) -> Answer:
+    frames = view.trades(asked_symbol(query, view.instruments))
     limit = asked_limit(query, 500, binance.HISTORY_LIMIT)
     if "fromId" in query:
-        first = asked_number(query, "fromId", 0)
-        kept = [frame for frame in frames if (frame.marks[0][2] or 0) >= first][:limit]
+        kept = history.by_id(frames, asked_number(query, "fromId", 0), limit)
     else:
-        kept = frames[-limit:]
+        kept = history.newest(frames, limit)
     rows = [msgspec.json.decode(frame.payload) for frame in kept]
-    return [{key: row[key] for key in ("a", "p", "q", "f", "l", "T", "m")} for row in rows]
+    told = [{key: row[key] for key in ("a", "p", "q", "f", "l", "T", "m")} for row in rows]
+    return Answer(200, binance.to_json(told), [mark for frame in kept for mark in frame.marks])
 
 
 _ENDPOINTS = {

@@ -31,7 +31,7 @@ from simulator.contract import (
     Unreadable,
     View,
 )
-from simulator.dialects import binance
+from simulator.dialects import binance, history
 from simulator.dialects.binance import (
     HISTORY_LIMIT,
     BinanceSession,
@@ -350,20 +350,22 @@ def _depth_of(query: Query, view: View) -> Any:
     return msgspec.Raw(_spell_book(cut(book, limit)))
 
 
-def _trades(query: Query, view: View) -> list[dict[str, Any]]:
+def _trades(query: Query, view: View) -> Answer:
     frames = view.trades(asked_symbol(query, view.instruments))
-    return [_rest_trade(frame) for frame in list(frames)[-asked_limit(query, 500, HISTORY_LIMIT) :]]
+    return _told(history.newest(frames, asked_limit(query, 500, HISTORY_LIMIT)))
 
 
-def _historical_trades(query: Query, view: View) -> list[dict[str, Any]]:
+def _historical_trades(query: Query, view: View) -> Answer:
     if "fromId" not in query:
         return _trades(query, view)
     first = asked_number(query, "fromId", 0)
-    limit = asked_limit(query, 500, HISTORY_LIMIT)
-    frames = [
-        frame for frame in view.trades(asked_symbol(query, view.instruments)) if (frame.marks[0][2] or 0) >= first
-    ]
-    return [_rest_trade(frame) for frame in frames[:limit]]
+    frames = view.trades(asked_symbol(query, view.instruments))
+    return _told(history.by_id(frames, first, asked_limit(query, 500, HISTORY_LIMIT)))
+
+
+def _told(frames: Sequence[Frame]) -> Answer:
+    marks = [mark for frame in frames for mark in frame.marks]
+    return Answer(200, binance.to_json([_rest_trade(frame) for frame in frames]), marks)
 
 
 def _rest_trade(frame: Frame) -> dict[str, Any]:

@@ -4,6 +4,8 @@
      "tickers":[{"type":"ticker","product_id":"BTC-USD","price":"65086.18",...}]}]}
     {"channel":"market_trades","timestamp":"...","sequence_num":9,"events":[{"type":"update","trades":[{
      "product_id":"BTC-USD","trade_id":"1068572091","price":"65083.67","size":"0.01034361","time":"...","side":"SELL"}]}]}
+    {"channel":"l2_data","timestamp":"...","sequence_num":16,"events":[{"type":"update","product_id":"BTC-USD","updates":[{
+     "side":"offer","event_time":"2026-08-09T21:05:48.27841Z","price_level":"65083.71","new_quantity":"0.06"}]}]}
     {"channel":"subscriptions","timestamp":"...","sequence_num":2,"events":[{"subscriptions":{"ticker":["BTC-USD"]}}]}
 Oddities: `side` is the maker's; trades come newest first, in batches of 250 ms, after a snapshot of the last hundred;
 snapshots come before the `subscriptions` frame that answers the request, and that lists everything subscribed to by
@@ -15,19 +17,23 @@ requests. A channel that wants a login, or does not exist, is refused with `auth
 
 import json
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from random import Random
 from typing import Any, Literal
 
 import msgspec
 
+from simulator.books import plain
 from simulator.contract import (
     QUOTES,
     TRADES,
     Answer,
     Body,
     Books,
+    Change,
     Disconnect,
     Frame,
     Identity,
@@ -40,11 +46,11 @@ from simulator.contract import (
     Unreadable,
     View,
 )
-from simulator.dialects import garbage
+from simulator.dialects import garbage, history
 from simulator.dialects.budgets import Window
 from simulator.dialects.daily import Day
-from simulator.dialects.times import micros_of, nanos_text
-from simulator.events import Event, Quote, Trade, short_text_of
+from simulator.dialects.times import micros_of, micros_text, nanos_text
+from simulator.events import DepthDiff, Event, Levels, Quote, Trade, short_text_of
 
 CONNECTS_PER_SECOND = MESSAGES_PER_SECOND = 8
 REST_PER_SECOND = 10
@@ -56,7 +62,9 @@ SNAPSHOT_TRADES = 100
 MAX_TRADES = 1_000
 POLICY_VIOLATION, GOING_AWAY = 1008, 1001
 CHANNELS = frozenset({"ticker", "ticker_batch", "market_trades", "level2", "candles", "status"})
-"""The public ones; ticker_batch and status stay silent, level2 and candles are played from recordings."""
+"""The public ones; ticker_batch and status stay silent, candles are played from recordings."""
+WHOLE_BOOK = 100_000
+MAX_LATE = 64
 ROOT = "/api/v3/brokerage/market/products"
 OWN_BOOKS = frozenset({"USDT-USDC", "EURC-USDC", "XSGD-USDC", "TGBP-USDC", "AUDD-USDC"})
 
@@ -89,6 +97,11 @@ class _Trade(msgspec.Struct):
     side: Literal["BUY", "SELL"]
 
 
+class _Best(msgspec.Struct):
+    best_bid: str = ""
+    best_ask: str = ""
+
+
 class _Products(msgspec.Struct):
     products: list[msgspec.Raw]
 
@@ -96,6 +109,7 @@ class _Products(msgspec.Struct):
 _line = msgspec.json.Decoder(_Line)
 _row = msgspec.json.Decoder(_Row)
 _trade = msgspec.json.Decoder(_Trade)
+_best_of = msgspec.json.Decoder(_Best)
 _products = msgspec.json.Decoder(_Products)
 _SEQUENCE = re.compile(rb'"sequence_num":\d+')
 
@@ -113,11 +127,51 @@ RECIPE = garbage.Recipe(
 )
 
 
+class CoinbaseBooks:
+    """Whole books first, then what changes of them; a level that is gone has the quantity 0."""
+
+    numbered = False
+
+    def top_stream(self, symbol: str) -> str:
+        return ""
+
+    def made(self, symbol: str) -> Mapping[str, int]:
+        return {f"level2:{symbol}": 0}
+
+    def make(self, stream: str, change: Change) -> Frame | None:
+        diff = change.frame.diff
+        assert diff is not None
+        return _book_frame(diff.symbol, "update", diff.time_ns, diff.bids, diff.asks)
+
+    def read_depth(self, frame: Frame) -> DepthDiff:
+        raise Unreadable("recorded books are played as they are")
+
+    def read_snapshot(self, body: bytes) -> Snapshot:
+        raise Unreadable("there are no depth responses here")
+
+    def spacing_ns(self, diff: Frame) -> int:
+        return 0
+
+
+def _book_frame(product: str, kind: str, time_ns: int, bids: Levels, asks: Levels) -> Frame:
+    time = micros_text(time_ns)
+    told = [("bid", *level) for level in bids] + [("offer", *level) for level in asks]
+    rows = ",".join(
+        [
+            f'{{"side":"{side}","event_time":"{time}","price_level":"{plain(price)}","new_quantity":"{plain(quantity)}"}}'
+            for side, price, quantity in told
+        ]
+    )
+    event = f'{{"type":"{kind}","product_id":"{product}","updates":[{rows}]}}'
+    frame = _frame(time_ns, f"l2_data:{product}", event)
+    return msgspec.structs.replace(frame, stream=f"level2:{product}", kind="depth")
+
+
 class Coinbase:
     venue = "COINBASE"
-    sources: Mapping[str, str] = {"COINBASE": "symbol"}
+    sources: Mapping[str, str] = {"COINBASE": "symbol", "COINBASE_BOOKS": "books"}
     words: Sequence[str] = ("coinbase",)
-    books: Books | None = None
+    books: Books | None = CoinbaseBooks()
     socket_path = ""
     rest_path = ""
 
@@ -128,7 +182,8 @@ class Coinbase:
         self._listing: tuple[object, object, dict[str, msgspec.Raw]] | None = None
 
     def awaited(self, source: str, listed: Mapping[str, Listed]) -> set[str]:
-        return {f"{channel}:{symbol}" for symbol in listed for channel in ("ticker", "market_trades")}
+        channels = ("level2",) if source == "COINBASE_BOOKS" else ("ticker", "market_trades")
+        return {f"{channel}:{symbol}" for symbol in listed for channel in channels}
 
     def spell(self, base: str, quote: str) -> str | None:
         return canonical(f"{base}-{quote}")
@@ -144,6 +199,10 @@ class Coinbase:
                 yield from batch.close(event.time_ns)
             if isinstance(event, Trade | Quote):
                 batch.add(event)
+            elif isinstance(event, DepthDiff):
+                yield Frame(
+                    event.time_ns, f"rest:book:{event.symbol}", b"", kind="depth", symbol=event.symbol, diff=event
+                )
         yield from batch.close(batch.ends_ns)
 
     # What a recording holds
@@ -224,7 +283,7 @@ def _frame(time_ns: int, stream: str, event: str, marks: Sequence[Identity] = ()
         f'{{"channel":"{channel}","timestamp":"{nanos_text(time_ns)}","sequence_num":0,"events":[{event}]}}'
     ).encode()
     kind = "trade" if channel == "market_trades" else "other"
-    return Frame(time_ns, stream, payload, payload, marks, kind, product)
+    return Frame(time_ns, stream, payload, payload, marks, kind, product, numbered=True)
 
 
 def _trades_frame(time_ns: int, product: str, kind: str, rows: Mapping[int, str]) -> Frame:
@@ -307,7 +366,7 @@ def _recorded(time_ns: int, raw: bytes) -> Iterator[Frame]:
     product = next(iter(products), "")
     stream = f"{'level2' if line.channel == 'l2_data' else line.channel}:{product}"
     kind = "trade" if line.channel == "market_trades" else "other"
-    yield Frame(time_ns, stream, raw, raw, _marks(line), kind, product)
+    yield Frame(time_ns, stream, raw, raw, _marks(line), kind, product, numbered=True)
 
 
 def _products_of(event: _Event) -> Iterator[str]:
@@ -340,9 +399,9 @@ def _rows_of(frame: Frame) -> Iterator[msgspec.Raw]:
     return (row for event in _line.decode(frame.payload).events for row in event.trades)
 
 
-def _told(view: View, product: str) -> dict[int, str]:
+def _told(frames: Iterable[Frame]) -> dict[int, str]:
     """The trades that were told, as they were, by id."""
-    rows = (row for frame in view.trades(product) for row in _rows_of(frame))
+    rows = (row for frame in frames for row in _rows_of(frame))
     return {int(_trade.decode(row).trade_id): bytes(row).decode() for row in rows}
 
 
@@ -361,6 +420,7 @@ class CoinbaseSession:
         self._next_heartbeat = now
         self._beats = 0
         self._sequence = 0
+        self._late: dict[tuple[str, int], int] = {}
         self._said = False
 
     def greet(self, now: float) -> Sequence[Message]:
@@ -373,13 +433,23 @@ class CoinbaseSession:
         """Not asked for."""
 
     def encode(self, frame: Frame) -> bytes:
-        """With this connection's number; garbage has none of its own."""
+        """With this connection's number, or the one that was its in its turn; garbage has none of its own."""
         if frame.kind == "garbage":
             return frame.payload
         self._said = True
-        payload = _SEQUENCE.sub(b'"sequence_num":%d' % self._sequence, frame.payload, count=1)
+        number = self._late.pop((frame.stream, frame.time_ns), None)
+        if number is None:
+            number = self._take_number()
+        return _SEQUENCE.sub(b'"sequence_num":%d' % number, frame.payload, count=1)
+
+    def skip(self, frame: Frame) -> None:
+        self._late[frame.stream, frame.time_ns] = self._take_number()
+        if len(self._late) > MAX_LATE:
+            del self._late[next(iter(self._late))]
+
+    def _take_number(self) -> int:
         self._sequence += 1
-        return payload
+        return self._sequence - 1
 
     def tick(self, now: float) -> Sequence[Message]:
         if not self.subscriptions and now - self._began >= SUBSCRIBE_WITHIN_SECONDS:
@@ -444,9 +514,12 @@ class CoinbaseSession:
 
     def _snapshot(self, channel: str, product: str) -> Frame | None:
         if channel == "market_trades":
-            rows = _told(self.view, product)
+            rows = _told(history.newest(self.view.trades(product), SNAPSHOT_TRADES))
             newest = {trade_id: rows[trade_id] for trade_id in sorted(rows)[-SNAPSHOT_TRADES:]}
             return _trades_frame(self.view.time_ns, product, "snapshot", newest) if newest else None
+        if channel == "level2":
+            book = self.view.book(product, WHOLE_BOOK)
+            return _book_frame(product, "snapshot", book.time_ns, book.bids, book.asks) if book is not None else None
         frame = self.view.newest(f"{channel}:{product}") if channel == "ticker" else None
         if frame is None:
             return None
@@ -533,9 +606,29 @@ def _last_trades(product: str, query: Mapping[str, str], view: View) -> Answer:
         return _failure(400, "INVALID_ARGUMENT", "limit, start and end must be numbers")
     if not 1 <= limit <= MAX_TRADES:
         return _failure(400, "INVALID_ARGUMENT", f"limit must be between 1 and {MAX_TRADES}")
-    rows = _told(view, product)
-    trades = [_trade.decode(rows[trade_id].encode()) for trade_id in sorted(rows, reverse=True)]
-    chosen = [trade for trade in trades if start_us <= micros_of(trade.time) < end_us][:limit]
-    told = [msgspec.structs.asdict(trade) | {"bid": "", "ask": "", "exchange": ""} for trade in chosen]
+    chosen = _told_within(view.trades(product), start_us, end_us, limit)
+    told = [msgspec.structs.asdict(trade) | {"bid": "", "ask": "", "exchange": "coinbase"} for trade in chosen]
     marks = [(TRADES, product, int(trade.trade_id)) for trade in chosen]
-    return _json({"trades": told, "best_bid": "", "best_ask": ""}, marks)
+    return _json({"trades": told} | _best(product, view), marks)
+
+
+def _told_within(frames: Sequence[Frame], start_us: int, end_us: int, limit: int) -> list[_Trade]:
+    """The newest so many trades of a span of time, newest first."""
+    ends = bisect_left(frames, end_us, key=_first_us) + history.SLACK_FRAMES
+    begins = bisect_left(frames, start_us, key=_first_us) - history.SLACK_FRAMES
+    near = islice(frames, max(begins, ends - limit - 2 * history.SLACK_FRAMES, 0), ends)
+    rows = _told(near)
+    trades = (_trade.decode(rows[trade_id].encode()) for trade_id in sorted(rows, reverse=True))
+    return list(islice((trade for trade in trades if start_us <= micros_of(trade.time) < end_us), limit))
+
+
+def _first_us(frame: Frame) -> int:
+    *_, oldest = _rows_of(frame)
+    return micros_of(_trade.decode(oldest).time)
+
+
+def _best(product: str, view: View) -> dict[str, str]:
+    frame = view.newest(f"ticker:{product}")
+    rows = [row for event in _line.decode(frame.payload).events for row in event.tickers] if frame is not None else []
+    best = _best_of.decode(rows[0]) if rows else _Best()
+    return msgspec.structs.asdict(best)

@@ -4,19 +4,27 @@
     {"channel":"trade","type":"update","data":[{"symbol":"BTC/USD","side":"buy","price":65000.1,"qty":0.00027625,
      "ord_type":"limit","trade_id":10218208,"timestamp":"2025-11-10T17:23:53.971745Z"}]}
     {"method":"subscribe","req_id":1,"result":{"channel":"trade","snapshot":true,"symbol":"BTC/USD"},"success":true,...}
+    {"channel":"book","type":"update","data":[{"symbol":"BTC/USD","bids":[{"price":65000.10,"qty":0.50000000}],"asks":[],
+     "checksum":2114181697,"timestamp":"2025-11-10T17:23:53.971745Z"}]}
     {"error":"Currency pair not supported XBT/USD","method":"subscribe","req_id":1,"success":false,"symbol":"XBT/USD"}
 Oddities: every symbol of a request gets an acknowledgement of its own; a ticker's `event_trigger` is `trades` unless
 `bbo` is asked for; snapshots come by themselves for tickers and on request for trades (the last 50); a `heartbeat`
 comes when nothing else was sent for a second, once something is subscribed to; numbers are JSON numbers with trailing
 zeros. REST says XBT and XDG for BTC and DOGE and puts errors into a list, with status 200. An address may try about 150
 connections in ten minutes.
+
+Books (guides/websockets/book-checksum-v2): a snapshot of as many levels as were asked for, then the levels that have
+changed and a checksum of the ten best. A level that falls out of the depth is not told, one that comes into it is.
 """
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
+from itertools import islice
 from random import Random
 from typing import Any, Literal
+from zlib import crc32
 
 import msgspec
 
@@ -26,6 +34,7 @@ from simulator.contract import (
     Answer,
     Body,
     Books,
+    Change,
     Frame,
     Identity,
     Instrument,
@@ -37,21 +46,28 @@ from simulator.contract import (
     Unreadable,
     View,
 )
-from simulator.dialects import garbage
+from simulator.dialects import garbage, history
 from simulator.dialects.budgets import Credits, Window
 from simulator.dialects.daily import Day
 from simulator.dialects.times import micros_of, micros_text
-from simulator.events import Event, Quote, Trade, text_of
+from simulator.events import DepthDiff, Event, Levels, Quote, Trade, text_of
 
 CONNECTS, CONNECTS_SECONDS = 150, 600.0
 REST_BURST, REST_PER_SECOND = 15.0, 1.0
 HEARTBEAT_SECONDS = 1.0
 SNAPSHOT_TRADES = 50
 MAX_TRADES = 1_000
+FIRST_NANOSECONDS = 10**12
+"""A smaller `since` is in seconds."""
 TRIGGERS = ("bbo", "trades")
+CHANNELS = frozenset({"ticker", "trade", "book"})
+DEPTHS = (10, 25, 100, 500, 1000)
+CHECKED_LEVELS = 10
+VERSION = '"api_version":"v2","connection_id":13834774380200032777'
 REST_NAMES = {"BTC": "XBT", "DOGE": "XDG"}
 OLD_COINS = frozenset({"XBT", "ETH", "LTC", "XRP", "XDG", "XLM", "XMR", "ZEC", "ETC", "MLN", "REP"})
 OLD_MONEY = frozenset({"USD", "EUR", "GBP", "CAD", "JPY", "AUD"})
+NOTHING = "0.00000000"
 UNKNOWN_PAIR = "EQuery:Unknown asset pair"
 
 
@@ -111,11 +127,100 @@ def ticker_stream(symbol: str, trigger: str) -> str:
     return f"ticker:{trigger}:{symbol}"
 
 
+def book_stream(symbol: str, depth: int) -> str:
+    return f"book:{depth}:{symbol}"
+
+
+class KrakenBooks:
+    """Differences of as many levels as a client asked for.
+
+    A reader notices by the checksum of the ten best levels that a frame is missing, and of one that told more it could
+    miss a part: only frames of those ten alone are of the kind "depth".
+    """
+
+    numbered = False
+
+    def top_stream(self, symbol: str) -> str:
+        return ""
+
+    def made(self, symbol: str) -> Mapping[str, int]:
+        return {book_stream(symbol, depth): depth for depth in DEPTHS}
+
+    def make(self, stream: str, change: Change) -> Frame | None:
+        depth = int(stream.split(":")[1])
+        before, after = change.before, change.after
+        bids = _changed(before.bids, after.bids, depth, best_is_highest=True)
+        asks = _changed(before.asks, after.asks, depth, best_is_highest=False)
+        if not bids and not asks:
+            return None
+        checked = _are_checked(before.bids, after.bids, bids) and _are_checked(before.asks, after.asks, asks)
+        frame = _book_frame(stream, "update", change.listed, Snapshot(after.last_id, bids, asks, after.time_ns), after)
+        return msgspec.structs.replace(frame, time_ns=change.frame.time_ns, kind="depth" if checked else "other")
+
+    def read_depth(self, frame: Frame) -> DepthDiff:
+        raise Unreadable("recorded books are played as they are")
+
+    def read_snapshot(self, body: bytes) -> Snapshot:
+        raise Unreadable("there are no depth responses here")
+
+    def spacing_ns(self, diff: Frame) -> int:
+        return 0
+
+
+def _changed(before: Levels, after: Levels, depth: int, *, best_is_highest: bool) -> Levels:
+    """Levels to be told: those gone, with the quantity 0, and those that are new or have changed.
+
+    Of one that is worse than all there are now a reader that keeps to the depth rids itself.
+    """
+    old, new = dict(before), dict(after)
+    sign = 1.0 if best_is_highest else -1.0
+    worst = sign * float(after[-1][0]) if len(after) == depth else float("-inf")
+    gone = [(price, NOTHING) for price, _ in before if price not in new and sign * float(price) > worst]
+    return [*gone, *((price, quantity) for price, quantity in after if old.get(price) != quantity)]
+
+
+def _are_checked(before: Levels, after: Levels, told: Levels) -> bool:
+    """Whether all these are of the levels that the checksum is taken over."""
+    checked = {price for side in (before, after) for price, _ in side[:CHECKED_LEVELS]}
+    return all(price in checked for price, _ in told)
+
+
+def _book_frame(stream: str, kind: str, listed: Listed, told: Snapshot, book: Snapshot) -> Frame:
+    """These levels, and the checksum of the book as it is with them."""
+    assert isinstance(listed, Instrument)
+    decimals = _decimals(listed.tick_e8), _decimals(listed.lot_e8)
+    bids, asks = (",".join([_level(*level, *decimals)[0] for level in side]) for side in (told.bids, told.asks))
+    row = (
+        f'{{"symbol":"{listed.symbol}","bids":[{bids}],"asks":[{asks}],"checksum":{_checksum(book, decimals)},'
+        f'"timestamp":"{micros_text(told.time_ns)}"}}'
+    )
+    return _frame(told.time_ns, stream, kind, row)
+
+
+def _checksum(book: Snapshot, decimals: tuple[int, int]) -> int:
+    """CRC-32 of the digits of the ten best asks and then bids."""
+    levels = [*book.asks[:CHECKED_LEVELS], *book.bids[:CHECKED_LEVELS]]
+    return crc32("".join([_level(*level, *decimals)[1] for level in levels]).encode())
+
+
+@lru_cache(maxsize=1 << 17)
+def _level(price: str, quantity: str, price_decimals: int, lot_decimals: int) -> tuple[str, str]:
+    """A level as JSON, and its digits for the checksum: without points and leading zeros."""
+    told = _cut(price, price_decimals), _cut(quantity, lot_decimals)
+    digits = "".join(text.replace(".", "").lstrip("0") for text in told)
+    return f'{{"price":{told[0]},"qty":{told[1]}}}', digits
+
+
+def _cut(text: str, decimals: int) -> str:
+    """A text of eight decimals with so many of them."""
+    return text[: len(text) - 8 + decimals].removesuffix(".")
+
+
 class Kraken:
     venue = "KRAKEN"
     sources: Mapping[str, str] = {"KRAKEN": "symbol"}
     words: Sequence[str] = ("kraken",)
-    books: Books | None = None
+    books: Books | None = KrakenBooks()
     socket_path = "/v2"
     rest_path = ""
 
@@ -216,6 +321,10 @@ class _Speaker:
             elif isinstance(event, Quote):
                 self.quotes[event.symbol] = event
                 yield self._ticker(event, event.time_ns, "bbo")
+            elif isinstance(event, DepthDiff):
+                yield Frame(
+                    event.time_ns, f"rest:book:{event.symbol}", b"", kind="depth", symbol=event.symbol, diff=event
+                )
         if self.order:
             yield from self._tell_order()
 
@@ -328,8 +437,11 @@ class KrakenSession:
 
     def greet(self, now: float) -> Sequence[Message]:
         self._quiet_since = now
-        status = '{"api_version":"v2","connection_id":13834774380200032777,"system":"online","version":"2.0.10"}'
-        return (f'{{"channel":"status","type":"update","data":[{status}]}}'.encode(),)
+        return (_status("online"),)
+
+    def farewell(self) -> Sequence[Message]:
+        """Maintenance, in which connections end; the documents say no more than that markets are offline then."""
+        return (_status("maintenance"),)
 
     def ping(self, now: float) -> None:
         """Free."""
@@ -365,12 +477,14 @@ class KrakenSession:
 
     def _change(self, method: str, request: Mapping[str, Any], params: Mapping[str, Any]) -> Sequence[Message]:
         channel, symbols = params.get("channel"), params.get("symbol")
-        if channel not in {"ticker", "trade"}:
+        if channel not in CHANNELS:
             return (self._refuse(method, request, "Channel not supported"),)
         if not isinstance(symbols, list) or not symbols or not all(isinstance(symbol, str) for symbol in symbols):
             return (self._refuse(method, request, "Symbol(s) not found"),)
         if params.get("event_trigger", "trades") not in TRIGGERS:
             return (self._refuse(method, request, "Event trigger not supported"),)
+        if params.get("depth", DEPTHS[0]) not in DEPTHS:
+            return (self._refuse(method, request, "Subscription depth not supported"),)
         if not isinstance(params.get("snapshot", True), bool):
             return (self._refuse(method, request, "Malformed request"),)
         change = self._subscribe if method == "subscribe" else self._unsubscribe
@@ -383,7 +497,7 @@ class KrakenSession:
         if stream in self.streams:
             return (self._refuse("subscribe", request, "Already subscribed", symbol),)
         self.streams.add(stream)
-        wanted = params.get("snapshot", params["channel"] == "ticker")
+        wanted = params.get("snapshot", params["channel"] != "trade")
         snapshot = self._snapshot(stream, params["channel"], symbol) if wanted else None
         result = _result(params, symbol) | {"snapshot": wanted}
         acknowledged = self._reply({"method": "subscribe", "result": result, "success": True}, request)
@@ -400,6 +514,8 @@ class KrakenSession:
     def _snapshot(self, stream: str, channel: str, symbol: str) -> Frame | None:
         if channel == "trade":
             return _last_trades(self.view, symbol, stream)
+        if channel == "book":
+            return _whole_book(self.view, symbol, stream)
         frame = self.view.newest(stream)
         if frame is None:
             return None
@@ -420,6 +536,8 @@ class KrakenSession:
 def _stream(params: Mapping[str, Any], symbol: str) -> str:
     if params["channel"] == "trade":
         return trade_stream(symbol)
+    if params["channel"] == "book":
+        return book_stream(symbol, params.get("depth", DEPTHS[0]))
     return ticker_stream(symbol, params.get("event_trigger", "trades"))
 
 
@@ -427,24 +545,34 @@ def _result(params: Mapping[str, Any], symbol: str) -> dict[str, Any]:
     result = {"channel": params["channel"], "symbol": symbol}
     if params["channel"] == "ticker":
         result["event_trigger"] = params.get("event_trigger", "trades")
+    if params["channel"] == "book":
+        result["depth"] = params.get("depth", DEPTHS[0])
     return result
 
 
-def _rows(view: View, symbol: str) -> list[tuple[int, msgspec.Raw]]:
+def _status(system: str) -> bytes:
+    row = f'{{{VERSION},"system":"{system}","version":"2.0.10"}}'
+    return f'{{"channel":"status","type":"update","data":[{row}]}}'.encode()
+
+
+def _rows(frames: Iterable[Frame]) -> list[tuple[int, msgspec.Raw]]:
     """Trades that were told, by their ids."""
-    found = {
-        _trade.decode(row).trade_id: row for frame in view.trades(symbol) for row in _line.decode(frame.payload).data
-    }
+    found = {_trade.decode(row).trade_id: row for frame in frames for row in _line.decode(frame.payload).data}
     return sorted(found.items(), key=lambda pair: pair[0])
 
 
 def _last_trades(view: View, symbol: str, stream: str) -> Frame | None:
-    rows = _rows(view, symbol)[-SNAPSHOT_TRADES:]
+    rows = _rows(history.newest(view.trades(symbol), SNAPSHOT_TRADES))[-SNAPSHOT_TRADES:]
     if not rows:
         return None
     marks = [(TRADES, symbol, trade_id) for trade_id, _ in rows]
     text = ",".join(bytes(row).decode() for _, row in rows)
     return _frame(view.time_ns, stream, "snapshot", text, marks)
+
+
+def _whole_book(view: View, symbol: str, stream: str) -> Frame | None:
+    book = view.book(symbol, int(stream.split(":")[1]))
+    return _book_frame(stream, "snapshot", view.instruments[symbol], book, book) if book is not None else None
 
 
 # REST
@@ -536,18 +664,38 @@ def _trades(query: Mapping[str, str], view: View) -> Answer:
     if pair is None:
         return _failed(UNKNOWN_PAIR)
     try:
-        since_ns, count = int(query.get("since", "0")), int(query.get("count", MAX_TRADES))
+        since, count = int(query.get("since", "0")), int(query.get("count", MAX_TRADES))
     except ValueError:
         return _failed("EGeneral:Invalid arguments")
     if not 1 <= count <= MAX_TRADES:
         return _failed("EGeneral:Invalid arguments:count")
     symbol = pair.instrument.symbol
-    told = [_trade.decode(row) for _, row in _rows(view, symbol)]
-    later = [trade for trade in told if micros_of(trade.timestamp) * 1_000 > since_ns]
-    chosen = later[:count] if since_ns else later[-count:]
-    last_ns = micros_of(chosen[-1].timestamp) * 1_000 if chosen else since_ns
-    result = {pair.key: [_spell_trade(trade) for trade in chosen], "last": str(last_ns)}
-    return _done(result, [(TRADES, symbol, trade.trade_id) for trade in chosen])
+    since_ns = since if since >= FIRST_NANOSECONDS else since * 10**9
+    chosen = _told_since(view.trades(symbol), since_ns, count)
+    last_ns = chosen[-1][0] if chosen else since_ns
+    result = {pair.key: [_spell_trade(trade) for _, trade in chosen], "last": str(last_ns)}
+    return _done(result, [(TRADES, symbol, trade.trade_id) for _, trade in chosen])
+
+
+def _told_since(frames: Sequence[Frame], since_ns: int, count: int) -> list[tuple[int, _Trade]]:
+    """The first so many trades after a time, or the last there are where it is 0. No two share a nanosecond."""
+    if not since_ns:
+        return _timed(history.newest(frames, count))[-count:]
+    near = islice(history.since(frames, _first_ns, since_ns), count + 2 * history.SLACK_FRAMES)
+    return [row for row in _timed(near) if row[0] > since_ns][:count]
+
+
+def _first_ns(frame: Frame) -> int:
+    return micros_of(_trade.decode(_line.decode(frame.payload).data[0]).timestamp) * 1_000
+
+
+def _timed(frames: Iterable[Frame]) -> list[tuple[int, _Trade]]:
+    found: list[tuple[int, _Trade]] = []
+    for _, row in _rows(frames):
+        trade = _trade.decode(row)
+        time_ns = micros_of(trade.timestamp) * 1_000
+        found.append((max(time_ns, found[-1][0] + 1) if found else time_ns, trade))
+    return found
 
 
 def _spell_trade(trade: _Trade) -> list[Any]:

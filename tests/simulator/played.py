@@ -29,11 +29,11 @@ def recorded(dialect: Dialect, path: Path) -> Market:
 
 
 def play(exchange: Exchange, count: int) -> list[Frame]:
-    """Let that many frames happen."""
+    """Let that many frames happen; those that are messages."""
     frames = list(islice(exchange.market.frames(None), count))
     for frame in frames:
         exchange.take(Action("send", frame))
-    return frames
+    return [frame for frame in frames if frame.payload]
 
 
 def connect(exchange: Exchange, now: float = 0.0) -> Session:
