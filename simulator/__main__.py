@@ -1,6 +1,7 @@
 """`python -m simulator`: exchanges on loopback, from recordings or seeded synthetic markets.
 
     python -m simulator --synthetic --venues all --symbols BTCUSDT,ETHUSDT --speed 1 --duration 2m
+    python -m simulator --synthetic --venues all --duration 10m --fault chaos --seed 7 --life 150
     python -m simulator --recording X.frames.zst KRAKEN=Y.frames.zst --speed max --fault gap=0.001,cut=2 --seed 7
 
 With RAVEN_READY_FILE set, a JSON object of settings for later services is written there once it serves.
@@ -39,6 +40,11 @@ def duration_ns(text: str) -> int:
     return int(float(match[1]) * UNITS_NS[match[2]])
 
 
+def life_s(text: str) -> float | None:
+    """`300`, `300s` or `5m` in seconds; None for 0."""
+    return duration_ns(f"{text}s" if text[-1:].isdigit() else text) / 1e9 or None
+
+
 def speed(text: str) -> float | None:
     """`1`, `10`, `0.5`; `max` is None."""
     if text == "max":
@@ -72,7 +78,10 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--port", type=int, default=0, help="0 takes a free one")
     command.add_argument("--speed", type=speed, default=1.0, help="1, N, or max: as fast as it is read")
     command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--fault", default="", metavar="SPEC", help="gap=0.001,duplicate=5,cut=2")
+    command.add_argument(
+        "--fault", default="", metavar="SPEC", help="gap=0.001,cut=2,stall=1, or chaos: every kind on every feed"
+    )
+    command.add_argument("--life", type=life_s, metavar="SECONDS", help="age at which connections are closed; 0: a day")
     command.add_argument("--duration", type=duration_ns, help="of market time, like 90s or 2m")
     return command
 
@@ -121,7 +130,11 @@ async def serve(options: argparse.Namespace) -> None:
     for dialect, market in markets:
         for note in market.notes:
             log.warning("%s: %s", dialect.venue, note)
-    settings = Settings(options.speed, options.seed, faults, options.duration, options.port, feeds=options.feeds)
+    settings = Settings(
+        *(options.speed, options.seed, faults, options.duration, options.port),
+        feeds=options.feeds,
+        life_seconds=options.life,
+    )
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

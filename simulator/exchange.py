@@ -2,10 +2,15 @@
 
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
+from random import Random
+from typing import Any
+
+import msgspec
 
 from simulator.books import DIGESTED_LEVELS, BookKeeper, Digests, cut
 from simulator.contract import TRADES, Answer, Books, Change, Dialect, Frame, Identity, Market, Snapshot
-from simulator.faults import Action
+from simulator.faultlog import Fault, FaultLog, Feed, feed_of
+from simulator.faults import TIMES, Action, Calm, Times, channel_of, garble
 from simulator.ledger import Ledger
 
 HISTORY_TRADES = 50_000
@@ -14,9 +19,12 @@ REMEMBERED_FRAMES = 16
 
 
 class Exchange:
-    """What clients may ask for and what they are sent. The shell tells it who subscribes, and the time of the venue."""
+    """What clients may ask for and what they are sent. The shell tells it who subscribes, and the time of the venue.
 
-    def __init__(self, dialect: Dialect, market: Market) -> None:
+    It is what puts faults on frames and answers, and the audience of the one who plans them (simulator/faults.py).
+    """
+
+    def __init__(self, dialect: Dialect, market: Market, speed: float = 1.0, times: Times = TIMES) -> None:
         self.dialect = dialect
         self.market = market
         self.instruments = market.instruments
@@ -24,84 +32,197 @@ class Exchange:
         # A made market tells a poll what is so now: no one else could have had what it tells nobody.
         self._on_demand = market.source == "synthetic"
         self.ledger = Ledger(list(market.traded))
+        self.faults = FaultLog(dialect.venue, int(speed * 1e9), times.patience)
         self.listeners: Counter[str] = Counter()
+        self.skipped: Sequence[Frame] = ()
+        """Of the last action: what was not sent in its turn."""
         self.time_ns = market.begins_ns
+        self._subscriptions: Counter[str] = Counter()
         self._books = {symbol: _Depth(books, market, symbol) for symbol in market.traded if (books := dialect.books)}
+        self._counted: dict[str, tuple[str, ...]] = {}
         self._history: dict[str, deque[Frame]] = {}
         self._newest: dict[str, Frame] = {}
+        self._made: dict[str, Frame] = {}
+        self._held: Frame | None = None
+        self._begun: dict[str, Fault] = {}
+        self._spoilt_polls: set[str] = set()
 
     def subscribe(self, streams: Iterable[str]) -> None:
-        self.listeners.update(streams)
+        """One connection more for each."""
+        for stream in streams:
+            self.listeners[stream] += 1
+            self._subscriptions[stream] += 1
+            self.faults.come_back(stream, self.time_ns)
 
-    def unsubscribe(self, streams: Iterable[str]) -> None:
+    def unsubscribe(self, streams: Iterable[str], fault: Fault | None = None) -> None:
+        """One connection less for each; the fault that ended it, if one did."""
         self.listeners.subtract(streams)
+        if fault is not None:
+            self.faults.leave([stream for stream in streams if self.listeners[stream] <= 0], fault)
+
+    # Who listens (faults.Audience)
+
+    def streams(self, frame: Frame) -> Sequence[str]:
+        return [stream for stream in self._counting(frame) if self.listeners[stream] > 0]
+
+    def _counting(self, frame: Frame) -> Sequence[str]:
+        """Of a difference, all streams that tell it but for the top of the book."""
+        if frame.kind != "depth" or self.dialect.books is None:
+            return (frame.stream,)
+        known = self._counted.get(frame.symbol)
+        if known is None:
+            top = self.dialect.books.top_stream(frame.symbol)
+            made = (stream for stream in self.dialect.books.made(frame.symbol) if stream != top)
+            known = self._counted[frame.symbol] = (frame.stream, *made)
+        return known
+
+    def top(self, frame: Frame) -> str:
+        books = self.dialect.books
+        stream = books.top_stream(frame.symbol) if books is not None else ""
+        return stream if stream in self._made and self.listeners[stream] > 0 else ""
+
+    def hearing(self, frame: Frame) -> int:
+        return sum(self._subscriptions[stream] for stream in self.streams(frame))
+
+    def alone(self, stream: str) -> bool:
+        return self.listeners[stream] == 1
+
+    def anybody(self) -> bool:
+        return any(count > 0 for count in self.listeners.values())
+
+    def calm(self, stream: str | None, calm: Calm) -> bool:
+        return self.faults.calm(stream, calm, self.time_ns)
+
+    # What happens
 
     def take(self, action: Action) -> Sequence[Frame]:
         """The frames to send to whoever is subscribed to their streams."""
+        self.skipped = ()
         frame = action.frame
         if frame is None:
-            self._count_fault(action)
-            return ()
-        self.time_ns = frame.time_ns
+            return self._again(action)
+        self.time_ns = max(self.time_ns, frame.time_ns)
         if action.what == "garbage":
-            if self.listeners[frame.stream] > 0:
-                self._count_fault(action)
+            self._note("garbage", (frame,))
             return (frame,)
-        if frame.kind == "trade":
-            return self._take_trade(action, frame)
-        self._issue(frame)
-        return self._with_made(frame) if frame.kind == "depth" else (frame,)
-
-    def _take_trade(self, action: Action, frame: Frame) -> Sequence[Frame]:
-        heard = self.listeners[frame.stream] > 0
-        if action.what != "extra":
-            self._remember(frame)
-            self._newest[frame.stream] = frame
-            self.ledger.frames_issued += 1
-            self.ledger.issue(frame.marks, heard)
-        if not heard:
-            return ()
-        self._count_fault(action)
+        if action.what == "extra":
+            return self._note("duplicate", self._told(frame))
         if action.what == "withhold":
-            return ()
-        self.ledger.deliver(frame.marks)
-        return (frame,)
+            return self._withhold(action, frame)
+        if frame is self._held:
+            self._held = None
+            return self._note("", self._told(frame))
+        return self._swap(frame, action.held) if action.held is not None else self._issue(frame)
+
+    def _again(self, action: Action) -> Sequence[Frame]:
+        """What is done to the last frame of a stream, or to the next answer of a poll."""
+        newest = self._made.get(action.stream) or self._newest.get(action.stream)
+        if action.intent is not None and action.intent.polled:
+            self._spoilt_polls.add(action.intent.channel)
+        elif action.what == "extra" and newest is not None:
+            return self._note("duplicate", (newest,))
+        elif action.what == "garbage" and newest is not None:
+            self._note("garbage", (newest,))
+            return (garble(newest, Random(f"{self.time_ns}/{action.stream}")),)
+        return ()
+
+    def _withhold(self, action: Action, frame: Frame) -> Sequence[Frame]:
+        """The top of the book goes on: nobody could tell that one is missing."""
+        begun = self._begun.get(frame.stream) if action.fault is None else None
+        frames = self._issue(frame)
+        counting = self._counting(frame)
+        self.skipped = [one for one in frames if one.stream in counting]
+        self._note("gap" if begun is None else "", self.skipped)
+        if frame.kind == "trade" and self.listeners[frame.stream] > 0:
+            self.ledger.injected["gap_trades"] += len(frame.marks)
+        return [one for one in frames if one.stream not in counting]
+
+    def _swap(self, frame: Frame, held: Frame) -> Sequence[Frame]:
+        counting = self._counting(held)
+        before = self._issue(held)
+        self.skipped = [one for one in before if one.stream in counting]
+        self._held = held
+        frames = self._issue(frame)
+        self._note("reorder", [one for one in frames if one.stream in counting])
+        return [*(one for one in before if one.stream not in counting), *frames]
+
+    def _told(self, frame: Frame) -> Sequence[Frame]:
+        """What was made of a frame that was issued before, to be counted."""
+        depth = self._books.get(frame.symbol) if frame.kind == "depth" else None
+        if depth is None:
+            return (frame,)
+        counting = self._counting(frame)
+        return [one for one in depth.add(frame, self.listeners) if one.stream in counting]
+
+    def _note(self, kind: str, frames: Sequence[Frame]) -> Sequence[Frame]:
+        """Record a fault that was put on these frames, or ("") that the last of their stream was put on them too."""
+        for frame in frames:
+            fault = None if kind else self._begun.get(frame.stream)
+            if not self.listeners[frame.stream]:
+                self._begun.pop(frame.stream, None)
+                continue
+            if kind:
+                feed = self._feed(frame)
+                fault = self.faults.begin(kind, frame.time_ns, feed=feed, stream=frame.stream)
+                self.faults.end(fault, frame.time_ns)
+                self._begun[frame.stream] = fault
+                self.ledger.injected[kind] += 1
+            if fault is not None and kind != "garbage":
+                fault.note(frame.marks)
+                self.faults.prolong(fault, frame.time_ns)
+        return frames
+
+    def _feed(self, frame: Frame) -> Feed:
+        """Garbage has no marks of its own: what its stream brings."""
+        newest = self._newest.get(frame.stream, frame) if frame.kind == "garbage" else frame
+        return feed_of(newest, channel_of(newest))
+
+    def _issue(self, frame: Frame) -> Sequence[Frame]:
+        """A frame and what is made of it, as the venue's own doing."""
+        self.ledger.frames_issued += 1
+        self._newest[frame.stream] = frame
+        if frame.kind == "trade":
+            self._remember(frame)
+        if frame.kind == "depth20" and frame.symbol in self._books:
+            self._books[frame.symbol].newest = frame
+        depth = self._books.get(frame.symbol) if frame.kind == "depth" else None
+        frames = (frame,) if depth is None else depth.add(frame, self.listeners)
+        self._made.update((one.stream, one) for one in frames[1:])
+        for one in frames:
+            self._count(one)
+        return frames
 
     def _remember(self, frame: Frame) -> None:
         for symbol in dict.fromkeys(symbol for _, symbol, _ in frame.marks):
             self._history.setdefault(symbol, deque(maxlen=HISTORY_TRADES)).append(frame)
 
-    def _issue(self, frame: Frame) -> None:
-        self.ledger.frames_issued += 1
-        self._newest[frame.stream] = frame
-        if frame.marks and not (self._on_demand and frame.stream.startswith("rest:")):
-            heard = self.listeners[frame.stream] > 0
-            self.ledger.issue(frame.marks, heard)
-            if heard:
-                self.ledger.deliver(frame.marks)
-        if frame.kind == "depth20" and frame.symbol in self._books:
-            self._books[frame.symbol].newest = frame
+    def _count(self, frame: Frame) -> None:
+        if not frame.marks or (self._on_demand and frame.stream.startswith("rest:")):
+            return
+        heard = self.listeners[frame.stream] > 0
+        since = frame.time_ns // 1_000 if self._subscriptions[frame.stream] else None
+        self.ledger.issue(frame.marks, heard, since)
+        if not heard:
+            self.faults.miss(frame)
 
-    def _with_made(self, frame: Frame) -> Sequence[Frame]:
-        """A difference, and what is made of it for those who listen."""
-        depth = self._books.get(frame.symbol)
-        if depth is None:
-            return (frame,)
-        frames = depth.add(frame, self.listeners)
-        for made in frames[1:]:
-            self.ledger.issue(made.marks, heard=True)
-            self.ledger.deliver(made.marks)
-        return frames
-
-    def answered(self, marks: Sequence[Identity]) -> None:
-        """Note what went out by REST, or as a session's own words."""
+    def delivered(self, marks: Sequence[Identity]) -> None:
+        """Note what was handed to a client: in frames, by REST, or as a session's own words."""
         self.ledger.deliver(marks)
 
-    def _count_fault(self, action: Action) -> None:
-        if action.fault is not None:
-            self.ledger.injected[action.fault] += 1
-        if action.what == "withhold" and action.frame is not None:
-            self.ledger.injected["gap_trades"] += len(action.frame.marks)
+    def mute(self, action: Action) -> Fault:
+        """Begin to keep a stream from its subscriber; the shell does it."""
+        assert action.intent is not None
+        newest = self._made.get(action.stream) or self._newest.get(action.stream)
+        feed = feed_of(newest, channel_of(newest)) if newest is not None else None
+        cure = {"cure": action.intent.cure}
+        self.ledger.injected["mute"] += 1
+        return self.faults.begin("mute", self.time_ns, feed=feed, stream=action.stream, details=cure)
+
+    def interrupt(self, kind: str, **details: Any) -> Fault:
+        """Begin what is done to all connections; the shell does it."""
+        streams = [stream for stream, count in self.listeners.items() if count > 0]
+        self.ledger.injected[kind] += 1
+        return self.faults.begin(kind, self.time_ns, streams=streams, details=details)
 
     # What REST and sessions ask (contract.View)
 
@@ -119,9 +240,24 @@ class Exchange:
         """A REST request, answered and counted."""
         answer = self.dialect.answer(path, query, now, self)
         if self._on_demand:
-            self.ledger.issue([mark for mark in answer.marks if mark[0] != TRADES], heard=True)
-        self.answered(answer.marks)
+            told = [mark for mark in answer.marks if mark[0] != TRADES]
+            self.ledger.issue(told, heard=True, time_us=self.time_ns // 1_000)
+        channels = {channel for channel, _, _ in answer.marks} & self._spoilt_polls
+        if answer.status == 200 and channels:
+            return self._spoil(answer, channels.pop())
+        self.delivered(answer.marks)
         return answer
+
+    def _spoil(self, answer: Answer, channel: str) -> Answer:
+        """In place of an answer, one that nobody can read."""
+        self._spoilt_polls.discard(channel)
+        told = Frame(self.time_ns, f"rest:{channel}", answer.body, marks=answer.marks)
+        fault = self.faults.begin("garbage", self.time_ns, feed=feed_of(told, channel), stream=told.stream)
+        fault.note(answer.marks)
+        self.faults.end(fault, self.time_ns)
+        self.ledger.injected["garbage"] += 1
+        body = answer.body[: len(answer.body) // 2] or b"<html>"
+        return Answer(200, body, headers=answer.headers)
 
     def depth20_source(self, symbol: str) -> str:
         """Where this symbol's depth20 comes from: "recorded", "folded", or "none"."""
@@ -150,6 +286,7 @@ class _Depth:
         self.listed = market.instruments[symbol]
         self.top_stream = books.top_stream(symbol)
         self.recorded = symbol in market.has_depth20
+        self.begins_ns = market.begins_ns
         self.keeper = BookKeeper(market.snapshots.get(symbol, ()))
         self.digests = Digests()
         self.newest: Frame | None = None
@@ -219,8 +356,8 @@ class _Depth:
         self._fold()
         if self.keeper.book is not None:
             return self.keeper.book.top(levels)
-        first = self.keeper.first_snapshot()
-        return cut(first, levels) if first is not None else Snapshot(0, (), ())
+        first = self.keeper.first_snapshot() or Snapshot(0, (), ())
+        return cut(msgspec.structs.replace(first, time_ns=self.begins_ns), levels)
 
     def _digest(self) -> None:
         top = self._top(DIGESTED_LEVELS)
@@ -229,9 +366,9 @@ class _Depth:
     def show(self, limit: int) -> Snapshot | None:
         """The book for someone who asks; where it is told by differences this state is digested too."""
         self._fold()
-        if self.keeper.book is not None:
-            self._digest()
-            return self.keeper.book.top(limit)
-        if self.newest is not None:
+        if self.keeper.book is None and self.newest is not None:
             return self.books.read_snapshot(self.newest.payload)
-        return self.keeper.first_snapshot()
+        if self.keeper.hopeless:
+            return None
+        self._digest()
+        return self._top(limit)

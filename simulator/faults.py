@@ -1,56 +1,124 @@
-"""Faults put between a market and its clients: (frames, spec, seed) in, actions out; deterministic.
+"""Faults put between a market and its clients: (frames, spec or schedule, seed) in, actions out; deterministic.
 
 A spec is `kind=value,...`; a value with a decimal point (0.001) is the probability per trade frame, a whole number (2)
 is how many of them, spread at random over the trades that are expected. A trade frame holds one trade or several, of
-one symbol or of several, and is the unit of every fault. Kinds:
+one symbol or of several, and is the unit of every fault. `chaos` alone puts faults on every feed (simulator/chaos.py).
+Kinds:
 
-- gap: 1 to 5 consecutive trade frames of a stream are never sent. Their neighbours are, and count on from each other.
-- duplicate: a frame is sent again, at once or up to 5 trade frames of its stream later.
+- gap: 1 to 5 consecutive frames of a stream are never sent. Their neighbours are, and count on from each other.
+- duplicate: a frame is sent again, at once or, if it is one of trades, up to 5 frames of its stream later.
 - reorder: a frame and the next of its stream change places; they are at most 200 ms apart.
-- garbage: an extra frame that nobody can read; no real frame is ever spoilt.
+- garbage: an extra frame that nobody can read; no real frame is ever spoilt. Of what is polled: an answer like that.
 - cut: the venue's connections end without a close handshake, after all that was sent before has been delivered.
+- stall: the venue's connections bring nothing for 1 to 15 s, and then all that was due.
+- mute: the frames of one stream no longer reach the connection that is subscribed to it. A new subscription on that
+  connection, after one was ended, cures it (`resubscribe`), or only one on another connection (`reconnect`).
+- close: the venue closes all connections (1001) 5 to 10 s after it has said so, where it can say so.
+- limit: a cut, and for 2 to 6 s every request and every handshake is answered with 429.
 
 So that a perfect observer counts exactly what was injected: a symbol's faults (but for garbage) have at least one
 plain frame between them, never touch its first or last trade or a hole of the source, and a cut waits for all of them.
-With one symbol per frame a gap is one hole in its ids; with several it is one for each of them.
+With one symbol per frame a gap is one hole in its ids; with several it is one for each of them. Gaps and reorders are
+put only where a reader can count: trades, differences of books, closed klines (gaps), frames that the venue numbers.
+What a venue makes of a difference (Books.make) shares its fate, but for the top of the book, which nobody counts: it
+has faults of its own where nobody listens to differences.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from random import Random
+from typing import NamedTuple, Protocol
 
 import msgspec
 
-from simulator.contract import Frame, SimulatorError
+from simulator.contract import BOOKS, KLINES, Frame, SimulatorError
 
-KINDS = ("gap", "duplicate", "reorder", "garbage", "cut")
+FRAME_KINDS = ("gap", "duplicate", "reorder", "garbage")
+VENUE_KINDS = ("cut", "stall", "close", "limit")
+KINDS = (*FRAME_KINDS, "cut", "stall", "mute", "close", "limit")
+TIMED_KINDS = frozenset({"stall", "mute", "close", "limit"})
+CHAOS = "chaos"
+CURES = ("resubscribe", "reconnect")
 MAX_GAP_FRAMES = 5
 MAX_DUPLICATE_DELAY_FRAMES = 5
 MAX_REORDER_NS = 200_000_000
 LOOKAHEAD_FRAMES = 2048
+FAR_SECONDS, MAX_PULLED = 60.0, 3
+NEXT_KLINE_NS = 65 * 10**9
 
 Spoil = Callable[[Frame, Random], Frame]
 
 
-class Action(msgspec.Struct, frozen=True, gc=False):
-    """What to do next. `what`: "send", "withhold" (issued, never sent), "extra" (a second copy), "garbage" or "cut".
+class Calm(NamedTuple):
+    """So many seconds since the last fault that took time (cut, stall, mute, close, limit), and since any other."""
 
-    `fault` names the fault that begins with this action, once per fault; a cut has no frame.
+    timed_s: float = 0.0
+    other_s: float = 0.0
+
+
+class Intent(NamedTuple):
+    """A fault that is to be: of the venue (`channel` ""), or of a feed of this channel, streamed or `polled`.
+
+    It is put `at_s` seconds after the beginning or at the next moment at which it can be exact, when it has been calm
+    for so long. `seconds`: how long a stall or limit lasts, and how long before it a close is announced.
+    """
+
+    kind: str
+    at_s: float = 0.0
+    channel: str = ""
+    polled: bool = False
+    seconds: float = 0.0
+    cure: str = ""
+    calm: Calm = Calm()
+
+
+class Action(msgspec.Struct, frozen=True, gc=False):
+    """What to do next. `what`: "send", "withhold" (issued, never sent), "extra" (a second copy), "garbage", or a kind.
+
+    `fault` names the fault that begins with this action, once per fault, and `intent` tells more of one that is not of
+    a frame alone. What is of the whole venue, and garbage of what is polled, has no frame. An "extra" or "garbage" with
+    a `stream` and no frame is of the frame sent last on that stream. `held` is the frame that was to come before this
+    one, and will come after it.
     """
 
     what: str
     frame: Frame | None = None
     fault: str | None = None
+    intent: Intent | None = None
+    stream: str = ""
+    held: Frame | None = None
+
+
+class Times(NamedTuple):
+    """Seconds: ranges that lengths are drawn from, and what a schedule keeps free of faults."""
+
+    stall: tuple[float, float] = (1.0, 15.0)
+    limit: tuple[float, float] = (2.0, 6.0)
+    notice: tuple[float, float] = (5.0, 10.0)
+    timed_calm: float = 20.0
+    """Between two faults of a feed that take time."""
+    calm: float = 5.0
+    """Between others."""
+    tail: float = 25.0
+    """At the end of the run."""
+    patience: float = 90.0
+    """A mute that nobody cures, or a stream that nobody subscribes to again, holds up other faults for so long."""
+
+
+TIMES = Times()
 
 
 def parse_spec(text: str) -> dict[str, float | int]:
-    """`gap=0.001,cut=2` as a mapping. Raises SimulatorError that lists the kinds."""
+    """`gap=0.001,cut=2` as a mapping, `chaos` as {"chaos": 1}. Raises SimulatorError that lists the kinds."""
+    if text.strip() == CHAOS:
+        return {CHAOS: 1}
     spec: dict[str, float | int] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         kind, equals, value = (word.strip() for word in part.partition("="))
         if kind not in KINDS or not equals:
-            raise SimulatorError(f"unknown fault {part!r}; write kind=value with a kind of: {', '.join(KINDS)}")
+            known = f"{', '.join(KINDS)}, or {CHAOS} alone"
+            raise SimulatorError(f"unknown fault {part!r}; write kind=value with a kind of: {known}")
         if kind in spec:
             raise SimulatorError(f"the fault {kind!r} is given twice")
         spec[kind] = _value(kind, value)
@@ -71,26 +139,155 @@ def _value(kind: str, text: str) -> float | int:
     return value
 
 
+def check(spec: Mapping[str, float | int], speed: float | None, has_end: bool) -> None:
+    """Raises SimulatorError for faults that cannot be had at this speed (None: max), or without a duration."""
+    timed = [kind for kind in spec if kind in TIMED_KINDS or kind == CHAOS]
+    if timed and speed is None:
+        raise SimulatorError(f"{', '.join(timed)}: these faults take time, which there is none of at speed max")
+    if CHAOS in spec and not has_end:
+        raise SimulatorError("chaos is spread over a run: give it a duration")
+
+
+# What may be done to what
+
+_NOTHING: frozenset[str] = frozenset()
+_UNCOUNTED = frozenset({"duplicate", "garbage", "mute"})
+_LEFT_OUT = _UNCOUNTED | {"gap"}
+_COUNTED = _LEFT_OUT | {"reorder"}
+
+
+def kinds_of(frame: Frame) -> frozenset[str]:
+    """What may be done to a frame, or to its stream. A difference stands for what is made of it."""
+    if frame.kind in {"trade", "depth"}:
+        return _COUNTED
+    if frame.kind == "garbage" or frame.stream.startswith("rest:") or not frame.marks:
+        return _NOTHING
+    if frame.numbered:
+        return _COUNTED
+    return _LEFT_OUT if is_kline(frame) else _UNCOUNTED
+
+
+def channel_of(frame: Frame) -> str:
+    """The channel whose records it brings; "": none."""
+    if frame.kind == "depth":
+        return BOOKS
+    return frame.marks[0][0] if frame.marks else ""
+
+
+def is_kline(frame: Frame) -> bool:
+    """Whether it is of klines that are closed."""
+    return bool(frame.marks) and frame.marks[0][0] == KLINES
+
+
+def garble(frame: Frame, rng: Random) -> Frame:
+    """A frame of any venue's JSON that nobody can read, of kind "garbage" and without marks."""
+    kind = rng.choice(("truncated", "text", "binary"))
+    binary = kind == "binary"
+    if kind == "truncated":
+        share = rng.uniform(0.05, 0.95)
+        payload, combined = _truncated(frame.payload, share), _truncated(frame.combined or frame.payload, share)
+    else:
+        noise = rng.randbytes(rng.randint(1, 40))
+        payload = combined = b"\xff" + noise if binary else f"~ {noise.hex()} ~".encode()
+    return Frame(frame.time_ns, frame.stream, payload, combined, kind="garbage", symbol=frame.symbol, binary=binary)
+
+
+def _truncated(message: bytes, share: float) -> bytes:
+    return message[: max(1, int(share * len(message)))].decode(errors="ignore").encode() or b"{"
+
+
+# Putting them
+
+
+class Audience(Protocol):
+    """Who listens: what an injector asks before it does anything."""
+
+    def streams(self, frame: Frame) -> Sequence[str]:
+        """The streams with subscribers on which this frame, or what is made of it, is counted: mostly its own."""
+
+    def top(self, frame: Frame) -> str:
+        """The stream with subscribers that tells the top of the book after this difference; "" for none."""
+
+    def hearing(self, frame: Frame) -> int:
+        """0 when nobody is subscribed to `streams`, else a number that is another one after each new subscription."""
+
+    def alone(self, stream: str) -> bool:
+        """Whether one connection only is subscribed."""
+
+    def anybody(self) -> bool:
+        """Whether anything is subscribed to."""
+
+    def calm(self, stream: str | None, calm: Calm) -> bool:
+        """Whether no fault goes on, and none has for so long: on this stream, or anywhere at the venue (None)."""
+
+
+class Everybody:
+    """An audience that hears everything, always."""
+
+    def streams(self, frame: Frame) -> Sequence[str]:
+        return (frame.stream,)
+
+    def top(self, frame: Frame) -> str:
+        return ""
+
+    def hearing(self, frame: Frame) -> int:
+        return 1
+
+    def alone(self, stream: str) -> bool:
+        return True
+
+    def anybody(self) -> bool:
+        return True
+
+    def calm(self, stream: str | None, calm: Calm) -> bool:
+        return True
+
+
+class Schedule(NamedTuple):
+    """What is to be put, when, and before whom. Market time runs from `begins_ns` to `ends_ns`, `speed` times as fast
+    as clocks do."""
+
+    intents: Sequence[Intent] = ()
+    audience: Audience = Everybody()
+    begins_ns: int = 0
+    ends_ns: int = 2**63
+    speed: float = 1.0
+    times: Times = TIMES
+
+    def after_ns(self, seconds: float) -> int:
+        """A span of a clock in market time."""
+        return int(seconds * 1e9 * self.speed)
+
+
+UNSCHEDULED = Schedule()
+
+
 def inject(
     frames: Iterable[Frame],
     spec: Mapping[str, float | int],
     seed: int | str,
     spoil: Spoil,
     expected_trades: int,
+    *,
+    schedule: Schedule = UNSCHEDULED,
 ) -> Iterator[Action]:
-    """The actions that put `spec` upon `frames`; whole numbers are spread over `expected_trades`."""
-    if not any(spec.values()):
+    """The actions that put `spec` and `schedule` upon `frames`; whole numbers are spread over `expected_trades`."""
+    if not any(spec.values()) and not schedule.intents:
         return (Action("send", frame) for frame in frames)
-    return _Injector(spec, Random(f"faults/{seed}"), spoil, expected_trades).run(iter(frames))
+    return _Injector(spec, Random(f"faults/{seed}"), spoil, expected_trades, schedule).run(iter(frames))
 
 
 class _Stream:
-    """Where one stream stands: each symbol's last id, whether that was a plain trade, and what is being done to it."""
+    """Where one stream stands: each symbol's last id, whether that was a plain frame, and what is being done to it.
+
+    `hearing`: the audience of the last frame sent.
+    """
 
     def __init__(self) -> None:
         self.ahead: deque[Frame] = deque()
         self.last: dict[str, int] = {}
         self.plain: set[str] = set()
+        self.hearing = 0
         self.dropped: set[str] = set()
         self.dropping = 0
         self.in_gap = False
@@ -109,8 +306,12 @@ class _Stream:
 
     def counts_on(self, frames: int) -> bool:
         """Whether the symbols of the next `frames` are plain, and count up through them to one more without a hole."""
-        if self.busy or len(self.ahead) <= frames:
+        first = self.ahead[0]
+        sure = frames == 1 and is_kline(first)
+        if self.busy or (len(self.ahead) <= frames and not sure):
             return False
+        if first.kind != "trade":
+            return first.stream in self.plain
         last: dict[str, int] = {}
         for frame in islice(self.ahead, frames):
             for symbol, trade_id in _ids(frame):
@@ -133,16 +334,43 @@ class _Stream:
     def is_plain(self, frame: Frame) -> bool:
         return not self.busy and all(symbol in self.plain for symbol, _ in _ids(frame))
 
+    def hear(self, hearing: int) -> None:
+        """What was plain to others is not to those who listen now."""
+        if hearing != self.hearing:
+            self.hearing = hearing
+            self.plain.clear()
+
+
+def _key(frame: Frame) -> str:
+    """A stream may carry the differences of many books, each counted for itself."""
+    return f"{frame.stream} {frame.symbol}" if frame.kind == "depth" else frame.stream
+
 
 def _ids(frame: Frame) -> Iterator[tuple[str, int]]:
+    """By what a reader counts: each symbol's ids; for other frames than trades, only that the stream goes on."""
+    if frame.kind != "trade":
+        return iter(((frame.stream, 0),))
     return ((symbol, trade_id or 0) for _, symbol, trade_id in frame.marks)
 
 
 class _Injector:
-    def __init__(self, spec: Mapping[str, float | int], rng: Random, spoil: Spoil, expected_trades: int) -> None:
+    def __init__(
+        self,
+        spec: Mapping[str, float | int],
+        rng: Random,
+        spoil: Spoil,
+        expected_trades: int,
+        schedule: Schedule,
+    ) -> None:
         self.rng = rng
         self.spoil = spoil
+        self.schedule = schedule
+        self.audience = schedule.audience
         self.streams: dict[str, _Stream] = {}
+        self.unsettled: set[str] = set()
+        self.far_ns = schedule.after_ns(FAR_SECONDS) if schedule.intents else 0
+        self.coming = deque(sorted(schedule.intents, key=lambda intent: intent.at_s))
+        self.due: list[Intent] = []
         self.chances = [(kind, value) for kind, value in spec.items() if isinstance(value, float)]
         self.owed: dict[str, deque[int]] = {
             kind: deque(sorted(rng.randrange(max(expected_trades, 1)) for _ in range(value)))
@@ -153,11 +381,16 @@ class _Injector:
 
     def run(self, frames: Iterator[Frame]) -> Iterator[Action]:
         window: deque[Frame] = deque()
+        pulled = 0
         for frame in frames:
             window.append(frame)
-            if frame.kind == "trade":
-                self.streams.setdefault(frame.stream, _Stream()).ahead.append(frame)
-            if len(window) > LOOKAHEAD_FRAMES:
+            pulled += 1
+            if self._touches(frame):
+                self.streams.setdefault(_key(frame), _Stream()).ahead.append(frame)
+            # It sees further step by step: to make a minute of all markets at once would hold up the clock.
+            sees_far = pulled >= MAX_PULLED or frame.time_ns - window[0].time_ns >= self.far_ns
+            if len(window) > LOOKAHEAD_FRAMES and sees_far:
+                pulled = 0
                 yield from self._pass_on(window.popleft())
         while window:
             yield from self._pass_on(window.popleft())
@@ -165,52 +398,101 @@ class _Injector:
             if state.copy is not None:
                 yield Action("extra", state.copy, "duplicate")
 
+    def _touches(self, frame: Frame) -> bool:
+        """A spec is about trades, a schedule about all."""
+        return bool(kinds_of(frame)) if self.schedule.intents else frame.kind == "trade"
+
     def _pass_on(self, frame: Frame) -> Iterator[Action]:
-        if frame.kind != "trade":
+        yield from self._keep_schedule(frame)
+        if not self._touches(frame):
             yield Action("send", frame)
             return
-        state = self.streams[frame.stream]
+        key = _key(frame)
+        state = self.streams[key]
         if state.held is None and not state.dropping:
             yield from self._begin(state, frame)
-        yield from self._trade(state, frame)
-        self.trades_seen += 1
+        yield from self._step(state, frame)
+        (self.unsettled.discard if state.settled else self.unsettled.add)(key)
+        self.trades_seen += frame.kind == "trade"
 
     def _begin(self, state: _Stream, frame: Frame) -> Iterator[Action]:
-        """Start the fault that is due at this trade, if it can be exact here."""
-        kind = self._choose(state)
+        """Start the fault that is due at this frame, if it can be exact here."""
+        intent = self._choose(state, frame)
+        if intent is None:
+            return
+        kind = intent.kind
         if kind == "gap":
             state.dropping = self._gap_length(state)
         elif kind == "reorder":
             state.held = frame
         elif kind == "duplicate":
-            state.copy, state.copy_in_frames = frame, self.rng.randint(0, MAX_DUPLICATE_DELAY_FRAMES)
+            longest = MAX_DUPLICATE_DELAY_FRAMES if frame.kind == "trade" else 0
+            state.copy, state.copy_in_frames = frame, self.rng.randint(0, longest)
+        elif kind == "garbage" and frame.kind == "depth":
+            yield Action("garbage", None, "garbage", intent, self.audience.streams(frame)[0])
         elif kind == "garbage":
-            yield Action("garbage", self.spoil(frame, self.rng), "garbage")
-        elif kind == "cut":
-            yield Action("cut", None, "cut")
+            spoil = self.spoil if frame.kind == "trade" else garble
+            yield Action("garbage", spoil(frame, self.rng), "garbage")
+        elif kind == "mute":
+            yield Action("mute", None, "mute", intent, self.audience.streams(frame)[0])
+        else:
+            yield Action(kind, None, kind, intent)
 
-    def _choose(self, state: _Stream) -> str | None:
+    def _choose(self, state: _Stream, frame: Frame) -> Intent | None:
+        for intent in self.due:
+            if intent.channel == channel_of(frame) and not self._blocked and self._possible(intent, state, frame):
+                self.due.remove(intent)
+                return intent
+        return self._draw(state, frame) if frame.kind == "trade" else None
+
+    def _draw(self, state: _Stream, frame: Frame) -> Intent | None:
+        """What the spec puts here."""
         for kind, positions in self.owed.items():
-            if positions and positions[0] <= self.trades_seen and self._possible(kind, state):
+            if positions and positions[0] <= self.trades_seen and self._possible(Intent(kind), state, frame):
                 positions.popleft()
-                return kind
+                return self._detailed(kind)
         draw = self.rng.random()
         for kind, chance in self.chances:
             if draw < chance:
-                return kind if self._possible(kind, state) else None
+                return self._detailed(kind) if self._possible(Intent(kind), state, frame) else None
             draw -= chance
         return None
 
-    def _possible(self, kind: str, state: _Stream) -> bool:
+    def _detailed(self, kind: str) -> Intent:
+        return detailed(Intent(kind), self.rng, self.schedule.times)
+
+    def _possible(self, intent: Intent, state: _Stream, frame: Frame) -> bool:
+        kind = intent.kind
+        if kind in VENUE_KINDS:
+            return self._possible_for_all(intent)
+        streams = self.audience.streams(frame)
+        if kind not in kinds_of(frame) or not streams:
+            return False
+        if not all(self.audience.calm(stream, intent.calm) for stream in streams):
+            return False
         if kind == "garbage":
             return True
-        if kind == "cut":
-            return all(other.settled for other in self.streams.values())
+        if kind == "mute":
+            return state.settled and self.audience.alone(streams[0]) and state.is_plain(frame)
         if kind == "duplicate":
-            return state.is_plain(state.ahead[0])
+            return self._is_heard(state, frame) and state.is_plain(frame)
+        return self._is_heard(state, frame) and self._may_leave_out(kind, state, frame)
+
+    def _is_heard(self, state: _Stream, frame: Frame) -> bool:
+        """Whether those who heard the frame before will hear this one."""
+        return state.hearing == self.audience.hearing(frame) > 0
+
+    def _may_leave_out(self, kind: str, state: _Stream, frame: Frame) -> bool:
         if not state.counts_on(1 if kind == "gap" else 2):
             return False
+        if is_kline(frame) and frame.time_ns + NEXT_KLINE_NS >= self.schedule.ends_ns:
+            return False
         return kind == "gap" or state.ahead[1].time_ns - state.ahead[0].time_ns <= MAX_REORDER_NS
+
+    def _possible_for_all(self, intent: Intent) -> bool:
+        if self.unsettled or not self.audience.calm(None, intent.calm):
+            return False
+        return intent.kind == "limit" or self.audience.anybody()
 
     def _gap_length(self, state: _Stream) -> int:
         length = self.rng.randint(1, MAX_GAP_FRAMES)
@@ -218,7 +500,7 @@ class _Injector:
             length -= 1
         return length
 
-    def _trade(self, state: _Stream, frame: Frame) -> Iterator[Action]:
+    def _step(self, state: _Stream, frame: Frame) -> Iterator[Action]:
         state.ahead.popleft()
         symbols = {symbol for symbol, _ in _ids(frame)}
         if state.dropping:
@@ -230,14 +512,15 @@ class _Injector:
         elif state.held is frame:
             state.plain -= symbols
         elif state.held is not None:
-            yield Action("send", frame, "reorder")
+            yield Action("send", frame, "reorder", held=state.held)
             yield Action("send", state.held)
             state.plain -= symbols
             state.held = None
         else:
             yield Action("send", frame)
             state.dropped -= symbols
-            if not state.busy:
+            state.hear(self.audience.hearing(frame))
+            if not state.busy and state.hearing:
                 state.plain |= symbols
         for symbol, trade_id in _ids(frame):
             state.last[symbol] = max(trade_id, state.last.get(symbol, trade_id))
@@ -251,3 +534,54 @@ class _Injector:
         yield Action("extra", copy, "duplicate")
         state.plain -= {symbol for symbol, _ in _ids(copy)}
         state.copy = None
+
+    # The schedule
+
+    @property
+    def _blocked(self) -> bool:
+        """A fault of the whole venue waits for calm: nothing else may begin."""
+        return any(not intent.channel for intent in self.due)
+
+    def _keep_schedule(self, frame: Frame) -> Iterator[Action]:
+        """Note what is due, and begin what is of no single frame."""
+        schedule, time_ns = self.schedule, frame.time_ns
+        while self.coming and schedule.begins_ns + schedule.after_ns(self.coming[0].at_s) <= time_ns:
+            self.due.append(self.coming.popleft())
+        if not self.due:
+            return
+        if time_ns >= schedule.ends_ns - schedule.after_ns(schedule.times.tail):
+            self.due.clear()
+            self.coming.clear()
+            return
+        blocked = self._blocked
+        for intent in self.due:
+            if not intent.channel and not self._possible_for_all(intent):
+                return
+            action = self._at_once(intent, frame) if intent.channel else Action(intent.kind, None, intent.kind, intent)
+            if action is not None and (not blocked or not intent.channel):
+                self.due.remove(intent)
+                yield action
+                return
+
+    def _at_once(self, intent: Intent, frame: Frame) -> Action | None:
+        """What is polled, and the tops that are made of differences, are no frames of the market."""
+        if intent.polled:
+            return Action("garbage", None, "garbage", intent)
+        if intent.channel != BOOKS or frame.kind != "depth" or intent.kind in {"gap", "reorder"}:
+            return None
+        top = self.audience.top(frame)
+        if not top or self.audience.streams(frame) or not self.audience.calm(top, intent.calm):
+            return None
+        if intent.kind == "mute":
+            return Action("mute", None, "mute", intent, top) if self.audience.alone(top) else None
+        return Action("extra" if intent.kind == "duplicate" else "garbage", None, intent.kind, intent, top)
+
+
+def detailed(intent: Intent, rng: Random, times: Times) -> Intent:
+    """With how long it lasts, or what cures it, drawn."""
+    ranges = {"stall": times.stall, "limit": times.limit, "close": times.notice}
+    if intent.kind in ranges:
+        return intent._replace(seconds=round(rng.uniform(*ranges[intent.kind]), 3))
+    if intent.kind == "mute":
+        return intent._replace(cure=rng.choice(CURES))
+    return intent

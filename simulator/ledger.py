@@ -12,7 +12,11 @@ from typing import Any
 
 from simulator.contract import TRADES, Identity
 
-FAULT_COUNTS = ("gap", "gap_trades", "duplicate", "reorder", "garbage", "cut")
+FAULT_COUNTS = (
+    *("gap", "gap_trades", "duplicate", "reorder", "garbage"),
+    *("cut", "stall", "mute", "close", "limit", "life"),
+)
+NAMELESS = -(2**63)
 
 
 class Ids:
@@ -85,6 +89,22 @@ class Ranges:
                 return
 
 
+class Listing:
+    """Identities with the times, in microseconds, at which they were issued, in that order."""
+
+    def __init__(self) -> None:
+        self._identities: array[int] = array("q")
+        self._times_us: array[int] = array("q")
+
+    def add(self, identity: int | None, time_us: int) -> None:
+        self._identities.append(NAMELESS if identity is None else identity)
+        self._times_us.append(time_us)
+
+    def rows(self) -> list[tuple[int | None, int]]:
+        pairs = zip(self._identities, self._times_us, strict=True)
+        return [(None if identity == NAMELESS else identity, time_us) for identity, time_us in pairs]
+
+
 class SymbolLedger:
     """One symbol: `issued` before faults, `delivered` to at least one connection, `missed` while nobody listened."""
 
@@ -92,11 +112,15 @@ class SymbolLedger:
         self.issued = Ids()
         self.delivered = Ids()
         self.missed = Ranges()
+        self.listing = Listing()
 
-    def issue(self, trade_id: int, heard: bool) -> None:
+    def issue(self, trade_id: int, heard: bool, time_us: int | None = None) -> None:
+        """`time_us`: when, or None before anybody had subscribed."""
         self.issued.add(trade_id)
         if not heard:
             self.missed.add(trade_id)
+        if time_us is not None:
+            self.listing.add(trade_id, time_us)
 
     def deliver(self, trade_id: int) -> None:
         self.delivered.add(trade_id)
@@ -144,22 +168,30 @@ class FeedLedger:
         self.missed = 0
         self.seen: array[int] = array("q")
         self.repeated: Counter[int] = Counter()
+        self.listing = Listing()
         self._newest: int | None = None
         self._newest_missed = False
+        self._newest_listed = False
 
     @property
     def unique(self) -> int:
         return len(self.seen)
 
-    def issue(self, identity: int | None, heard: bool) -> None:
-        """Count it. Several streams may tell the same, one after another: it is missed when none of them is heard."""
+    def issue(self, identity: int | None, heard: bool, time_us: int | None = None) -> None:
+        """Count it. Several streams may tell the same, one after another: it is missed when none of them is heard.
+
+        `time_us`: when, or None before anybody had subscribed.
+        """
         if identity is None or identity != self._newest:
             self.issued += 1
             self.missed += not heard
-            self._newest, self._newest_missed = identity, not heard
+            self._newest, self._newest_missed, self._newest_listed = identity, not heard, False
         elif heard and self._newest_missed:
             self.missed -= 1
             self._newest_missed = False
+        if time_us is not None and not self._newest_listed:
+            self.listing.add(identity, time_us)
+            self._newest_listed = True
 
     def deliver(self, identity: int | None) -> None:
         self.delivered += 1
@@ -187,13 +219,13 @@ class Ledger:
         self.frames_issued = 0
         self.frames_sent = 0
 
-    def issue(self, marks: Sequence[Identity], heard: bool) -> None:
-        """Note the records of a frame that the venue has made."""
+    def issue(self, marks: Sequence[Identity], heard: bool, time_us: int | None = None) -> None:
+        """Note the records of a frame that the venue has made; `time_us`: when, None before anybody had subscribed."""
         for channel, symbol, identity in marks:
             if channel == TRADES:
-                self._trades(symbol).issue(identity or 0, heard)
+                self._trades(symbol).issue(identity or 0, heard, time_us)
             else:
-                self._feed(channel, symbol).issue(identity, heard)
+                self._feed(channel, symbol).issue(identity, heard, time_us)
 
     def deliver(self, marks: Sequence[Identity]) -> None:
         """Note the records of a frame that at least one client gets."""
@@ -260,6 +292,11 @@ class Ledger:
             symbol: row | {"ids": list(feeds[symbol].ids()), "repeated": dict(feeds[symbol].repeated)}
             for symbol, row in rows.items()
         }
+
+    def listed(self, channel: str) -> dict[str, list[tuple[int | None, int]]]:
+        """By symbol, everything issued since it was first subscribed: [identity, time in microseconds], in order."""
+        entries = self.symbols if channel == TRADES else self.feeds.get(channel, {})
+        return {symbol: entry.listing.rows() for symbol, entry in entries.items()}
 
 
 def _row(issued: int, delivered: int, unique: int, missed: int) -> dict[str, int]:

@@ -1,22 +1,30 @@
 """The shell: the only file with sockets and clocks. Many venues, WebSocket and REST, on one port of loopback.
 
-Each venue lives under its name: ws://127.0.0.1:PORT/BINANCE_SPOT/ws, http://127.0.0.1:PORT/BINANCE_SPOT/api/v3/time.
-Beside them /sim/stats, /sim/health, and /sim/ledger?venue=V&channel=C with the ids that were delivered, by symbol.
+Each venue lives under its name: ws://127.0.0.1:PORT/BINANCE_SPOT/ws, http://127.0.0.1:PORT/BINANCE_SPOT/api/v3/time,
+and once more, as another route to the same, under BINANCE_SPOT~2. Beside them:
+
+- /sim/stats, /sim/health
+- /sim/ledger?venue=V&channel=C: by symbol, the ids that were delivered, and in `issued` [id, time in microseconds] of
+  all that was issued since the symbol was first subscribed
+- /sim/books?venue=V&symbol=S: digests of a symbol's book after each of its last changes (simulator/books.py)
+- /sim/faults: what was done to clients, as in simulator/faultlog.py
 
 Playback starts when the streams of all feeds that are to be collected are subscribed. At speed "max" it goes as fast
 as clients read and waits while a stream that was subscribed has no listener: nothing is lost over a cut. At 1x and Nx
-it follows the frames' times and waits for nobody.
+it follows the frames' times and waits for nobody. Faults that take time last by the clock, whatever the speed.
 """
 
 import asyncio
 import contextlib
 import json
 import logging
+import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from aiohttp import WSMsgType, web
@@ -28,13 +36,16 @@ from simulator.contract import (
     Frame,
     Market,
     Message,
+    NumbersFrames,
     Ping,
+    SaysFarewell,
     Session,
     SimulatorError,
     Unavailable,
 )
 from simulator.exchange import Exchange
-from simulator.faults import Action
+from simulator.faultlog import Fault
+from simulator.faults import TIMES, VENUE_KINDS, Action, Times, check
 from simulator.playback import Faults, Step, steps
 
 LOOPBACK = "127.0.0.1"
@@ -45,6 +56,10 @@ EARLY_SECONDS = 0.0005
 TICK_SECONDS = 0.25
 CUT_LINGER_SECONDS = 10.0
 MILLISECOND_NS = 1_000_000
+GOING_AWAY = 1001
+OTHER_ROUTE = "~2"
+LIFE_MARGIN_SECONDS = 15.0
+TOO_MANY = b'{"code":-1003,"msg":"Too many requests."}'
 SUMMED = ("gaps", "gap_trades", "duplicates", "dead_letters")
 TEXT, BINARY, CLOSE, PING, PONG = 0x81, 0x82, 0x88, 0x89, 0x8A
 
@@ -56,7 +71,7 @@ class Settings:
     """How to play. `speed` None means as fast as clients read; `duration_ns` is market time.
 
     `feeds` are the sources that will be collected, by name; None: those of scope symbol, or where the venues have none,
-    all that have streams.
+    all that have streams. `life_seconds`: the age at which a connection is closed, None: the venue's own.
     """
 
     speed: float | None = 1.0
@@ -66,6 +81,8 @@ class Settings:
     port: int = 0
     tick_seconds: float = TICK_SECONDS
     feeds: Sequence[str] | None = None
+    life_seconds: float | None = None
+    times: Times = TIMES
 
 
 def header(opcode: int, length: int) -> bytes:
@@ -78,14 +95,21 @@ def header(opcode: int, length: int) -> bytes:
 
 
 class Connection:
-    """One client: frames are gathered here and written together."""
+    """One client: frames are gathered here and written together.
 
-    def __init__(self, venue: "Venue", session: Session, request: web.Request) -> None:
+    `muted`: streams whose frames it does not get. `notice_seconds`: so long before its end that is announced.
+    """
+
+    def __init__(self, venue: "Venue", session: Session, request: web.Request, notice_seconds: float = 0.0) -> None:
         assert request.transport is not None
         self.venue = venue
         self.session = session
         self.lost = False
         self.heard: set[str] = set()
+        self.muted: dict[str, Fault] = {}
+        self.opened = time.monotonic()
+        self.notice_seconds = notice_seconds
+        self.announced = False
         self._transport = request.transport
         self._writer = request.writer
         self._queue: list[bytes] = []
@@ -98,6 +122,8 @@ class Connection:
         self._queue.append(message)
 
     def write(self) -> None:
+        if self.venue.stall is not None:
+            return
         if self._queue and not self._transport.is_closing():
             self._transport.write(b"".join(self._queue))
         self._queue.clear()
@@ -111,13 +137,20 @@ class Connection:
         """Send what the session says of its own."""
         for message in messages:
             if isinstance(message, Frame):
-                self.add(message)
-                self.venue.exchange.answered(message.marks)
+                if message.stream not in self.muted:
+                    self.venue.hand(message, [self])
             elif isinstance(message, Ping):
                 self._queue += (header(PING, len(message.payload)), message.payload)
             else:
                 self._queue += (header(TEXT, len(message)), message)
         self.write()
+
+    def announce_end(self) -> bool:
+        """Say that it will be closed; False where the venue has no words for it."""
+        self.announced = True
+        words = self.session.farewell() if isinstance(self.session, SaysFarewell) else ()
+        self.say(words)
+        return bool(words)
 
     @property
     def ended(self) -> bool:
@@ -153,16 +186,20 @@ class Connection:
 class Venue:
     """One venue that is served: who listens to what, and which streams must be listened to."""
 
-    def __init__(self, dialect: Dialect, market: Market) -> None:
+    def __init__(self, dialect: Dialect, market: Market, settings: Settings) -> None:
         self.dialect = dialect
         self.market = market
-        self.exchange = Exchange(dialect, market)
+        self.exchange = Exchange(dialect, market, settings.speed or 1.0, settings.times)
         self.connections: set[Connection] = set()
         self.accepted = 0
         self.routes: dict[str, list[Connection]] = {}
         self.required: set[str] = set()
         self.awaitable: set[str] = set()
         """What is awaited from its first subscription on, so that a playback at max loses nothing over a cut."""
+        self.stall: Fault | None = None
+        self.limit: Fault | None = None
+        self.limit_ends = 0.0
+        self._due: list[tuple[Frame, list[Connection]]] = []
 
     def require(self, sources: Sequence[str]) -> None:
         """Let playback wait for the streams of these sources, as far as they are this venue's."""
@@ -175,7 +212,7 @@ class Venue:
         if scope == "poll":
             return set()
         market = self.market
-        if scope == "symbol":
+        if scope in {"symbol", "books"}:
             return self.dialect.awaited(source, {symbol: market.instruments[symbol] for symbol in market.traded})
         streams = self.dialect.awaited(source, market.instruments)
         return streams if market.streams is None else streams & market.streams
@@ -185,7 +222,7 @@ class Venue:
 
     def served(self) -> list[str]:
         """The sources that there is anything for."""
-        symbols = self.by_symbol() if self.market.traded else []
+        symbols = self._scoped("symbol", "books") if self.market.traded else []
         markets = [source for source in self._scoped("market") if self.streams_of(source)]
         streams = self.market.streams
         polled = streams is None or any(stream.startswith("rest:") for stream in streams)
@@ -195,7 +232,7 @@ class Venue:
         return self._scoped("symbol")
 
     def streaming(self) -> list[str]:
-        return self._scoped("symbol", "market")
+        return self._scoped("symbol", "books", "market")
 
     def missing(self) -> set[str]:
         listeners = self.exchange.listeners
@@ -204,28 +241,106 @@ class Venue:
     def listen(self, connection: Connection, streams: set[str]) -> None:
         for stream in streams:
             self.routes.setdefault(stream, []).append(connection)
+            self._cure(connection, stream)
         connection.heard |= streams
         self.exchange.subscribe(streams)
         self.required |= streams & self.awaitable
 
-    def unlisten(self, connection: Connection, streams: set[str], for_good: bool) -> None:
+    def _cure(self, connection: Connection, stream: str) -> None:
+        """A new subscription may end what mutes a stream."""
+        faults, now_ns = self.exchange.faults, self.exchange.time_ns
+        for other in self.connections:
+            fault = other.muted.get(stream)
+            if fault is not None and other is not connection:
+                faults.end(fault, now_ns, ended_by="reconnect")
+            elif fault is not None and fault.details["cure"] == "resubscribe":
+                del other.muted[stream]
+                faults.end(fault, now_ns, ended_by="resubscribe")
+
+    def unlisten(self, connection: Connection, streams: set[str], for_good: bool, fault: Fault | None = None) -> None:
         """A stream given up for good no longer holds up a playback at max."""
         for stream in streams:
             self.routes[stream].remove(connection)
         connection.heard -= streams
-        self.exchange.unsubscribe(streams)
+        self.exchange.unsubscribe(streams, fault)
         if for_good:
             self.required -= {stream for stream in streams if not self.routes[stream]}
 
-    def leave(self, connection: Connection) -> None:
-        self.unlisten(connection, set(connection.heard), for_good=False)
+    def leave(self, connection: Connection, fault: Fault | None = None) -> None:
+        """It is gone, because of a fault or of its own will: then because of what it could no longer bear."""
+        fault = fault or self.stall or next(iter(connection.muted.values()), None)
+        self.unlisten(connection, set(connection.heard), for_good=False, fault=fault)
         self.connections.discard(connection)
+        for mute in connection.muted.values():
+            self.exchange.faults.end(mute, self.exchange.time_ns, ended_by="left")
 
     def send(self, action: Action) -> None:
-        for frame in self.exchange.take(action):
-            for connection in self.routes.get(frame.stream, ()):
-                connection.add(frame)
-                self.exchange.ledger.frames_sent += 1
+        frames = self.exchange.take(action)
+        for frame in self.exchange.skipped:
+            self._skip(frame)
+        for frame in frames:
+            connections = self.routes.get(frame.stream, ())
+            reached = [one for one in connections if frame.stream not in one.muted]
+            self.exchange.ledger.frames_sent += len(reached)
+            if reached:
+                self.hand(frame, reached)
+            elif connections and frame.kind != "garbage":
+                self._keep_back(frame, connections[0].muted[frame.stream])
+
+    def _keep_back(self, frame: Frame, mute: Fault) -> None:
+        mute.note(frame.marks)
+        if not mute.going_on:
+            self.exchange.faults.prolong(mute, frame.time_ns)
+
+    def _skip(self, frame: Frame) -> None:
+        for connection in self.routes.get(frame.stream, ()):
+            if isinstance(connection.session, NumbersFrames):
+                connection.session.skip(frame)
+
+    def hand(self, frame: Frame, connections: list[Connection]) -> None:
+        """Give a frame to these; while the venue stalls it is not delivered yet."""
+        for connection in connections:
+            connection.add(frame)
+        if self.stall is None:
+            self.exchange.delivered(frame.marks)
+        else:
+            self._due.append((frame, connections))
+
+    def mute(self, action: Action) -> None:
+        """Keep a stream from the one connection that is subscribed to it."""
+        connections = self.routes.get(action.stream, [])
+        if len(connections) == 1 and action.stream not in connections[0].muted:
+            connections[0].muted[action.stream] = self.exchange.mute(action)
+
+    def resume(self) -> None:
+        """Hand over all that was due while the venue had stalled."""
+        assert self.stall is not None
+        fault, self.stall = self.stall, None
+        for frame, connections in self._due:
+            if any(one in self.connections and not one.ended for one in connections):
+                self.exchange.delivered(frame.marks)
+            else:
+                fault.lose(frame.marks)
+        self._due.clear()
+        for connection in self.connections:
+            connection.write()
+        self.exchange.faults.end(fault, self.exchange.time_ns)
+
+    def refuse(self, now: float) -> web.Response | None:
+        """The answer to everybody while there is a limit."""
+        if self.limit is None:
+            return None
+        self.limit.details["refused"] += 1
+        seconds = max(1, math.ceil(self.limit_ends - now))
+        return web.Response(
+            status=429, body=TOO_MANY, content_type="application/json", headers={"Retry-After": str(seconds)}
+        )
+
+    def lift_limit(self) -> None:
+        """Answer again."""
+        assert self.limit is not None
+        fault, self.limit = self.limit, None
+        self.exchange.faults.end(fault, self.exchange.time_ns)
 
     def stats(self) -> dict[str, Any]:
         exchange = self.exchange
@@ -254,12 +369,15 @@ class Server:
 
     def __init__(self, markets: Sequence[tuple[Dialect, Market]], settings: Settings) -> None:
         self.settings = settings
-        self.venues = {dialect.venue: Venue(dialect, market) for dialect, market in markets}
+        check(settings.faults, settings.speed, settings.duration_ns is not None)
+        self.venues = {dialect.venue: Venue(dialect, market, settings) for dialect, market in markets}
         self.state = "waiting"
         self.port = 0
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._runner: web.AppRunner | None = None
+        self._rng = Random(f"server/{settings.seed}")
+        self._busy_until = 0.0
         feeds = self._feeds()
         for venue in self.venues.values():
             venue.require(feeds)
@@ -288,6 +406,8 @@ class Server:
         app.router.add_get("/sim/stats", self._show_stats)
         app.router.add_get("/sim/health", self._show_health)
         app.router.add_get("/sim/ledger", self._show_ledger)
+        app.router.add_get("/sim/books", self._show_books)
+        app.router.add_get("/sim/faults", self._show_faults)
         app.router.add_get("/{venue}{path:(/.*)?}", self._serve)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
@@ -318,17 +438,24 @@ class Server:
         }
         for name, venue in self.venues.items():
             if set(venue.dialect.sources.values()) != {"poll"}:
-                found[f"RAVEN_VENUES__{name}__WS_URL"] = f"ws://{self.address}/{name}{venue.dialect.socket_path}"
+                path = venue.dialect.socket_path
+                found[f"RAVEN_VENUES__{name}__WS_URL"] = f"ws://{self.address}/{name}{path}"
+                others = [f"ws://{self.address}/{name}{OTHER_ROUTE}{path}"]
+                found[f"RAVEN_VENUES__{name}__OTHER_WS_URLS"] = json.dumps(others)
             found[f"RAVEN_VENUES__{name}__REST_URL"] = f"http://{self.address}/{name}{venue.dialect.rest_path}"
+        if (life := self.settings.life_seconds) is not None:
+            found["RAVEN_COLLECTOR__CONNECTION_LIFE_S"] = f"{max(life - LIFE_MARGIN_SECONDS, life / 2):g}"
         return found
 
     # HTTP
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
-        venue = self.venues.get(request.match_info["venue"])
+        venue = self.venues.get(request.match_info["venue"].removesuffix(OTHER_ROUTE))
         if venue is None:
             return web.json_response({"error": f"no such venue; there are {', '.join(self.venues)}"}, status=404)
         path = request.match_info["path"] or "/"
+        if (refusal := venue.refuse(time.monotonic())) is not None:
+            return refusal
         if request.headers.get("Upgrade", "").lower() == "websocket":
             return await self._serve_socket(venue, path, request)
         return _response(venue.exchange.answer(path, dict(request.query), time.monotonic()))
@@ -344,8 +471,20 @@ class Server:
         venue = self.venues.get(name)
         if venue is None or not channel:
             return web.json_response({"error": f"?venue=V&channel=C, with V of {', '.join(self.venues)}"}, status=404)
-        symbols = venue.exchange.ledger.told(channel)
-        return web.json_response({"venue": name, "channel": channel, "symbols": symbols})
+        ledger = venue.exchange.ledger
+        told = {"venue": name, "channel": channel, "symbols": ledger.told(channel), "issued": ledger.listed(channel)}
+        return web.json_response(told)
+
+    async def _show_books(self, request: web.Request) -> web.Response:
+        venue = self.venues.get(request.query.get("venue", ""))
+        digests = venue.exchange.digests(request.query.get("symbol", "")) if venue is not None else None
+        if digests is None:
+            return web.json_response({"error": "?venue=V&symbol=S: there is no such book"}, status=404)
+        return web.json_response(dict(digests))
+
+    async def _show_faults(self, _request: web.Request) -> web.Response:
+        rows = [row for one in self.venues.values() for row in one.exchange.faults.report(one.exchange.time_ns)]
+        return web.json_response(sorted(rows, key=lambda row: row["from_ns"]))
 
     def stats(self) -> dict[str, Any]:
         """The venues' own figures, and their sums."""
@@ -382,7 +521,7 @@ class Server:
             return _response(refusal.answer)
         socket = web.WebSocketResponse(compress=False, autoping=False)
         await socket.prepare(request)
-        connection = Connection(venue, session, request)
+        connection = Connection(venue, session, request, self._notice_seconds())
         venue.connections.add(connection)
         venue.accepted += 1
         connection.say(session.greet(now))
@@ -392,6 +531,11 @@ class Server:
         finally:
             venue.leave(connection)
         return socket
+
+    def _notice_seconds(self) -> float:
+        life = self.settings.life_seconds
+        notice = self._rng.uniform(*self.settings.times.notice)
+        return notice if life is None else min(notice, life / 2)
 
     async def _converse(self, connection: Connection, socket: web.WebSocketResponse) -> None:
         async for message in socket:
@@ -412,8 +556,10 @@ class Server:
         elif kind is WSMsgType.PONG:
             session.pong(bytes(data), now)
         elif kind in {WSMsgType.TEXT, WSMsgType.BINARY}:
-            connection.say(session.receive(data, now))
+            messages = session.receive(data, now)
+            # First, because a snapshot that follows upon a subscription is no longer muted by what that cures.
             self._attend(connection)
+            connection.say(messages)
 
     def _attend(self, connection: Connection) -> None:
         """Note which streams the session listens to now."""
@@ -430,6 +576,8 @@ class Server:
             for connection in self.connections:
                 if not connection.lost:
                     self._tick(connection, now)
+                if not connection.lost and self.settings.life_seconds is not None:
+                    self._age(connection, self.settings.life_seconds)
 
     def _tick(self, connection: Connection, now: float) -> None:
         try:
@@ -439,8 +587,19 @@ class Server:
             connection.close(end)
             self._let_go(connection)
 
-    def _let_go(self, connection: Connection) -> None:
-        connection.venue.leave(connection)
+    def _age(self, connection: Connection, life_seconds: float) -> None:
+        """Announce a connection's end, or end it, when its time has come."""
+        left = life_seconds - (time.monotonic() - connection.opened)
+        if left <= connection.notice_seconds and not connection.announced:
+            connection.announce_end()
+        if left <= 0.0:
+            exchange = connection.venue.exchange
+            fault = exchange.interrupt("life")
+            fault.streams = sorted(connection.heard)
+            self._close(connection.venue, [connection], fault)
+
+    def _let_go(self, connection: Connection, fault: Fault | None = None) -> None:
+        connection.venue.leave(connection, fault)
         asyncio.get_running_loop().call_later(CUT_LINGER_SECONDS, connection.abort)
 
     # Playback
@@ -464,13 +623,16 @@ class Server:
         log.info("playing at speed %s", self.settings.speed or "max")
         start_ns = time.time_ns() // MILLISECOND_NS * MILLISECOND_NS if self.settings.speed == 1.0 else None
         exchanges = [venue.exchange for venue in self.venues.values()]
-        faults = Faults(self.settings.faults, self.settings.seed)
+        faults = Faults(self.settings.faults, self.settings.seed, self.settings.speed or 1.0, self.settings.times)
         played = steps(exchanges, faults, start_ns, self.settings.duration_ns)
         if self.settings.speed is None:
             await self._play_at_will(played)
         else:
             await self._play_in_time(played, self.settings.speed)
+            await asyncio.sleep(self._busy_until - time.monotonic())
         await self._flush()
+        for exchange in exchanges:
+            exchange.faults.finish(exchange.time_ns)
         self.state = "done"
         ledgers = [exchange.ledger for exchange in exchanges]
         issued, sent = (sum(row.frames_issued for row in ledgers), sum(row.frames_sent for row in ledgers))
@@ -482,7 +644,7 @@ class Server:
             venue = self.venues[step.exchange.dialect.venue]
             if step.action.what == "cut":
                 await self._flush()
-                self._cut(venue, step.action)
+                self._cut(venue)
                 await self._all_subscribed()
                 continue
             venue.send(step.action)
@@ -494,8 +656,8 @@ class Server:
         base = time.perf_counter()
         for number, step in enumerate(played, start=1):
             venue = self.venues[step.exchange.dialect.venue]
-            if step.action.what == "cut":
-                self._cut(venue, step.action)
+            if step.action.what in VENUE_KINDS or step.action.what == "mute":
+                self._disturb(venue, step.action)
                 continue
             early = base + step.after_ns / (1e9 * speed) - time.perf_counter()
             if early > EARLY_SECONDS or number % BATCH_FRAMES == 0:
@@ -517,14 +679,61 @@ class Server:
         # drain returns at once while the buffer has room: requests and pongs need a turn too.
         await asyncio.sleep(0)
 
-    def _cut(self, venue: Venue, action: Action) -> None:
+    # Faults of connections
+
+    def _disturb(self, venue: Venue, action: Action) -> None:
+        seconds = action.intent.seconds if action.intent is not None else 0.0
+        match action.what:
+            case "cut":
+                self._cut(venue)
+            case "mute":
+                venue.mute(action)
+            case "stall":
+                venue.stall = venue.exchange.interrupt("stall", seconds=seconds)
+                self._later(seconds, venue.resume)
+            case "limit":
+                self._limit(venue, seconds)
+            case _:
+                self._announce(venue, seconds)
+
+    def _later(self, seconds: float, call: Callable[..., None], *given: Any) -> None:
+        self._busy_until = max(self._busy_until, time.monotonic() + seconds)
+        asyncio.get_running_loop().call_later(seconds, call, *given)
+
+    def _cut(self, venue: Venue) -> None:
         if not venue.connections:
             return
-        venue.exchange.take(action)
+        fault = venue.exchange.interrupt("cut")
+        self._cut_all(venue, fault)
+        venue.exchange.faults.end(fault, venue.exchange.time_ns)
+
+    def _cut_all(self, venue: Venue, fault: Fault) -> None:
         log.info("cutting %d connections of %s", len(venue.connections), venue.dialect.venue)
         for connection in list(venue.connections):
             connection.cut()
-            self._let_go(connection)
+            self._let_go(connection, fault)
+
+    def _limit(self, venue: Venue, seconds: float) -> None:
+        log.info("%s answers nobody for %.1f s", venue.dialect.venue, seconds)
+        venue.limit = venue.exchange.interrupt("limit", seconds=seconds, refused=0)
+        venue.limit_ends = time.monotonic() + seconds
+        self._cut_all(venue, venue.limit)
+        self._later(seconds, venue.lift_limit)
+
+    def _announce(self, venue: Venue, seconds: float) -> None:
+        """Say to all connections that they will be closed, and close them in a while."""
+        connections = list(venue.connections)
+        fault = venue.exchange.interrupt("close", seconds=seconds)
+        told = [connection.announce_end() for connection in connections]
+        fault.details["announced"] = any(told)
+        self._later(seconds, self._close, venue, connections, fault)
+
+    def _close(self, venue: Venue, connections: Sequence[Connection], fault: Fault) -> None:
+        for connection in connections:
+            if connection in venue.connections and not connection.lost:
+                connection.close(Disconnect(GOING_AWAY, "the connection has come of age"))
+                self._let_go(connection, fault)
+        venue.exchange.faults.end(fault, venue.exchange.time_ns)
 
 
 def _response(answer: Answer) -> web.Response:

@@ -453,6 +453,7 @@ async def test_the_command_says_where_it_serves_and_stops_when_told(tmp_path: Pa
         assert environment == {
             "RAVEN_VENUES__BINANCE_SPOT__WS_URL": f"ws://{address}/BINANCE_SPOT",
             "RAVEN_VENUES__BINANCE_SPOT__REST_URL": f"http://{address}/BINANCE_SPOT",
+            "RAVEN_VENUES__BINANCE_SPOT__OTHER_WS_URLS": f'["ws://{address}/BINANCE_SPOT~2"]',
             "RAVEN_SIMULATOR_URL": f"http://{address}",
             "RAVEN_ROUTING__VENUES": '["BINANCE_SPOT"]',
         }
