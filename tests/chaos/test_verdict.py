@@ -236,6 +236,21 @@ def test_records_that_nothing_tells_apart_are_counted() -> None:
     assert rules(Evidence(T0, END, issued, {QUOTES: log(told)}, [], [])) == ["unexplained"]
 
 
+def test_a_break_that_lasts_to_the_end_explains_what_was_issued_since() -> None:
+    """Its Gap is told while it lasts, before all of that was issued, and never again."""
+    lasting = gap(INDEX, "DISCONNECT", 39.002, 45)
+    cut = fault("cut", INDEX, 39.5)
+    assert judge(index_case(SECONDS[:39], [lasting], [cut])) == []
+    assert rules(index_case([*SECONDS[:39], 49], [lasting], [cut])) == ["unexplained"] * 3
+
+
+def test_a_break_of_trades_that_lasts_names_no_ids_and_explains_all_that_follow() -> None:
+    lasting = gap(SPOT, "DISCONNECT", 8, 14, missing=None)
+    cut = fault("cut", SPOT, 8.1)
+    assert judge(trades_case(range(1, 41), [lasting], [cut])) == []
+    assert "unexplained" in rules(trades_case([*range(1, 41), *range(46, 100)], [lasting], [cut]))
+
+
 # b. repairable
 
 
@@ -326,6 +341,14 @@ def test_a_fault_of_a_whole_connection_is_one_of_each_of_its_feeds() -> None:
     everywhere = CUT._replace(channel="", symbol="")
     assert judge(index_case(WITHOUT_20S, [AWAY], [everywhere])) == []
     assert "cause" in rules(index_case(WITHOUT_20S, [AWAY], [everywhere._replace(venue="KRAKEN")]))
+
+
+@pytest.mark.parametrize("elsewhere", [{"channel": "trades"}, {"symbol": "ETH_USD"}, {"venue": "KRAKEN"}], ids=str)
+def test_a_fault_of_another_feed_is_no_cause(elsewhere: dict[str, Any]) -> None:
+    (finding,) = (
+        one for one in judge(index_case(WITHOUT_20S, [AWAY], [CUT._replace(**elsewhere)])) if one.name == INDEX
+    )
+    assert finding.what == "a Gap and no fault"
 
 
 def test_a_gap_and_no_fault_is_a_finding() -> None:

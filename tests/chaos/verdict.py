@@ -130,7 +130,7 @@ def _needs_no_fault(case: Case, hole: Hole) -> bool:
 
 
 def unnoticed(case: Case) -> Iterator[Finding]:
-    """d. Each fault that takes counted ids, or breaks off a feed that had flowed, has a Gap, also where all came later."""
+    """d. Each fault that takes counted ids, or breaks off a feed that had flowed, has a Gap, even if all came later."""
     for fault in case.evidence.faults:
         yield from _unnoticed_ids(case, fault)
         if fault.kind == "gap" and fault.channel not in COUNTING:
