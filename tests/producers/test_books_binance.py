@@ -176,9 +176,9 @@ def test_another_snapshot_is_wanted_before_the_known_levels_run_out() -> None:
         assert book.wants_snapshot is (number > 41)
         assert book.update(ended(170 - number, number))
     assert (book.wants_snapshot, book.in_step) == (True, True)
-    assert book.update(changed(42, 42, 41, [(150, 9)])), "it goes on meanwhile"
     assert not book.whole(short(70, 40)), "it would set the book back"
-    assert not book.whole(short(70, 12))
+    assert book.update(changed(42, 42, 41, [(150, 9)])), "it goes on meanwhile"
+    assert not book.whole(short(70, 40)), "it does not lead on to what is held"
     assert (book.wants_snapshot, book.last, book.top(1)[0]) == (True, 42, [(150, 9)])
     assert book.whole(short(69, 41))
     assert (book.wants_snapshot, book.last) == (False, 42)
@@ -395,17 +395,17 @@ def frames(paths: Sequence[Path]) -> Iterator[tuple[Receipt, bytes]]:
                 yield Receipt(int(received_ns) // 1000), raw
 
 
-def best_by_id(paths: Sequence[Path]) -> dict[int, tuple[int, ...]]:
-    """Best bid and ask with their quantities, as bookTicker has them, by the id of the last change."""
+def tickers(paths: Sequence[Path]) -> dict[int, Any]:
+    """What bookTicker says of the best bid and ask, by the id of the last change."""
     shown = (json.loads(raw)["data"] for _, raw in frames(paths) if b"@bookTicker" in raw[:60])
-    return {data["u"]: tuple(units(data[name]) for name in "bBaA") for data in shown}
+    return {data["u"]: data for data in shown}
 
 
 def fold(source: HasSnapshots, book: Sequencer, paths: Sequence[Path], start: Path) -> Fold:
     """Keep a book by a recording's differences, from the snapshot that was taken beside it."""
     ((snapped, body),) = frames([start])
     whole: BookUpdate | None = source.whole_book("", body, snapped)
-    told, result = best_by_id(paths), Fold(0, [], [])
+    told, result = tickers(paths), Fold(0, [], [])
     for receipt, raw in frames(paths):
         if b"@depth@" not in raw[:60]:
             continue
@@ -420,7 +420,7 @@ def fold(source: HasSnapshots, book: Sequencer, paths: Sequence[Path], start: Pa
             result.broken.append(f"{broken.cause}: {broken}")
         if book.in_step and book.last in told:
             (bid,), (ask,) = book.top(1)
-            if (*bid, *ask) == told[book.last]:
+            if [*bid, *ask] == [units(told[book.last][name]) for name in "bBaA"]:
                 result = result._replace(agreed=result.agreed + 1)
             else:
                 result.differed.append(book.last)
