@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import zstandard
+from msgspec.structs import replace
 
-from producers.contract import BadFrame, Event, Receipt
+from producers.contract import BadFrame, BookUpdate, Event, Receipt
 from producers.venues.kraken import Kraken
 from ravencore.records import Quote, Trade
 from tests.producers.recorded import CONNECTION_US, NOW_US, Line, digest, lines, refused, units, utc_us
@@ -110,6 +112,23 @@ def test_the_recorded_trades_and_the_rest_response_they_were_made_of(recordings:
         assert abs(trade.event_time * E18 // 10**6 - units(seconds)) <= 10**12
 
 
+def test_the_recorded_rest_response_is_the_streams_trades(recordings: Path) -> None:
+    """All fields alike but for the time: the frames were made with rounded microseconds, and answers are cut off."""
+    frames = lines(recordings / "derived" / "kraken_v2_trade_btcusdt_20251110_part1.frames.zst")
+    streamed = [trade for line in frames for trade in KRAKEN.parse(line.raw, line.receipt)]
+    with zstandard.open(recordings / "kraken" / "rest_trades_xbtusdt_20251110_part1.json.zst", "rb") as recording:
+        body = recording.read()
+    receipt = Receipt(NOW_US, 7, 8)
+    past = KRAKEN.past("BTC/USDT", body, receipt)
+    rows = json.loads(body, parse_float=str)["result"]["XBTUSDT"]
+    assert [trade.event_time for trade in past] == [int(Decimal(row[2]) * 10**6) for row in rows]
+    for trade, other in zip(past, streamed, strict=True):
+        assert isinstance(other, Trade)
+        assert other.event_time - trade.event_time in {0, 1}
+        came = {"received_time": NOW_US, "connection_time": 7, "connection_sequence": 8}
+        assert trade == replace(other, event_time=trade.event_time, **came)
+
+
 def test_frames_of_version_1_are_refused(recordings: Path) -> None:
     told: dict[str, int] = {}
     for line in lines(recordings / "kraken_v1_legacy" / "cf_alts_20210405.frames.zst"):
@@ -168,10 +187,13 @@ def test_the_messages_of_tardis(recordings: Path) -> None:
     fixtures = json.loads((recordings / "fixtures" / "tardis_node_mapper_messages.json").read_text())
     messages = [item["message"] for item in fixtures if item["set"] == "kraken-v2"]
     books = [message for message in messages if message["channel"] == "book"]
-    assert len(books) == 2
-    for book in books:
-        with pytest.raises(BadFrame, match="channel 'book' is none that Raven subscribes to"):
-            documented(recordings, book)
+    whole, unchecked = books
+    (book,) = documented(recordings, whole)
+    assert isinstance(book, BookUpdate)
+    assert (book.symbol, book.whole, book.checksum) == ("AAPLx/USD", True, 123456)
+    assert (book.event_time, book.bids) == (utc_us("2026-07-10T00:00:01.123457Z"), [(u("199.9"), u("1.2"))])
+    with pytest.raises(BadFrame, match="missing required field `checksum`"):
+        documented(recordings, unchecked)
     others = [message for message in messages if message["channel"] != "book"]
     assert [values(event) for message in others for event in documented(recordings, message)] == [
         ("BTC/USD", utc_us("2026-07-10T00:00:00.023456Z"), "122", u("100.1"), u("0.25"), "BUY"),
