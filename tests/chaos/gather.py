@@ -19,6 +19,7 @@ from ravencore.codec import Codec
 from ravencore.config import KafkaSettings
 from ravencore.records import DeadLetter, Gap, MarketRecord
 from ravenctl import feeds, reading
+from simulator.server import OTHER_ROUTE
 from tests.chaos.evidence import Evidence, Fault, Issued, Log, Name, Range, count_of
 
 HTTP_S = 60.0
@@ -45,11 +46,11 @@ class Pages:
 
     def issued(self, venue: str, channel: str) -> dict[Name, Sequence[Issued]]:
         """Identities by symbol, each with the time it was issued at."""
-        symbols = self._get("/sim/ledger", venue=venue, channel=channel)["symbols"]
+        issued = self._get("/sim/ledger", venue=venue, channel=channel)["issued"]
         return {
-            Name(venue, channel, symbol): [(number, time_us) for number, time_us in row["issued"]]
-            for symbol, row in symbols.items()
-            if row["issued"]
+            Name(venue, channel, symbol): [(number, time_us) for number, time_us in rows]
+            for symbol, rows in issued.items()
+            if rows
         }
 
     def books(self, venue: str, symbol: str) -> dict[int, str]:
@@ -125,7 +126,7 @@ def _letters(settings: KafkaSettings, codec: Codec) -> Counter[str]:
     found: Counter[str] = Counter()
     for value in _values(settings, topics.DEAD_LETTERS):
         url = codec.decode_as(DeadLetter, value).connection or ""
-        found[urllib.parse.urlsplit(url).path.strip("/").partition("/")[0]] += 1
+        found[urllib.parse.urlsplit(url).path.strip("/").partition("/")[0].removesuffix(OTHER_ROUTE)] += 1
     return found
 
 

@@ -76,7 +76,7 @@ class Plan:
             "--symbols": ",".join(self.symbols),
             "--feeds": ",".join(SOURCES),
             "--fault": self.faults,
-            "--life": f"{self.life_s:g}s",
+            "--life": f"{self.life_s:g}",
             "--speed": "1",
             "--duration": f"{self.duration_s:g}s",
             "--seed": str(self.seed),
