@@ -52,7 +52,9 @@ CHAINS = {"BINANCE_OPTIONS": BINANCE_BTC, "DERIBIT": DERIBIT_BTC}
 
 
 def _options(dialect: Dialect, plan: Plan) -> Sequence[Part]:
-    return [OptionChain(plan.seed, CHAINS[dialect.venue], plan.begins_ns)]
+    """Those, and the perpetuals of the symbols where the venue has them."""
+    chain = OptionChain(plan.seed, CHAINS[dialect.venue], plan.begins_ns)
+    return [chain, *flows(dialect, plan.symbols, plan.seed)]
 
 
 def _thin(dialect: Dialect, plan: Plan) -> ThinFlow:

@@ -8,7 +8,7 @@ import msgspec
 
 from simulator.contract import Body, Dialect, Frame, Listed, Part, SimulatorError, Snapshot
 from simulator.events import Event
-from simulator.markets.flow import LISTINGS, Listing, SymbolMarket
+from simulator.markets.flow import INVERSE, LISTINGS, Listing, SymbolMarket
 
 EPOCH_NS = 1_735_689_600 * 10**9  # 2025-01-01T00:00:00Z
 DEFAULT_HORIZON_NS = 120 * 10**9
@@ -74,14 +74,15 @@ def flows(dialect: Dialect, symbols: Sequence[str], seed: int) -> list[SymbolMar
     Symbols are pairs in any spelling: BTCUSDT, BTC/USDT, BTC-USDT. Raises SimulatorError for one that is not known.
     """
     venue = "" if dialect.venue == "BINANCE_SPOT" else f"{dialect.venue}/"
-    found = []
+    kind = "perpetual" if dialect.venue in {"BINANCE_FUTURES", "DERIBIT"} else "spot"
+    found: dict[str, SymbolMarket] = {}
     for symbol in symbols:
         listing = listing_of(symbol)
         spelled = dialect.spell(listing.base, listing.quote)
-        if spelled is not None:
-            kind = "perpetual" if dialect.venue == "BINANCE_FUTURES" else "spot"
-            found.append(SymbolMarket(spelled, listing, seed, venue, kind))
-    return found
+        if spelled is not None and spelled not in found:
+            own = INVERSE[listing.base] if dialect.venue == "DERIBIT" else listing
+            found[spelled] = SymbolMarket(spelled, own, seed, venue, kind)
+    return list(found.values())
 
 
 def listing_of(symbol: str) -> Listing:

@@ -2,13 +2,17 @@
 
 Notifications, replies and heartbeats:
     {"jsonrpc":"2.0","method":"subscription","params":{"channel":"ticker.BTC-27DEC24-40000-C.100ms","data":{...}}}
+    {"jsonrpc":"2.0","method":"subscription","params":{"channel":"book.BTC-PERPETUAL.100ms","data":{"type":"change",
+     "timestamp":1554373911330,"prev_change_id":297217,"instrument_name":"BTC-PERPETUAL","change_id":297218,
+     "bids":[["delete",5041.94,0.0]],"asks":[["new",5042.64,40.0]]}}}
     {"jsonrpc":"2.0","id":1,"result":["ticker.BTC-27DEC24-40000-C.100ms"],"usIn":1,"usOut":2,"usDiff":1,"testnet":false}
     {"jsonrpc":"2.0","method":"heartbeat","params":{"type":"test_request"}}
 Oddities: a subscribe reply lists the channels that were accepted and is silent on the others; `.raw` wants a login and
 refuses the whole request (13778); an empty side has the price 0.0 and the IV 0.0; IVs are percents; trade_seq counts
 within an instrument. Requests cost credits, and a request without credits ends the session (10028): 500 of 50,000 with
 10,000 a second for most, public/subscribe 3,000 of 30,000, get_instruments 10,000 of 500,000 (articles/rate-limits). An
-address may have 32 connections (articles/connection-management-best-practices).
+address may have 32 connections (articles/connection-management-best-practices). Of perpetuals there are books alone, of
+all levels every 100 ms: the whole first, then what has changed. Their amounts are dollars.
 
 Recorded `.raw` and `.agg2` channels are played as `.100ms`, trades as those of their kind and currency.
 """
@@ -24,6 +28,7 @@ from zlib import crc32
 
 import msgspec
 
+from simulator.books import plain
 from simulator.contract import (
     INDEX_PRICES,
     OPTION_TICKERS,
@@ -32,6 +37,7 @@ from simulator.contract import (
     Answer,
     Body,
     Books,
+    Change,
     Disconnect,
     Frame,
     Identity,
@@ -44,9 +50,20 @@ from simulator.contract import (
     Unreadable,
     View,
 )
-from simulator.dialects import garbage
+from simulator.dialects import garbage, history
 from simulator.dialects.budgets import Credits
-from simulator.events import Event, IndexPrice, Option, OptionTick, OptionTrade, VolatilityIndex, short_text_of
+from simulator.events import (
+    DepthDiff,
+    Event,
+    IndexPrice,
+    Levels,
+    Option,
+    OptionTick,
+    OptionTrade,
+    VolatilityIndex,
+    short_text_of,
+)
+from simulator.markets.flow import INVERSE
 
 MAX_CONNECTIONS = 32
 COST, POOL, REFILL_PER_SECOND = 500, 50_000, 10_000
@@ -57,6 +74,8 @@ MAX_TRADES, DEFAULT_TRADES = 1_000, 10
 BATCH_NS, AGGREGATED_NS = 100_000_000, 1_000_000_000
 MILLISECOND_NS, MICROSECOND_NS = 10**6, 10**3
 GOING_AWAY = 1001
+WHOLE_BOOK = 100_000
+PERPETUAL = "-PERPETUAL"
 EXPIRY_HOUR = 8
 PRICE_INDICES = frozenset(
     f"{coin}_{quote}"
@@ -127,15 +146,86 @@ RECIPE = garbage.Recipe(
 )
 
 
+class DeribitBooks:
+    """Each change names the one before it, and says of its levels whether they are new, changed or gone."""
+
+    numbered = True
+
+    def top_stream(self, symbol: str) -> str:
+        return ""
+
+    def made(self, symbol: str) -> Mapping[str, int]:
+        return {book_channel(symbol): WHOLE_BOOK} if symbol.endswith(PERPETUAL) else {}
+
+    def make(self, stream: str, change: Change) -> Frame | None:
+        diff, before, after = change.frame.diff, change.before, change.after
+        assert diff is not None
+        told = _changed(before.bids, after.bids), _changed(before.asks, after.asks)
+        return _book_frame(stream, f'"type":"change","prev_change_id":{diff.first_id - 1}', after, told)
+
+    def read_depth(self, frame: Frame) -> DepthDiff:
+        raise Unreadable("recorded books are played as they are")
+
+    def read_snapshot(self, body: bytes) -> Snapshot:
+        raise Unreadable("there are no depth responses here")
+
+    def spacing_ns(self, diff: Frame) -> int:
+        return 0
+
+
+def book_channel(symbol: str) -> str:
+    return f"book.{symbol}.100ms"
+
+
+def _changed(before: Levels, after: Levels) -> list[str]:
+    old, new = dict(before), dict(after)
+    told = [_level("delete", price, "0") for price in old if price not in new]
+    for price, quantity in after:
+        if old.get(price) != quantity:
+            told.append(_level("change" if price in old else "new", price, quantity))
+    return told
+
+
+def _level(action: str, price: str, quantity: str) -> str:
+    return f'["{action}",{_float(price)},{_float(quantity)}]'
+
+
+def _float(text: str) -> str:
+    """As a JSON number of a float is written: `5042.5`, `30.0`."""
+    short = plain(text)
+    return short if "." in short else short + ".0"
+
+
+def _book_frame(channel: str, kind: str, book: Snapshot, sides: tuple[Sequence[str], Sequence[str]]) -> Frame:
+    symbol = channel.split(".")[1]
+    bids, asks = map(",".join, sides)
+    data = (
+        f'{{{kind},"timestamp":{book.time_ns // MILLISECOND_NS},"instrument_name":"{symbol}",'
+        f'"change_id":{book.last_id},"bids":[{bids}],"asks":[{asks}]}}'
+    )
+    return msgspec.structs.replace(_notification(book.time_ns, channel, data, symbol=symbol), kind="depth")
+
+
+def _whole_book(channel: str, view: View) -> Frame | None:
+    """What a subscription begins with. Recorded books are not kept: they begin with what is recorded next."""
+    symbol = channel.split(".")[1]
+    book = view.book(symbol, WHOLE_BOOK) if channel == book_channel(symbol) else None
+    if book is None:
+        return None
+    told = _changed((), book.bids), _changed((), book.asks)
+    return _book_frame(channel, '"type":"snapshot"', book, told)
+
+
 class Deribit:
     venue = "DERIBIT"
     sources: Mapping[str, str] = {
         "DERIBIT_OPTIONS": "market",
         "DERIBIT_TRADES": "market",
         "DERIBIT_INDEX": "market",
+        "DERIBIT_BOOKS": "books",
     }
     words: Sequence[str] = ("deribit",)
-    books: Books | None = None
+    books: Books | None = DeribitBooks()
     socket_path = "/ws/api/v2"
     rest_path = "/api/v2"
 
@@ -150,6 +240,8 @@ class Deribit:
 
     def awaited(self, source: str, listed: Mapping[str, Listed]) -> set[str]:
         """Those of Bitcoin, as collectors are configured by default; with no options of its listed, nothing."""
+        if source == "DERIBIT_BOOKS":
+            return {book_channel(symbol) for symbol in listed if symbol.endswith(PERPETUAL)}
         coins = [row for row in listed.values() if isinstance(row, Option) and row.price_currency == "BTC"]
         if source == "DERIBIT_OPTIONS":
             return {f"ticker.{row.symbol}.100ms" for row in coins}
@@ -158,8 +250,8 @@ class Deribit:
         return {"deribit_price_index.btc_usd", "deribit_volatility_index.btc_usd"}
 
     def spell(self, base: str, quote: str) -> str | None:
-        """Its spot and perpetual markets are not among what is collected."""
-        return None
+        """The perpetuals that there are books of."""
+        return base + PERPETUAL if quote == "USD" and base in INVERSE else None
 
     def describe(self, symbol: str, tick_e8: int, lot_e8: int) -> Listed:
         option = _option_of(symbol)
@@ -180,6 +272,10 @@ class Deribit:
                     batch.add(event)
             elif isinstance(event, IndexPrice | VolatilityIndex):
                 yield _index_frame(event)
+            elif isinstance(event, DepthDiff):
+                yield Frame(
+                    event.time_ns, f"rest:book:{event.symbol}", b"", kind="depth", symbol=event.symbol, diff=event
+                )
         for batch in batches:
             yield from batch.close(batch.ends_ns)
 
@@ -489,6 +585,12 @@ def _spell_listed(listed: Listed) -> bytes:
             "settlement_period": "perpetual",
             "tick_size_steps": [],
         }
+        if listed.symbol.endswith(PERPETUAL) and listed.quote == "USD":
+            own |= {
+                "instrument_type": "reversed",
+                "price_index": f"{listed.base}_usd".lower(),
+                "contract_size": listed.lot_e8 / 1e8,
+            }
     else:
         own = _option_fields(listed)
     return msgspec.json.encode(common | own)
@@ -626,7 +728,7 @@ def _last_trades(params: Mapping[str, Any], listing: _Listing, view: View) -> Re
     since, until = _number(params, "start_timestamp", 0), _number(params, "end_timestamp", 2**63)
     found = [
         (row.trade_seq, raw)
-        for raw in _history(view, name)
+        for raw in _history(view, name, first)
         if first <= (row := _row.decode(raw)).trade_seq <= last and since <= row.timestamp <= until
     ]
     found.sort(key=lambda pair: pair[0])
@@ -636,8 +738,9 @@ def _last_trades(params: Mapping[str, Any], listing: _Listing, view: View) -> Re
     return {"trades": [raw for _, raw in chosen], "has_more": len(found) > count}, marks
 
 
-def _history(view: View, name: str) -> Iterator[msgspec.Raw]:
-    for frame in view.trades(name.upper()):
+def _history(view: View, name: str, first: int) -> Iterator[msgspec.Raw]:
+    """The trades that were told of an instrument, from about this number on."""
+    for frame in history.since(view.trades(name.upper()), history.trade_id_of(name.upper()), first):
         params = _trades_of_frame.decode(frame.payload).params
         assert params is not None
         for raw in _raw_rows.decode(params.data):
@@ -735,8 +838,14 @@ class DeribitSession:
         accepted = [channel for channel in channels if _is_channel(channel, self.venue.listed(self.view))]
         fresh = [channel for channel in accepted if channel not in self.streams]
         self.streams.update(fresh)
-        newest = [self.view.newest(channel) for channel in fresh if not channel.startswith("trades.")]
-        return (_reply(number, self.view, accepted), *(frame for frame in newest if frame is not None))
+        first = [self._first(channel) for channel in fresh]
+        return (_reply(number, self.view, accepted), *(frame for frame in first if frame is not None))
+
+    def _first(self, channel: str) -> Frame | None:
+        """What a subscription begins with: how things are."""
+        if channel.startswith("book."):
+            return _whole_book(channel, self.view)
+        return None if channel.startswith("trades.") else self.view.newest(channel)
 
     def _change(self, method: str, params: Mapping[str, Any], now: float) -> Any:
         if method == "public/unsubscribe":

@@ -39,7 +39,10 @@ WALK_SHARE = 0.8
 
 
 class Listing(msgspec.Struct, frozen=True):
-    """A pair of currencies: first price, steps in 10^-8, mean trades per second, volatility per year."""
+    """A pair of currencies: first price, steps in 10^-8, mean trades per second, volatility per year.
+
+    Quantities are of the base currency, those of an `inverse` contract of the quote currency.
+    """
 
     base: str
     quote: str
@@ -48,6 +51,7 @@ class Listing(msgspec.Struct, frozen=True):
     lot_e8: int
     trades_per_second: float
     volatility: float
+    inverse: bool = False
 
 
 _KNOWN = (
@@ -68,6 +72,11 @@ _KNOWN = (
 )
 LISTINGS = {listing.base + listing.quote: listing for listing in _KNOWN}
 """The pairs that can be traded, by base and quote in one word."""
+INVERSE = {
+    "BTC": msgspec.structs.replace(LISTINGS["BTCUSD"], tick_e8=50_000_000, lot_e8=1_000_000_000, inverse=True),
+    "ETH": msgspec.structs.replace(LISTINGS["ETHUSD"], tick_e8=5_000_000, lot_e8=100_000_000, inverse=True),
+}
+"""Contracts of so many dollars that are settled in their base currency, by that."""
 
 
 class Ladder:
@@ -184,7 +193,7 @@ class SymbolMarket:
         self.pressure = 0.0
         self.sigma = listing.volatility / math.sqrt(SECONDS_PER_YEAR) * self.value
         quote_in_usdt = 1.0 if listing.quote in {"USDT", "USD"} else LISTINGS[listing.quote + "USDT"].price
-        self.lots_per_usdt = 1e8 / listing.lot_e8 / (listing.price * quote_in_usdt)
+        self.lots_per_usdt = 1e8 / listing.lot_e8 / (1.0 if listing.inverse else listing.price * quote_in_usdt)
         self.distance = math.log(max(DISTANCE_BP * 1e-4 * self.value, MIN_DISTANCE_TICKS))
         self.bids, self.asks = Ladder(1), Ladder(-1)
         self.first_update_id = self.rng.randrange(10**9, 10**10)

@@ -29,11 +29,15 @@ def recorded(dialect: Dialect, path: Path) -> Market:
 
 
 def play(exchange: Exchange, count: int) -> list[Frame]:
-    """Let that many frames happen; those that are messages."""
-    frames = list(islice(exchange.market.frames(None), count))
-    for frame in frames:
+    """Let that many messages happen; what only tells the exchange how a book has changed is none."""
+    return list(islice(_messages(exchange), count))
+
+
+def _messages(exchange: Exchange) -> Iterator[Frame]:
+    for frame in exchange.market.frames(None):
         exchange.take(Action("send", frame))
-    return [frame for frame in frames if frame.payload]
+        if frame.payload:
+            yield frame
 
 
 def connect(exchange: Exchange, now: float = 0.0) -> Session:

@@ -332,7 +332,7 @@ def test_instruments_are_listed_as_documented(venue: Exchange) -> None:
     status, body, _ = rest(venue, "/public/get_instruments", currency="BTC", kind="option", expired="false")
     assert (status, body["jsonrpc"], body["testnet"]) == (200, "2.0", False)
     rows = {row["instrument_name"]: row for row in body["result"]}
-    assert set(rows) == set(venue.instruments)
+    assert set(rows) == set(_options(venue))
     row = rows["BTC-3JAN25-65000-C"]
     assert row == row | {
         **{"kind": "option", "option_type": "call", "strike": 65000.0, "is_active": True, "state": "open"},
@@ -342,11 +342,26 @@ def test_instruments_are_listed_as_documented(venue: Exchange) -> None:
         **{"contract_size": 1.0, "price_index": "btc_usd", "instrument_type": "reversed"},
     }
     assert {row["settlement_period"] for name, row in rows.items() if "31JAN25" in name} == {"month"}
-    assert rest(venue, "/public/get_instruments", currency="any")[1]["result"] == body["result"]
-    assert rest(venue, "/public/get_instruments", currency="ETH")[1]["result"] == []
+    assert rest(venue, "/public/get_instruments", currency="any", kind="option")[1]["result"] == body["result"]
+    assert rest(venue, "/public/get_instruments", currency="ETH", kind="option")[1]["result"] == []
     assert rest(venue, "/public/get_instruments", currency="BTC", expired="true")[1]["result"] == []
     assert rest(venue, "/public/get_instrument", instrument_name="BTC-3JAN25-65000-C")[1]["result"] == row
     assert {"btc_usd", "eth_usd"} <= set(rest(venue, "/public/get_index_price_names")[1]["result"])
+
+
+def test_the_perpetuals_of_dollar_pairs_are_listed_in_dollars(venue: Exchange) -> None:
+    _, body, answer = rest(venue, "/public/get_instruments", currency="any", kind="future")
+    assert [row["instrument_name"] for row in body["result"]] == ["BTC-PERPETUAL", "ETH-PERPETUAL"]
+    row = body["result"][0]
+    assert row == row | {
+        **{"kind": "future", "settlement_period": "perpetual", "instrument_type": "reversed", "price_index": "btc_usd"},
+        **{"base_currency": "BTC", "quote_currency": "USD", "settlement_currency": "BTC", "tick_size": 0.5},
+        **{"contract_size": 10.0, "min_trade_amount": 10.0},
+    }
+    assert rest(venue, "/public/get_instrument", instrument_name="BTC-PERPETUAL")[1]["result"] == row
+    assert len(source("DERIBIT_BOOKS").instruments(answer.body, 1)) == 2
+    assert [venue.dialect.spell("BTC", quote) for quote in ("USD", "USDC", "USDT")] == ["BTC-PERPETUAL", None, None]
+    assert venue.dialect.spell("SOL", "USD") is None
 
 
 def test_the_names_of_indices_are_listed(venue: Exchange) -> None:
@@ -359,7 +374,7 @@ def test_the_names_of_indices_are_listed(venue: Exchange) -> None:
 def test_the_collector_reads_the_listing(venue: Exchange) -> None:
     _, _, answer = rest(venue, "/public/get_instruments", currency="any", kind="option")
     found = {row.symbol: row for row in source("DERIBIT_OPTIONS").instruments(answer.body, 1)}
-    assert set(found) == set(venue.instruments)
+    assert set(found) == set(_options(venue))
     assert all(found[symbol].expiry == listed.expiry_ns // 1_000 for symbol, listed in _options(venue).items())
 
 
