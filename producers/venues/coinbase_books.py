@@ -82,7 +82,7 @@ class CoinbaseBooks(CoinbaseStream):
         try:
             told = _frames.decode(frame)
             if isinstance(told, Books):
-                return [Count(told.sequence_num), *(_book(event, receipt) for event in told.events)]
+                return [Count(told.sequence_num), *(_book(event, told.sequence_num, receipt) for event in told.events)]
         except msgspec.ValidationError as error:
             return control(frame, FRAMES, error)
         except READ_ERRORS as error:
@@ -94,7 +94,7 @@ class CoinbaseBooks(CoinbaseStream):
         return CoinbaseBook()
 
 
-def _book(event: BookEvent, receipt: Receipt) -> BookUpdate:
+def _book(event: BookEvent, number: int, receipt: Receipt) -> BookUpdate:
     sides: dict[str, list[tuple[int, int]]] = {"bid": [], "offer": []}
     for change in event.updates:
         sides[change.side].append((positive(change.price_level), amount(change.new_quantity)))
@@ -106,6 +106,7 @@ def _book(event: BookEvent, receipt: Receipt) -> BookUpdate:
         received_time=receipt.received_us,
         bids=sides["bid"],
         asks=sides["offer"],
+        last=number,
         connection_time=receipt.connection_us,
         connection_sequence=receipt.sequence,
     )

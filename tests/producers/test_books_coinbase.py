@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from producers.books.coinbase import CoinbaseBook
 from producers.contract import BookUpdate, Count, Feed, HasBooks, HasHistory, OutOfStep, Receipt, Reply, Span
@@ -79,18 +80,37 @@ def test_a_second_whole_book_takes_the_place_of_the_first() -> None:
     assert same(book, Truth({1: 5}, {}))
 
 
+def test_a_frame_that_comes_twice_or_late_sets_no_level_back() -> None:
+    book = CoinbaseBook()
+    steps = [
+        whole(3, Truth({2: 5}, {})),
+        frame(4, "update", [Change(True, 1, 1)]),
+        frame(9, "update", [Change(True, 1, 7)]),
+    ]
+    assert [book.update(read(step)[1]) for step in [*steps, *steps]] == [True, True, True, False, False, True]
+    assert same(book, Truth({2: 5, 1: 7}, {}))
+    assert book.last is None
+
+
+def test_a_new_connection_counts_anew() -> None:
+    book = CoinbaseBook()
+    book.update(read(whole(9, Truth({2: 5}, {})))[1])
+    assert book.update(replace(read(whole(0, Truth({3: 1}, {})))[1], connection_time=1))
+    assert same(book, Truth({3: 1}, {}))
+
+
 class Session(NamedTuple):
-    """What a session does with Counts: the book is to be told anew after a number that is not the next one."""
+    """What a session does with Counts: after a number beyond the next one, the book is to be told anew."""
 
     book: CoinbaseBook
     last: int | None
 
     def take(self, raw: bytes) -> "Session":
         count, update = read(raw)
-        if self.last is not None and count.number != self.last + 1:
+        if self.last is not None and count.number > self.last + 1:
             raise OutOfStep("SEQUENCE", "frames are lost")
         self.book.update(update)
-        return Session(self.book, count.number)
+        return Session(self.book, max(count.number, self.last or 0))
 
 
 @given(st.data())
@@ -100,14 +120,14 @@ def test_a_book_in_step_is_the_true_one_whatever_frames_are_lost(data: st.DataOb
     messages[0] = whole(0, history[0][1])
     session, renewed = Session(CoinbaseBook(), None), False
     for number in data.draw(journeys(len(history))):
-        truth = history[number][1]
         try:
-            session = session.take(whole(number, truth) if renewed else messages[number])
+            session = session.take(whole(number, history[number][1]) if renewed else messages[number])
         except OutOfStep:
             session, renewed = Session(CoinbaseBook(), None), True
         else:
+            assert session.last is not None
             assert session.book.in_step
-            assert same(session.book, truth)
+            assert same(session.book, history[session.last][1])
             renewed = False
 
 
