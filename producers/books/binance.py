@@ -15,9 +15,9 @@ Both begin alike, and so are one class but for the question whether an update fo
 A quantity is what a level now holds, not a change of it; 0 ends the level, and ending one that is not there is normal.
 
 A snapshot has so many levels of each side and no more, and the levels beyond are not known until they change (the note
-below the spot rules). 1000 levels of BTCUSDT futures are a quarter of a percent, and last for minutes. Where prices have
-moved so far that half of the known levels are gone, another snapshot is wanted; the book goes on meanwhile, and takes
-it in as if it began there. Only where the best TOP reach beyond what is known is the book given up.
+below the spot rules). 1000 levels of BTCUSDT futures are a quarter of a percent, and last for minutes. Where prices
+have moved so far that half of the known levels are gone, another snapshot is wanted; the book goes on meanwhile, and
+takes it in as if it began there. Only where the best TOP reach beyond what is known is the book given up.
 """
 
 from collections import deque
