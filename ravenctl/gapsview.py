@@ -388,9 +388,11 @@ def _notes(found: Report) -> Iterable[RenderableType]:
     if found.hours and found.hours_since_us > found.since_us:
         yield Text(f"completeness is reckoned from {clock(found.hours_since_us)} on: trades are kept for a week")
     if found.outside:
-        first = min(gap.to_time for gap in found.outside)
-        text = f"{_gaps(len(found.outside))} written since then tell of earlier times: --since {iso_time(first)[:13]}"
-        yield Text(f"{text} shows {'it' if len(found.outside) == 1 else 'them'}")
+        first, one = iso_time(min(gap.to_time for gap in found.outside))[:13], len(found.outside) == 1
+        are, them = ("is", "it") if one else ("are", "them")
+        yield Text(
+            f"{_gaps(len(found.outside))} written since then {are} of earlier times: --since {first} shows {them}"
+        )
     for feed in found.silent[:NAMED]:
         last = feed.last_received_time
         since = "nothing came yet" if last is None else f"the last record came {ago(found.now_us - last)}"
