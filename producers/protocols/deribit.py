@@ -1,4 +1,4 @@
-"""Deribit's wire: JSON-RPC 2.0 over a WebSocket, shared by its three sources.
+"""Deribit's wire: JSON-RPC 2.0 over a WebSocket, shared by its sources.
 
 Protocol: https://docs.deribit.com/articles/json-rpc-overview
 Subscribe: https://docs.deribit.com/api-reference/subscription-management/public-subscribe
@@ -154,7 +154,7 @@ class Deribit:
     )
 
     def symbol_of(self, base: str, quote: str) -> str:
-        """An index's name; Deribit has no symbols of mere pairs that Raven collects."""
+        """An index's name: what is collected as a whole has no symbols of mere pairs."""
         return f"{base}_{quote}"
 
     def listing(self, base: str, symbol: str | None) -> Get:
