@@ -192,7 +192,8 @@ def test_time_is_averaged_and_the_worst_is_named() -> None:
 
 def test_where_nothing_was_lost_time_is_covered() -> None:
     nothing = gap(BOOKS, "BTCUSDT", missing=0, from_time=START, to_time=START + 6 * MINUTE_US)
-    assert books("BTCUSDT", gaps=[nothing])[0].complete
+    first = books("BTCUSDT", gaps=[nothing])[0]
+    assert (first.complete, first.gaps) == (True, 0)
 
 
 def test_a_gap_of_a_whole_market_concerns_each_symbol() -> None:
@@ -211,12 +212,26 @@ def test_a_feed_that_nobody_wanted_yet_does_not_count() -> None:
     assert [hour.symbols for hour in hours(EDGES, found, [], {})] == [1, 1, 2, 2]
 
 
+def test_a_feed_that_nobody_wanted_for_an_hour_does_not_count_in_it() -> None:
+    marks = [Mark(None, START + n * MINUTE_US) for n in range(240)]
+    found = {BOOKS: {"BTCUSDT": seen(marks), "ETHUSDT": seen(marks[:60] + marks[120:])}}
+    assert [hour.symbols for hour in hours(EDGES, found, [], {})] == [2, 1, 2, 2]
+
+
+def test_an_hour_that_begins_before_the_first_record_is_not_complete() -> None:
+    for name in (TRADES, BOOKS):
+        marks = [Mark(n, START + n * MINUTE_US) for n in range(30, 240)]
+        first, second, *_ = hours(EDGES, {name: {"BTC/USD": seen(marks)}}, [], {})
+        assert (first.known, first.complete) == ((START + 30 * MINUTE_US, START + HOUR_US), False)
+        assert second.complete
+
+
 def test_a_first_start_leaves_open_what_was_before() -> None:
     """Records of 00:00 to 01:00, and a first start at 02:30: what was in between is not covered."""
-    marks = [Mark(None, START + n * MINUTE_US) for n in (*range(60), *range(150, 240))]
+    marks = [Mark(None, START + n * MINUTE_US) for n in (*range(61), *range(150, 240))]
     cold = gap(BOOKS, "BTCUSDT", cause="COLD_START", from_time=None, to_time=START + 150 * MINUTE_US)
     found = hours(EDGES, {BOOKS: {"BTCUSDT": seen(marks)}}, [cold], {})
-    assert [(hour.covered_us or 0) // MINUTE_US for hour in found[1:]] == [0, 30, 60]
+    assert [(hour.covered_us or 0) // MINUTE_US for hour in found] == [60, 0, 30, 60]
     assert [hour.first_starts for hour in found] == [0, 0, 1, 0]
 
 
@@ -225,3 +240,13 @@ def test_of_a_feed_of_which_only_a_gap_is_known_nothing_is_covered() -> None:
     found = hours(EDGES, {}, [refused], {})
     assert [hour.covered_us for hour in found] == [0] * 4
     assert not any(hour.complete for hour in found)
+
+
+def test_a_gap_whose_times_contradict_its_ids_takes_no_hour_below_nought() -> None:
+    """Venues' clocks jump: ids 5 to 9 are said to be missing at 02:00, when 200 had been issued."""
+    marks = [Mark(n, START + n * MINUTE_US) for n in range(240) if not 5 <= n <= 9]
+    odd = gap(from_sequence=5, to_sequence=9, missing=5, from_time=EDGES[2] - 1, to_time=EDGES[2] + 1)
+    found = hours(EDGES, {TRADES: {"BTC/USD": seen(marks)}}, [odd], {})
+    assert all((hour.issued or 0) >= (hour.missing or 0) >= 0 for hour in found)
+    assert sum(hour.issued or 0 for hour in found) == 240
+    assert sum(hour.missing or 0 for hour in found) == 5
