@@ -22,6 +22,7 @@ LEARNING_SECONDS = 30.0
 CALM_SHARE = 0.38
 DISTURBANCE_SECONDS = 45.0
 SHORT_TURN_SECONDS = 35.0
+LIMIT_SECONDS = 150.0
 EARLY_SHARE = 0.8
 SPRINKLED_EVERY_SECONDS = 15.0
 TURNS = ("cut", "stall", "mute", "close", "limit")
@@ -65,9 +66,11 @@ def plan(offers: Mapping[str, Offer], seed: int, duration_s: float, times: Times
     window = _Window(min(FIRST_SECONDS, FIRST_SHARE * duration_s), duration_s - times.tail)
     if window.seconds <= 0.0:
         return {venue: [] for venue in offers}
+    # Those that are only polled have limits alone, and no turn.
+    turns = {venue: seed + at for at, venue in enumerate(venue for venue, one in offers.items() if one.streamed)}
     return {
-        venue: _Planner(Random(f"chaos/{seed}/{venue}"), offer, times).plan(window, seed + number)
-        for number, (venue, offer) in enumerate(offers.items())
+        venue: _Planner(Random(f"chaos/{seed}/{venue}"), offer, times).plan(window, turns.get(venue, 0))
+        for venue, offer in offers.items()
     }
 
 
@@ -82,7 +85,9 @@ class _Planner:
 
     def plan(self, window: _Window, turn: int) -> list[Intent]:
         """`turn`: what comes first, so that venues differ."""
-        if window.seconds >= LONG_SECONDS and self.offer.streamed:
+        if not self.offer.streamed:
+            self._in_turn(window, ["limit"] * max(1, int(window.seconds / LIMIT_SECONDS)))
+        elif window.seconds >= LONG_SECONDS:
             self._long(window, turn)
         else:
             self._short(window, turn)
@@ -104,9 +109,6 @@ class _Planner:
 
     def _short(self, window: _Window, turn: int) -> None:
         slots = max(1, int(window.seconds / SHORT_TURN_SECONDS))
-        if not self.offer.streamed:
-            self._in_turn(window, ["limit"] * slots)
-            return
         self._in_turn(window, [TURNS[(turn + at * 2) % len(TURNS)] for at in range(slots)])
         self._kline_gaps(window)
 

@@ -9,8 +9,8 @@ import msgspec
 
 from simulator.books import DIGESTED_LEVELS, BookKeeper, Digests, cut
 from simulator.contract import TRADES, Answer, Books, Change, Dialect, Frame, Identity, Market, Snapshot
-from simulator.faultlog import Fault, FaultLog, Feed, feed_of
-from simulator.faults import TIMES, Action, Calm, Times, channel_of, garble
+from simulator.faultlog import EVERY_SYMBOL, Fault, FaultLog, Feed, feed_of
+from simulator.faults import TIMES, Action, Calm, Intent, Times, channel_of, garble
 from simulator.ledger import Ledger
 
 HISTORY_TRADES = 50_000
@@ -45,7 +45,10 @@ class Exchange:
         self._made: dict[str, Frame] = {}
         self._held: Frame | None = None
         self._begun: dict[str, Fault] = {}
+        self._feeds: dict[str, Feed] = {}
         self._spoilt_polls: set[str] = set()
+        self.unmet: list[str] = []
+        """Planned faults that found no moment at which they would have been exact."""
 
     def subscribe(self, streams: Iterable[str]) -> None:
         """One connection more for each."""
@@ -93,6 +96,9 @@ class Exchange:
     def calm(self, stream: str | None, calm: Calm) -> bool:
         return self.faults.calm(stream, calm, self.time_ns)
 
+    def give_up(self, intents: Iterable[Intent]) -> None:
+        self.unmet += [f"{intent.channel} {intent.kind}".strip() for intent in intents]
+
     # What happens
 
     def take(self, action: Action) -> Sequence[Frame]:
@@ -103,6 +109,8 @@ class Exchange:
             return self._again(action)
         self.time_ns = max(self.time_ns, frame.time_ns)
         if action.what == "garbage":
+            if action.intent is not None and action.intent.channel:
+                self._feeds.setdefault(frame.stream, Feed(action.intent.channel, frame.symbol))
             self._note("garbage", (frame,))
             return (frame,)
         if action.what == "extra":
@@ -128,11 +136,10 @@ class Exchange:
 
     def _withhold(self, action: Action, frame: Frame) -> Sequence[Frame]:
         """The top of the book goes on: nobody could tell that one is missing."""
-        begun = self._begun.get(frame.stream) if action.fault is None else None
         frames = self._issue(frame)
         counting = self._counting(frame)
         self.skipped = [one for one in frames if one.stream in counting]
-        self._note("gap" if begun is None else "", self.skipped)
+        self._note(action.fault or "", self.skipped)
         if frame.kind == "trade" and self.listeners[frame.stream] > 0:
             self.ledger.injected["gap_trades"] += len(frame.marks)
         return [one for one in frames if one.stream not in counting]
@@ -172,10 +179,18 @@ class Exchange:
                 self.faults.prolong(fault, frame.time_ns)
         return frames
 
-    def _feed(self, frame: Frame) -> Feed:
+    def _feed(self, frame: Frame) -> Feed | None:
         """Garbage has no marks of its own: what its stream brings."""
-        newest = self._newest.get(frame.stream, frame) if frame.kind == "garbage" else frame
-        return feed_of(newest, channel_of(newest))
+        return self._feeds.get(frame.stream) if frame.kind == "garbage" else feed_of(frame, channel_of(frame))
+
+    def _learn(self, frame: Frame) -> None:
+        """What a stream brings, one symbol's records or many's."""
+        known = self._feeds.get(frame.stream)
+        symbol = frame.marks[0][1] if frame.marks else frame.symbol
+        if known is None and (channel := channel_of(frame)):
+            self._feeds[frame.stream] = feed_of(frame, channel)
+        elif known is not None and known.symbol not in {symbol, EVERY_SYMBOL}:
+            self._feeds[frame.stream] = Feed(known.channel, EVERY_SYMBOL)
 
     def _issue(self, frame: Frame) -> Sequence[Frame]:
         """A frame and what is made of it, as the venue's own doing."""
@@ -189,6 +204,7 @@ class Exchange:
         frames = (frame,) if depth is None else depth.add(frame, self.listeners)
         self._made.update((one.stream, one) for one in frames[1:])
         for one in frames:
+            self._learn(one)
             self._count(one)
         return frames
 
@@ -212,8 +228,7 @@ class Exchange:
     def mute(self, action: Action) -> Fault:
         """Begin to keep a stream from its subscriber; the shell does it."""
         assert action.intent is not None
-        newest = self._made.get(action.stream) or self._newest.get(action.stream)
-        feed = feed_of(newest, channel_of(newest)) if newest is not None else None
+        feed = self._feeds.get(action.stream)
         cure = {"cure": action.intent.cure}
         self.ledger.injected["mute"] += 1
         return self.faults.begin("mute", self.time_ns, feed=feed, stream=action.stream, details=cure)

@@ -1,6 +1,6 @@
 """What was done to a venue's clients, exactly: the record that /sim/faults tells, and how long it has been calm.
 
-A fault is told in one row for each symbol whose records it kept back or repeated:
+A fault is told in one row for each symbol whose records it kept back or repeated, as far as those have ids:
 
     {"id":"KRAKEN-7.1","kind":"gap","venue":"KRAKEN","channel":"trades","symbol":"BTC/USD","stream":"trade:BTC/USD",
      "from_ns":1735689612000000000,"to_ns":1735689612100000000,"open":false,"ids":[1007,1008],"streams":[],"lost":{}}
@@ -162,7 +162,8 @@ class FaultLog:
 
     def _rows(self, fault: Fault, time_ns: int) -> list[dict[str, Any]]:
         symbol = fault.feed.symbol if fault.feed is not None else ""
-        found = list((fault.ids or {symbol: []}).items())
+        named = any(identity is not None for ids in fault.ids.values() for identity in ids)
+        found = list(fault.ids.items()) if named else [(symbol, [])]
         name = f"{self.venue}-{fault.number}"
         common = {
             "kind": fault.kind,

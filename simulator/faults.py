@@ -7,7 +7,7 @@ Kinds:
 
 - gap: 1 to 5 consecutive frames of a stream are never sent. Their neighbours are, and count on from each other.
 - duplicate: a frame is sent again, at once or, if it is one of trades, up to 5 frames of its stream later.
-- reorder: a frame and the next of its stream change places; they are at most 200 ms apart.
+- reorder: a frame and the next of its stream change places; they are at most 300 ms apart.
 - garbage: an extra frame that nobody can read; no real frame is ever spoilt. Of what is polled: an answer like that.
 - cut: the venue's connections end without a close handshake, after all that was sent before has been delivered.
 - stall: the venue's connections bring nothing for 1 to 15 s, and then all that was due.
@@ -42,7 +42,7 @@ CHAOS = "chaos"
 CURES = ("resubscribe", "reconnect")
 MAX_GAP_FRAMES = 5
 MAX_DUPLICATE_DELAY_FRAMES = 5
-MAX_REORDER_NS = 200_000_000
+MAX_REORDER_NS = 300_000_000
 LOOKAHEAD_FRAMES = 2048
 FAR_SECONDS, MAX_PULLED = 60.0, 3
 NEXT_KLINE_NS = 65 * 10**9
@@ -220,6 +220,9 @@ class Audience(Protocol):
     def calm(self, stream: str | None, calm: Calm) -> bool:
         """Whether no fault goes on, and none has for so long: on this stream, or anywhere at the venue (None)."""
 
+    def give_up(self, intents: Iterable[Intent]) -> None:
+        """No moment was found for these."""
+
 
 class Everybody:
     """An audience that hears everything, always."""
@@ -241,6 +244,9 @@ class Everybody:
 
     def calm(self, stream: str | None, calm: Calm) -> bool:
         return True
+
+    def give_up(self, intents: Iterable[Intent]) -> None:
+        """Nobody asks."""
 
 
 class Schedule(NamedTuple):
@@ -432,7 +438,7 @@ class _Injector:
             yield Action("garbage", None, "garbage", intent, self.audience.streams(frame)[0])
         elif kind == "garbage":
             spoil = self.spoil if frame.kind == "trade" else garble
-            yield Action("garbage", spoil(frame, self.rng), "garbage")
+            yield Action("garbage", spoil(frame, self.rng), "garbage", intent)
         elif kind == "mute":
             yield Action("mute", None, "mute", intent, self.audience.streams(frame)[0])
         else:
@@ -550,6 +556,7 @@ class _Injector:
         if not self.due:
             return
         if time_ns >= schedule.ends_ns - schedule.after_ns(schedule.times.tail):
+            self.audience.give_up([*self.due, *self.coming])
             self.due.clear()
             self.coming.clear()
             return

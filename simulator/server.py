@@ -231,6 +231,9 @@ class Venue:
     def by_symbol(self) -> list[str]:
         return self._scoped("symbol")
 
+    def as_a_whole(self) -> list[str]:
+        return self._scoped("market")
+
     def streaming(self) -> list[str]:
         return self._scoped("symbol", "books", "market")
 
@@ -355,6 +358,7 @@ class Venue:
             "position": _position(exchange),
             "connections": {"open": len(self.connections), "accepted": self.accepted},
             "notes": list(self.market.notes),
+            "unmet": sorted(exchange.unmet),
             **report,
         }
 
@@ -391,7 +395,7 @@ class Server:
                 raise SimulatorError(f"no feed {', '.join(unknown)} here; there are {', '.join(sorted(known))}")
             return self.settings.feeds
         by_symbol = [source for venue in venues for source in venue.by_symbol()]
-        return by_symbol or [source for venue in venues for source in venue.streaming()]
+        return by_symbol or [source for venue in venues for source in venue.as_a_whole()]
 
     @property
     def address(self) -> str:
