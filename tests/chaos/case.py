@@ -148,16 +148,22 @@ class Case:
         return {name: self._account(name) for name in self.names if not self.is_kept(name)}
 
     def _account(self, name: Name) -> Account:
-        log, times, holes = self.log(name), self.issue_times(name), self.holes_of(name)
+        log, times = self.log(name), self.issue_times(name)
         there = set(log.identities)
         absent: list[Issued] = [one for one in times.items() if one[0] not in there]
+        lost = [one for one in absent if not self.is_listed(name, *one)]
         nameless = [one for one in self.evidence.issued.get(name, ()) if one[0] is None]
-        absent += nameless[log.identities.count(None) :]
-        lost = [one for one in absent if not any(self.lists(hole, name, *one) for hole in holes)]
+        short = max(len(nameless) - log.identities.count(None), 0)
+        unlisted = [one for one in nameless if not self.is_listed(name, *one)]
+        lost += unlisted[len(nameless) - short :]
         issued = len(times) + len(nameless)
-        repaired = sum(hole.gap.repaired for hole in holes if hole.name == name)
-        listed = len(absent) - len(lost)
-        return Account(issued, issued - len(absent) - repaired, repaired, listed, tuple(lost))
+        repaired = sum(hole.gap.repaired for hole in self.holes_of(name) if hole.name == name)
+        gone = len(absent) + short
+        return Account(issued, issued - gone - repaired, repaired, gone - len(lost), tuple(lost))
+
+    def is_listed(self, name: Name, identity: int | None, time_us: int) -> bool:
+        """Whether any Gap lists it as missing."""
+        return any(self.lists(hole, name, identity, time_us) for hole in self.holes_of(name))
 
     def repaired(self, name: Name) -> set[int]:
         """Numbers that Gaps have named which were repaired."""

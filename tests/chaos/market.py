@@ -33,12 +33,15 @@ INSTANCE = "collector-chaos"
 START_S, SUBSCRIBE_S, STOP_S = 60.0, 120.0, 90.0
 QUIET_S = 3.0
 """For so long nothing more may come of the collector before it is stopped."""
-SETTLE_S = 60.0
+SETTLE_S = 45.0
 LOOK_EVERY_S = 1.0
+LEAST_LIFE_S = 45.0
 WAITING = ("buffered", "repairs")
 """Gauges of what the collector holds back, and of what it is asking for over REST."""
-NOT_PUBLISHED = ("frames", "duplicates", "reconnects")
-"""Counters that heartbeats and the like move."""
+OWN_STATUS = 2
+"""So much is always on its way: the collector's own status."""
+COUNTED = ("trades_published", "klines_published")
+"""Counters of what may still be repaired. Other feeds bring nothing more, and are soon taken for silent."""
 
 
 class ChaosFailed(Exception):
@@ -57,7 +60,7 @@ class Plan:
     @property
     def life_s(self) -> float:
         """Exchanges end a connection at this age, instead of after a day."""
-        return max(self.duration_s / 4, 20.0)
+        return max(self.duration_s / 4, LEAST_LIFE_S)
 
     def kept_books(self, venue: str) -> list[str]:
         """Of venues that also print books: every second symbol is kept from differences, the others are as printed."""
@@ -240,11 +243,11 @@ class _Market:
     def _is_quiet(self) -> bool:
         status = self._sight.status
         assert status is not None
-        published = {name: count for name, count in status.counters.items() if name not in NOT_PUBLISHED}
+        published = {name: status.counters.get(name, 0) for name in COUNTED}
         if published != self._published:
             self._published, self._published_at = published, time.monotonic()
         waiting = sum(status.gauges.get(name, 0.0) for name in WAITING)
-        return not waiting and time.monotonic() - self._published_at > QUIET_S
+        return waiting <= OWN_STATUS and time.monotonic() - self._published_at > QUIET_S
 
     def _stop(self) -> None:
         self.tell("stopping the collector")

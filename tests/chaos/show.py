@@ -18,8 +18,8 @@ from tests.chaos.verdict import Finding
 
 REFRESH_S = 0.5
 LINE_EVERY_S = 10.0
-SHOWN = 40
-"""Findings that are told on the screen; the JSON file has all."""
+SHOWN = 3
+"""Findings of one rule and channel that are told on the screen; the JSON file has all."""
 
 
 class View:
@@ -179,8 +179,17 @@ def report(console: Console, case: Case, findings: Sequence[Finding]) -> None:
     """Tables, findings, and the last line."""
     for table in tables(case):
         console.print(table)
-    for finding in findings[:SHOWN]:
-        console.print(Text(str(finding), style="red"), soft_wrap=True)
-    if len(findings) > SHOWN:
-        console.print(f"... and {len(findings) - SHOWN} findings more")
+    for text in some(findings):
+        console.print(Text(text, style="red"), soft_wrap=True)
     console.print(Text(summary(case, findings), style="bold red" if findings else "bold green"), soft_wrap=True)
+
+
+def some(findings: Sequence[Finding]) -> Iterable[str]:
+    """The first few of each rule and channel, and how many there are."""
+    groups: dict[tuple[str, str, str], list[Finding]] = {}
+    for finding in findings:
+        groups.setdefault((finding.rule, finding.name.venue, finding.name.channel), []).append(finding)
+    for (rule, venue, channel), found in groups.items():
+        yield from map(str, found[:SHOWN])
+        if len(found) > SHOWN:
+            yield f"[{rule}] {venue} {channel}: {len(found) - SHOWN} findings more"

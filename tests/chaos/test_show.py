@@ -41,7 +41,7 @@ def test_a_run_that_held_says_so_with_its_counts() -> None:
 def test_a_run_that_did_not_hold_says_what_broke_and_where() -> None:
     told = shown(trades_case(WITHOUT_50, [], [SKIP]))
     assert "[unexplained] BINANCE_SPOT trades BTCUSDT: id 50, issued at" in told
-    assert told.splitlines()[-1].startswith("NOT held: unexplained 2, unnoticed 1.")
+    assert told.splitlines()[-1].startswith("NOT held: unexplained 2, unnoticed 2.")
 
 
 def test_kept_books_are_told_with_their_breaks() -> None:

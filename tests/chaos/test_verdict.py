@@ -126,6 +126,7 @@ def book_case(
     return Evidence(T0, END, issued, logs, gaps, faults, digests={BOOK: right if digests is None else digests})
 
 
+NAMELESS = Quote(venue=QUOTES.venue, symbol=QUOTES.symbol, received_time=T0)
 ALL_TRADES = range(1, 100)
 WITHOUT_50 = [number for number in ALL_TRADES if number not in (50, 51)]
 SKIP = fault("gap", SPOT, 10, 10.2, (50, 51))
@@ -168,7 +169,7 @@ def test_what_is_right_has_no_findings(evidence: Evidence) -> None:
 
 def test_an_id_in_no_topic_and_no_gap_is_unexplained() -> None:
     found = judge(trades_case(WITHOUT_50, [], [SKIP]))
-    assert [one.rule for one in found] == ["unexplained"] * 2 + ["unnoticed"]
+    assert [one.rule for one in found] == ["unexplained"] * 2 + ["unnoticed"] * 2
     assert "id 50" in found[0].what
     assert "gap f1 of BINANCE_SPOT trades BTCUSDT" in found[0].what
     assert found[0].nearest == "none of this feed"
@@ -230,9 +231,7 @@ def forced(time_us: int) -> Liquidation:
 
 def test_records_that_nothing_tells_apart_are_counted() -> None:
     issued = {QUOTES: [(None, at(second)) for second in (1, 2, 3)]}
-    told = [
-        Quote(venue=QUOTES.venue, symbol=QUOTES.symbol, received_time=at(second), bid_price=second) for second in (1, 2)
-    ]
+    told = [replace(NAMELESS, received_time=at(second), bid_price=second) for second in (1, 2)]
     assert rules(Evidence(T0, END, issued, {QUOTES: log(told)}, [], [])) == ["unexplained"]
 
 
@@ -249,6 +248,14 @@ def test_a_break_of_trades_that_lasts_names_no_ids_and_explains_all_that_follow(
     cut = fault("cut", SPOT, 8.1)
     assert judge(trades_case(range(1, 41), [lasting], [cut])) == []
     assert "unexplained" in rules(trades_case([*range(1, 41), *range(46, 100)], [lasting], [cut]))
+
+
+def test_of_records_that_nothing_tells_apart_those_of_a_gap_are_the_missing_ones() -> None:
+    issued = {QUOTES: [(None, at(second)) for second in (1, 2, 3)]}
+    told = [replace(NAMELESS, received_time=at(second), bid_price=second) for second in (1, 3)]
+    away, cut = gap(QUOTES, "DISCONNECT", 1, 3), fault("cut", QUOTES, 2)
+    assert judge(Evidence(T0, END, issued, {QUOTES: log(told)}, [away], [cut])) == []
+    assert rules(Evidence(T0, END, issued, {QUOTES: log(told[:1])}, [away], [cut])) == []
 
 
 # b. repairable
@@ -360,6 +367,7 @@ def test_a_gap_and_no_fault_is_a_finding() -> None:
 def test_a_cold_start_and_the_end_of_a_demand_need_no_fault() -> None:
     cold = gap(SPOT, "COLD_START", 0, 0.2, from_time=None)
     assert judge(trades_case(ALL_TRADES, [cold])) == []
+    assert judge(index_case(SECONDS, [gap(INDEX, "SILENCE", 49.002, 65)])) == [], "the market is over"
     told = "not demanded for a time"
     assert judge(index_case(SECONDS, [gap(INDEX, "DISCONNECT", 49.002, 60, detail=told)])) == []
     assert "cause" in rules(index_case(WITHOUT_20S, [replace(AWAY, detail=told)]))
@@ -411,8 +419,8 @@ def test_where_the_venue_counts_frames_any_feed_may_miss_one() -> None:
 def test_withheld_ids_that_no_gap_ever_named_are_unnoticed() -> None:
     """They came over REST before the hole was known, and nothing says so."""
     found = judge(trades_case(ALL_TRADES, [], [SKIP]))
-    assert [one.rule for one in found] == ["unnoticed"]
-    assert "id 50 was kept back by gap f1" in found[0].what
+    assert [one.rule for one in found] == ["unnoticed"] * 2
+    assert "id 50 was left out by gap f1" in found[0].what
 
 
 def test_a_gap_that_was_repaired_has_noticed_its_ids() -> None:
@@ -436,12 +444,17 @@ def test_a_lost_change_of_a_kept_book_leaves_a_gap() -> None:
     assert rules(book_case(QUARTERS, [], [LOST_DIFF])) == ["unnoticed"]
 
 
-def test_trades_that_a_cut_took_and_rest_brought_are_noticed_by_its_gap() -> None:
+def test_trades_that_a_cut_took_and_the_next_connection_brought_need_its_gap() -> None:
     cut = fault("cut", Name(SPOT.venue, "", ""), 10)._replace(lost=((SPOT, (50, 51)),))
     mended = gap(SPOT, "DISCONNECT", 9.8, 10.4, repair="BACKFILLED", repaired=2)
     assert judge(trades_case(ALL_TRADES, [mended], [cut])) == []
-    elsewhere = gap(SPOT, "DISCONNECT", 10.4, 11)
-    assert rules(trades_case(ALL_TRADES, [elsewhere], [cut])) == ["unnoticed"]
+    assert rules(trades_case(ALL_TRADES, [], [cut])) == ["unnoticed"]
+
+
+def test_a_feed_that_was_mute_and_says_so_nowhere_is_unnoticed() -> None:
+    mute = fault("mute", INDEX, 10, 20, (at(12), at(13)))
+    assert rules(index_case(SECONDS, [], [mute])) == ["unnoticed"]
+    assert judge(index_case(SECONDS, [], [mute._replace(ids=())])) == [], "it kept nothing back"
 
 
 OPTION = Name("DERIBIT", "trades", "BTC-25DEC26-100000-C")
@@ -495,6 +508,11 @@ def test_a_record_that_differs_only_in_how_it_came_is_there_twice() -> None:
     assert judge(evidence) == []
 
 
+def test_a_record_without_id_or_time_may_be_as_it_was() -> None:
+    issued = {QUOTES: [(None, at(1)), (None, at(2))]}
+    assert judge(Evidence(T0, END, issued, {QUOTES: log([NAMELESS, NAMELESS])}, [], [])) == []
+
+
 # e. books
 
 
@@ -523,6 +541,15 @@ def test_a_pause_of_a_kept_book_needs_a_gap_or_a_stall() -> None:
     assert judge(book_case(paused, [], [fault("stall", BOOK, 20, 30)])) == []
     away = gap(BOOK, "DISCONNECT", 19.752, 30.252, repair="RESNAPSHOT")
     assert judge(book_case(paused, [away], [fault("cut", BOOK, 20)])) == []
+
+
+def test_a_kept_book_that_was_doubted_is_told_again_and_no_other() -> None:
+    evidence = book_case(QUARTERS, [gap(BOOK, "CHECKSUM", 59.752, 60, repair="RESNAPSHOT")], [LOST_DIFF])
+    evidence.faults = [LOST_DIFF._replace(from_us=at(59.8), to_us=at(59.8))]
+    evidence.logs[BOOK].add(replace(book(at(59.75)), received_time=at(60)))
+    assert judge(evidence) == []
+    evidence.logs[BOOK].add(replace(book(at(59.75)), received_time=at(60.1)))
+    assert rules(evidence) == ["twice"]
 
 
 def test_a_break_of_a_kept_book_ends_with_a_new_one() -> None:

@@ -120,9 +120,9 @@ def causes(case: Case) -> Iterator[Finding]:
 
 
 def _needs_no_fault(case: Case, hole: Hole) -> bool:
-    """Whether it is a cold start, the end of a demand, or a poll that came too late to be made."""
+    """Whether it is a cold start, the end of the market or of a demand, or a poll that came too late to be made."""
     gap = hole.gap
-    if gap.cause == "COLD_START":
+    if gap.cause == "COLD_START" or gap.detected_time > case.evidence.ended_us + SLACK_US:
         return True
     if "not demanded" in gap.detail:
         return gap.to_time >= case.evidence.ended_us - SLACK_US
@@ -130,38 +130,32 @@ def _needs_no_fault(case: Case, hole: Hole) -> bool:
 
 
 def unnoticed(case: Case) -> Iterator[Finding]:
-    """d. Each fault that takes counted ids, or breaks off a feed that had flowed, has a Gap, even if all came later."""
+    """d. Each fault that takes something, or breaks off a feed that had flowed, has a Gap, even if all came later."""
     for fault in case.evidence.faults:
-        yield from _unnoticed_ids(case, fault)
-        if fault.kind == "gap" and fault.channel not in COUNTING:
-            yield from _unnoticed_change(case, fault)
+        name = Name(fault.venue, fault.channel, fault.symbol)
+        if fault.kind == "gap" and fault.channel in COUNTING:
+            yield from _unnoticed_ids(case, fault, name)
+        elif (fault.kind == "gap" and case.is_kept(name)) or (fault.kind == "mute" and fault.ids):
+            if not any(fault in case.touching(hole) for hole in case.holes_of(name)):
+                yield _finding("unnoticed", case, name, f"{fault} left no Gap", fault.from_us)
         elif fault.kind in ("cut", "limit"):
             yield from _unnoticed_loss(case, fault)
 
 
-def _unnoticed_ids(case: Case, fault: Fault) -> Iterator[Finding]:
-    for name, ids in fault.taken:
-        times, holes = case.issue_times(name), case.holes_of(name)
-        for identity in ids if name.channel in COUNTING else ():
-            if identity in times and not any(_notices(case, hole, name, identity) for hole in holes):
-                what = f"id {identity} was kept back by {fault}, and no Gap tells of it"
-                yield Finding("unnoticed", name, what, case.nearest(name, times[identity]))
-                break
+def _unnoticed_ids(case: Case, fault: Fault, name: Name) -> Iterator[Finding]:
+    times, holes = case.issue_times(name), case.holes_of(name)
+    for identity in fault.ids:
+        if identity in times and not any(_notices(hole, identity, times[identity]) for hole in holes):
+            what = f"id {identity} was left out by {fault}, and no Gap tells of it"
+            yield Finding("unnoticed", name, what, case.nearest(name, times[identity]))
 
 
-def _notices(case: Case, hole: Hole, name: Name, identity: int) -> bool:
+def _notices(hole: Hole, identity: int, time_us: int) -> bool:
     """Whether a Gap names an id, has named it, or is of its time: what it would have named may have come before it."""
-    number, time_us = count_of(name.channel, identity), case.issue_times(name)[identity]
-    if (number is not None and hole.has_named(number)) or case.lists(hole, name, identity, time_us):
+    number = count_of(hole.name.channel, identity)
+    if number is not None and hole.has_named(number):
         return True
-    return (hole.gap.from_time or 0) <= time_us <= hole.gap.to_time
-
-
-def _unnoticed_change(case: Case, fault: Fault) -> Iterator[Finding]:
-    """Of a kept book."""
-    name = Name(fault.venue, fault.channel, fault.symbol)
-    if case.is_kept(name) and not any(fault in case.touching(hole) for hole in case.holes_of(name)):
-        yield _finding("unnoticed", case, name, f"{fault} left no Gap", fault.from_us)
+    return (hole.gap.from_time or 0) - SLACK_US <= time_us <= hole.gap.to_time + SLACK_US
 
 
 def _unnoticed_loss(case: Case, fault: Fault) -> Iterator[Finding]:
@@ -189,12 +183,22 @@ def letters(case: Case) -> Iterator[Finding]:
 
 
 def twice(case: Case) -> Iterator[Finding]:
-    """d. Nothing is in its topic twice: no trade id, no record that differs only in how it came."""
+    """d. Nothing is in its topic twice: no trade id, no record that differs only in how it came.
+
+    Records without id or time, which are polled, may be as they were; and a kept book that was doubted is told again.
+    """
     for name in case.names:
         log = case.log(name)
         told: Sequence[object] = log.identities if name.channel == TRADES else log.contents
+        told_anew = {hole.gap.to_time for hole in case.holes_of(name)} if case.is_kept(name) else set()
         first: dict[object, int] = {}
-        again = [at for at, value in enumerate(told) if first.setdefault(value, at) != at]
+        again = [
+            at
+            for at, value in enumerate(told)
+            if log.identities[at] is not None
+            and log.received_us[at] not in told_anew
+            and first.setdefault(value, at) != at
+        ]
         if again:
             number, time_us = log.identities[again[0]], log.received_us[again[0]]
             what = f"{len(again)} records are there again, the first is {_told(number)}, received at {time_us}"
