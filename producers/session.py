@@ -53,10 +53,9 @@ from producers.contract import (
 from producers.feedtape import FeedTape, MarketTape
 from producers.line import Cure, Line, Tapes
 from producers.pace import QUIET_US, Latency, Pace, Patience
-from producers.tape import Break, CountedTape, Output, Seen, Waits, count_of
+from producers.tape import NOT_DEMANDED, Break, CountedTape, Output, Seen, Waits, count_of
 from ravencore.records import Book, MarketRecord, Subscription, Trade
 
-NOT_DEMANDED = Break("DISCONNECT", "not demanded for a time")
 BEHIND = Break("SILENCE", "the feed brought nothing, though it was acknowledged, and REST had newer trades")
 GOODBYE_SECONDS = 1.0
 """How long a connection that nothing is wanted of is kept for the replies to the last requests."""
@@ -318,6 +317,15 @@ class Session:
             out += self._watch(now)
         return out
 
+    def flush(self, now_us: int) -> list[Action]:
+        """The collector stops, and all that came has come: nothing is held back any longer."""
+        return [
+            output
+            for line in self.lines.values()
+            for tape in line.tapes.counted.values()
+            for output in tape.flush(now_us, self._connection)
+        ]
+
     def closing(self, now_us: int) -> list[Action]:
         """The collector stops: breaks that last are told."""
         return [
@@ -423,7 +431,7 @@ class Session:
         why = Break("SEQUENCE", f"{number - last - 1} frames of the connection are missing")
         out: list[Action] = []
         for line in self.lines.values():
-            if line.phase == "live" and not line.tapes.counted:
+            if line.phase != "off" and not line.tapes.counted:
                 out += self._interrupted(line, why, now_us)
                 if line.sequencer is not None:
                     line.cure = Cure(why, moves=False)
@@ -529,6 +537,7 @@ class Session:
         if line is not None and line.suspected and line.phase == "live":
             # REST cannot tell: a new subscription costs little.
             line.suspected, line.cure = False, Cure(BEHIND, moves=False)
+            line.cures += 1
         return []
 
     def told_nothing(self, fetch: FetchTrades, now_us: int, now: float) -> list[Action]:

@@ -62,6 +62,7 @@ class Seen(NamedTuple):
 
 COLD = Break("COLD_START", "nothing is known from before this trade")
 AWAY = Break("DISCONNECT", "the collector was away")
+NOT_DEMANDED = Break("DISCONNECT", "not demanded for a time")
 JUMP = Break("SEQUENCE", "the ids jump")
 CANDLE_US = 60_000_000
 
@@ -116,6 +117,8 @@ class CountedTape:
         self._order: list[int] = []
         self._arrivals: deque[tuple[float, int]] = deque()
         self._holes: list[Hole] = []
+        self._broken_after = 0
+        """What is held back up to this id came before the break."""
         self._opened: str | None = None
         self._patch: Patch | None = None
         self._why: Break | None = None
@@ -167,10 +170,15 @@ class CountedTape:
 
     def interrupt(self, why: Break, now_us: int, connection: str) -> list[Output]:
         """The feed breaks off: what is missing will not come by itself any more, and the next follows from nothing."""
-        released = self._release(math.inf, now_us, connection)
+        released = [] if self._asking else self.flush(now_us, connection)
         if self.broken is None:
             self.broken, self.broken_us = why, now_us
+            self._broken_after = max((self.last or 0, *self._held))
         return released
+
+    def flush(self, now_us: int, connection: str) -> list[Output]:
+        """Wait no longer."""
+        return self._release(math.inf, now_us, connection)
 
     def tell_open(self, now_us: int, connection: str) -> list[Output]:
         """The Gap of a break that lasts, once."""
@@ -190,7 +198,8 @@ class CountedTape:
 
     def probe(self) -> None:
         """Ask for what is newer than the last record."""
-        self._probing = self._waits.repair is not None and self.last is not None
+        asks = self._waits.repair is not None and self.broken != NOT_DEMANDED
+        self._probing = asks and self.last is not None
 
     def ask(self, now: float) -> Span | None:
         """What to ask for now, None while an answer is awaited; to be followed by `answered` or `unanswered`."""
@@ -218,7 +227,7 @@ class CountedTape:
 
     def _open_span(self, now: float) -> Span | None:
         """The hole before what is held back, once it is due."""
-        if self.last is None or not self._order or self._order[0] - 1 <= self._hopeless:
+        if self.last is None or not self._order or self._given_up:
             return None
         started = self._started
         if self._order[0] == self.last + 1 or started is None:
@@ -314,13 +323,15 @@ class CountedTape:
         """What is to be said between the last record and this one."""
         fetched = sequence in self._fetched
         self._fetched.discard(sequence)
-        if self.broken is not None or fetched or not follows:
-            self._why = self._why or self.broken or JUMP
+        breaks = self.broken is not None and sequence > self._broken_after
+        if breaks or fetched or not follows:
+            self._why = (self.broken if breaks else None) or self._why or JUMP
         out: list[Output] = []
-        if not follows or (self.broken is not None and not fetched):
+        if not follows or (breaks and not fetched):
             out += self._patched(record.event_time, now_us, connection) if self._patch is not None else []
             out.append(self._gap(record, sequence, now_us, connection))
-        self.broken = None
+        if breaks:
+            self.broken = None
         if fetched:
             assert self._why is not None
             self._patch = self._patch or Patch(sequence, self.last_us, self._why)
@@ -331,13 +342,23 @@ class CountedTape:
         self._why = None
         return out
 
+    @property
+    def _given_up(self) -> bool:
+        """Whether what is missing before the held records is not asked for (any more)."""
+        unwanted = self.broken == NOT_DEMANDED and self._order[0] > self._broken_after
+        return unwanted or self._order[0] - 1 <= self._hopeless
+
+    @property
+    def _asking(self) -> bool:
+        """Whether there is a hole that REST may fill before what is held back."""
+        return self._waits.repair is not None and self.last is not None and bool(self._order) and not self._given_up
+
     def _worth_waiting(self, now: float) -> bool:
         started = self._started
         if started is None or len(self._held) > HELD_RECORDS:
             return False
         repair = self._waits.repair or 0.0
-        asked = self.last is not None and self._order[0] - 1 > self._hopeless
-        return now < started + self._waits.reorder + (repair if asked else 0.0)
+        return now < started + self._waits.reorder + (repair if self._asking else 0.0)
 
     def _advance(self, record: Counted, sequence: int) -> None:
         time_us = record.event_time
@@ -363,7 +384,8 @@ class CountedTape:
         if missing != 0:
             self._holes.append(Hole(first or 0, sequence - 1, gap))
             del self._holes[:-KNOWN_HOLES]
-        if missing and first is not None and self._waits.repair is not None and sequence - 1 > self._hopeless:
+        asks = self._waits.repair is not None and self._why != NOT_DEMANDED and sequence - 1 > self._hopeless
+        if asks and missing and first is not None:
             self._to_ask.append((first, sequence - 1))
         return gap
 

@@ -41,7 +41,7 @@ class Gate:
         endpoint = get.url.partition("?")[0]
         await self._left_alone(endpoint)
         try:
-            async with self._http.get(get.url) as response:
+            async with self._http.get(get.url, headers=dict(get.headers)) as response:
                 body = await response.read()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             self.failed(endpoint)

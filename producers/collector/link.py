@@ -17,7 +17,6 @@ from producers.collector.gate import Gate, limiter
 from producers.collector.pulse import Pulse
 from producers.contract import Feed, HasHistory, HasSnapshots
 from producers.session import (
-    NOT_DEMANDED,
     Action,
     Close,
     FetchBook,
@@ -28,7 +27,7 @@ from producers.session import (
     Send,
     Session,
 )
-from producers.tape import Break
+from producers.tape import NOT_DEMANDED, Break
 from ravencore.errors import Unavailable
 from ravencore.retry import backoff
 from ravencore.status import now_us
@@ -125,6 +124,10 @@ class Link:
     def last_words(self) -> None:
         """Tell of breaks that last; what comes after is no news of this collector."""
         self._do(self.session.closing(now_us()))
+
+    def flush(self) -> None:
+        """Hold nothing back any longer, after `run` has ended."""
+        self._do(self.session.flush(now_us()))
 
     def crashed(self, text: str) -> None:
         """An error of ours ended `run`: the connection is gone, and `run` may be called again."""

@@ -10,8 +10,8 @@ from typing import Any
 from producers.collector.runner import HTTP_OK, Runner
 from producers.contract import BadFrame, Feed, Poll, Receipt
 from producers.feedtape import FeedTape
-from producers.session import NOT_DEMANDED, TOLD_US, BadBytes
-from producers.tape import Break, Seen
+from producers.session import TOLD_US, BadBytes
+from producers.tape import NOT_DEMANDED, Break, Seen
 from ravencore.errors import Unavailable
 from ravencore.records import MarketRecord, Subscription, SubscriptionState
 from ravencore.status import now_us

@@ -86,6 +86,8 @@ class StreamRunner(Runner):
         await asyncio.gather(*(link.stop() for link in self._links))
         if self._running:
             await asyncio.wait(self._running.values())
+        for link in self._links:
+            link.flush()
         if self._beating is not None:
             self._beating.cancel()
 

@@ -188,10 +188,12 @@ def test_a_lost_connection_is_one_gap_with_what_is_missing() -> None:
     assert driver.gaps[0].connection == "two"
 
 
-def test_a_lost_connection_ends_the_wait_for_a_hole() -> None:
+def test_a_hole_is_waited_for_over_a_lost_connection() -> None:
     driver = live()
     driver.trades(103)
     driver.lose()
+    assert driver.ids == []
+    driver.advance(0.6)
     assert driver.ids == [103]
     driver.connect("two")
     driver.trades(104)

@@ -1,0 +1,296 @@
+"""Holes that are filled over REST, silence that is doubted, and connections with heirs: the session, driven by hand."""
+
+import json
+from collections.abc import Callable, Sequence
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from producers.contract import TRADES, Feed, Span
+from producers.session import FetchTrades, Habits, Move, Session
+from ravencore.records import Book, Gap, Trade
+from tests.producers.made import BINANCE, LOST, SYMBOL, URL, Driver, book_frame, trade_frame, unwant, us, want
+
+Rest = Callable[[Span, float], Sequence[int] | None]
+"""Ids that REST tells of a span at a time; None: the request fails."""
+HABITS = Habits(reorder_seconds=0.5, repair_seconds=2.0)
+
+
+def body(ids: Sequence[int]) -> bytes:
+    rows = [
+        {"id": number, "price": "1.5", "qty": "2", "time": us(number_time(number)) // 1000, "isBuyerMaker": False}
+        for number in ids
+    ]
+    return json.dumps(rows).encode()
+
+
+def number_time(number: int) -> float:
+    """When a trade was printed, in seconds."""
+    return 1.0 + (number - 101) * 0.1
+
+
+class Asked(Driver):
+    """A driver whose REST answers 0.1 s after it was asked."""
+
+    def __init__(self, session: Session, rest: Rest) -> None:
+        super().__init__(session)
+        self.rest = rest
+        self.spans: list[Span] = []
+
+    def advance(self, seconds: float) -> None:
+        self.until(self.now + seconds)
+
+    def until(self, end: float) -> None:
+        while True:
+            super().until(min(self.now + self.STEP, end))
+            self._answer()
+            if self.now >= end:
+                return
+
+    def _answer(self) -> None:
+        asked = [order for order in self.orders if isinstance(order, FetchTrades)]
+        self.orders = [order for order in self.orders if not isinstance(order, FetchTrades)]
+        for order in asked:
+            self.spans.append(order.span)
+            ids = self.rest(order.span, self.now)
+            if ids is None:
+                self._take(self.session.not_told(order, self.now))
+            else:
+                self._take(self.session.told(order, body(ids), us(self.now), self.now))
+
+
+def all_of(span: Span, now: float) -> list[int]:
+    """REST that knows everything that was printed."""
+    newest = 101 + int((now - 1.0) / 0.1)
+    return list(range(span.first, min(span.last or newest, newest) + 1))[:1000]
+
+
+def nothing(_span: Span, _now: float) -> list[int]:
+    return []
+
+
+def live(rest: Rest) -> Asked:
+    """A driver whose feed is flowing: trade 101 has come."""
+    session = Session(BINANCE, URL, HABITS)
+    want(session, SYMBOL, 100)
+    driver = Asked(session, rest)
+    driver.connect()
+    driver.trades(101)
+    driver.advance(0.6)
+    driver.out.clear()
+    return driver
+
+
+def test_a_hole_is_filled_in_order_and_the_gap_says_so() -> None:
+    driver = live(lambda span, _: range(span.first, (span.last or 0) + 1))
+    driver.trades(105, 106)
+    driver.advance(0.45)
+    assert driver.ids == []
+    driver.advance(0.3)
+    kinds = [type(action) for action in driver.out]
+    assert driver.ids == [102, 103, 104, 105, 106]
+    assert kinds == [Trade, Trade, Trade, Gap, Trade, Trade]
+    (gap,) = driver.gaps
+    assert (gap.cause, gap.repair, gap.repaired, gap.missing) == ("SEQUENCE", "BACKFILLED", 3, 0)
+    assert driver.spans == [Span(102, 104, us(1.0), us(1.6))]
+
+
+def test_the_part_that_rest_does_not_have_is_a_gap_of_its_own() -> None:
+    driver = live(lambda span, _: [number for number in (102, 104) if number >= span.first])
+    driver.trades(106)
+    driver.advance(30.0)
+    assert driver.ids == [102, 104, 106]
+    found = [(gap.repair, gap.repaired, gap.from_sequence, gap.to_sequence) for gap in driver.gaps]
+    filled = ("BACKFILLED", 1, None, None)
+    assert found == [filled, ("NONE", 0, 103, 103), filled, ("NONE", 0, 105, 105)]
+
+
+def test_a_venue_that_has_nothing_is_asked_four_times_and_trades_wait_no_longer_than_two_seconds() -> None:
+    driver = live(nothing)
+    driver.trades(103)
+    driver.advance(2.3)
+    assert driver.ids == []
+    driver.advance(0.4)
+    assert driver.ids == [103]
+    driver.advance(60.0)
+    assert len([span for span in driver.spans if span.last == 102]) == 4
+    assert driver.holes == [("SEQUENCE", 102, 102, 1)]
+
+
+def test_what_rest_tells_too_late_is_a_late_repair_told_at_once() -> None:
+    driver = live(lambda span, now: range(span.first, (span.last or 0) + 1) if now > 5.0 else None)
+    driver.trades(105)
+    driver.advance(3.0)
+    assert driver.holes == [("SEQUENCE", 102, 104, 3)]
+    driver.advance(10.0)
+    assert driver.ids == [105, 102, 103, 104]
+    (gap,) = driver.gaps
+    assert (gap.repair, gap.repaired, gap.missing) == ("BACKFILLED", 3, 0)
+    told = [action for action in driver.out if isinstance(action, Gap)]
+    assert len(told) == 2
+
+
+def test_what_was_lost_with_a_connection_is_filled_even_if_no_trade_comes_again() -> None:
+    driver = live(lambda span, _: [number for number in (102, 103) if number >= span.first])
+    driver.lose()
+    driver.connect("two")
+    driver.advance(5.0)
+    assert driver.ids == [102, 103]
+    (gap,) = driver.gaps
+    assert (gap.cause, gap.repair, gap.repaired) == ("DISCONNECT", "BACKFILLED", 2)
+
+
+def test_what_nobody_wanted_is_not_asked_for() -> None:
+    driver = live(all_of)
+    want(driver.session, "AAA")
+    driver.advance(0.5)
+    unwant(driver.session, SYMBOL)
+    driver.advance(0.5)
+    want(driver.session, SYMBOL)
+    driver.advance(0.5)
+    driver.trades(200)
+    driver.advance(20.0)
+    assert driver.spans == []
+    assert driver.holes == [("DISCONNECT", 102, 199, 98)]
+
+
+# Laws: ids from 101 on are printed every 0.1 s and come, or not, over a line that is cut
+
+fates = st.lists(st.sampled_from(["now", "now", "now", "late", "never", "twice"]), min_size=5, max_size=60)
+cuts = st.lists(st.tuples(st.floats(1.0, 6.0), st.floats(0.1, 1.5)), max_size=3)
+moods = st.lists(st.sampled_from(["all", "all", "fails", "nothing"]), max_size=6)
+DELAYS = {"now": [0.0], "late": [0.3], "never": [], "twice": [0.0, 0.2]}
+
+
+@given(fates, cuts, moods)
+def test_every_id_that_rest_has_is_published_once_and_no_gap_stands(
+    fates: list[str], cuts: list[tuple[float, float]], moods: list[str]
+) -> None:
+    moods = list(moods)
+
+    def rest(span: Span, now: float) -> Sequence[int] | None:
+        mood = moods.pop(0) if moods else "all"
+        last = 100 + len(fates)
+        return None if mood == "fails" else [n for n in all_of(span, now) if n <= last] if mood == "all" else []
+
+    session = Session(BINANCE, URL, HABITS)
+    want(session, SYMBOL, 100)
+    driver = Asked(session, rest)
+    driver.connect()
+    arrivals = sorted(
+        (number_time(101 + place) + delay, 101 + place) for place, fate in enumerate(fates) for delay in DELAYS[fate]
+    )
+    down = [(start, start + length) for start, length in cuts]
+    moments = sorted({*(at for at, _ in arrivals), *(moment for span in down for moment in span)})
+    up = True
+    for moment in moments:
+        driver.until(moment)
+        is_up = not any(start <= moment < end for start, end in down)
+        if up and not is_up:
+            driver.lose()
+        elif is_up and not up:
+            driver.connect(f"at {moment}")
+        up = is_up
+        for at, number in arrivals:
+            if at == moment and up:
+                driver.frame(trade_frame(number, number_time(number)))
+    driver.advance(120.0)
+    ids = [number for number in driver.ids if number is not None]
+    assert len(ids) == len(set(ids))
+    newest = max(ids, default=100)
+    assert sorted(ids) == list(range(101, newest + 1))
+    assert not [gap for gap in driver.gaps if gap.missing]
+    assert driver.session.held == 0
+
+
+# Silence
+
+
+def paced(driver: Asked, seconds: float, pause: float = 0.1) -> None:
+    """Trades at a steady pace, and books."""
+    number = (driver.ids[-1] if driver.ids else 101) or 101
+    for _ in range(round(seconds / pause)):
+        number += 1
+        driver.trades(number)
+        driver.frame(book_frame(update_id=number))
+        driver.advance(pause)
+
+
+def states(session: Session) -> dict[str, str]:
+    return {line.channel: line.state for line in session.subscriptions()}
+
+
+def test_a_silent_feed_of_trades_is_asked_after_then_subscribed_anew_then_moved() -> None:
+    driver = live(lambda span, _: [span.first + 2] if span.last is None else range(span.first, span.last + 1))
+    paced(driver, 5.0)
+    said = len(driver.sent)
+    for _ in range(60):
+        driver.frame(book_frame(update_id=9_999))
+        driver.advance(0.1)
+    assert [json.loads(text)["method"] for _, text in driver.sent[said:]] == ["UNSUBSCRIBE", "SUBSCRIBE"]
+    assert json.loads(driver.sent[-1][1])["params"] == ["btcusdt@trade"]
+    assert states(driver.session)["trades"] == "SILENT"
+    assert {gap.cause for gap in driver.gaps} == {"SILENCE"}
+    assert driver.orders == []
+    driver.advance(12.0)
+    assert Move(Feed(TRADES, SYMBOL)) in driver.orders
+
+
+def test_a_quiet_market_is_left_in_peace() -> None:
+    driver = live(nothing)
+    paced(driver, 5.0)
+    said = len(driver.sent)
+    for _ in range(300):
+        driver.frame(book_frame(update_id=9_999))
+        driver.advance(0.1)
+    assert [span.last for span in driver.spans] == [None] * len(driver.spans)
+    assert 1 <= len(driver.spans) <= 4
+    assert not [text for _, text in driver.sent[said:] if "@trade" in text]
+    assert not [gap for gap in driver.gaps if gap.cause == "SILENCE"]
+
+
+# Make before break
+
+
+def beside(driver: Asked) -> Asked:
+    """The heir, connected."""
+    heir = Asked(driver.session.heir(), driver.rest)
+    heir.now = driver.now
+    heir.connect("two")
+    return heir
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["old", "new", "both", "both"]), st.booleans()), max_size=30),
+)
+def test_nothing_is_lost_or_said_twice_while_a_connection_is_replaced(
+    heard: list[tuple[str, bool]],
+) -> None:
+    """The new connection hears from some moment on what the old one hears, earlier or later."""
+    old = live(nothing)
+    old.frame(book_frame(update_id=1))
+    new = beside(old)
+    number = 101
+    waiting: list[bytes] = []
+    for who, is_trade in heard:
+        number += 1
+        frame = trade_frame(number, old.now) if is_trade else book_frame(update_id=number)
+        waiting = [*waiting, frame]
+        if who != "old":
+            for one in waiting:
+                new.frame(one)
+            waiting = []
+        if who != "new":
+            old.frame(frame)
+    for one in waiting:
+        new.frame(one)
+    old._take(old.session.bequeath(new.session, LOST, old.now, us(old.now)))
+    new.frame(book_frame(update_id=1000))
+    out = [*old.out, *new.out]
+    books = [action.sequence for action in out if isinstance(action, Book)]
+    assert len(books) == len(set(books))
+    printed = [101 + place for place, (_, is_trade) in enumerate(heard, start=1) if not is_trade]
+    assert set(books) == {1, 1000, *printed}
+    trades = [action.sequence for action in out if isinstance(action, Trade)]
+    assert len(trades) == len(set(trades))
+    assert not [action for action in out if isinstance(action, Gap) and action.cause == "DISCONNECT"]
