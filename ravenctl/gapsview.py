@@ -14,6 +14,7 @@ from producers.contract import BOOKS, TRADES
 from ravencore.codec import iso_time, plain
 from ravencore.records import Gap
 from ravenctl.completeness import COUNTING, Hour
+from ravenctl.feeds import Name
 from ravenctl.gaps import Report
 from ravenctl.statusview import ago
 
@@ -298,10 +299,16 @@ def hours_table(runs: Iterable[Sequence[Hour]]) -> Table:
 
 
 def figures(found: Report) -> dict[str, Any]:
-    """The summary in numbers, of what is asked for without regard to causes; ids of trades alone."""
+    """The summary in numbers, of what is asked for without regard to causes.
+
+    `trades_missing` are of those in `trades_issued`; `trades_missing_elsewhere` were missing where no trade is left
+    that could tell how many were issued. `missing` are of all channels.
+    """
     trades = [hour for hour in found.hours if hour.name.channel == TRADES and hour.issued is not None]
     issued, lost = (sum(getattr(hour, name) or 0 for hour in trades) for name in ("issued", "missing"))
     gaps = found.all_gaps
+    counted = {hour.name for hour in trades if hour.issued}
+    apart = [g for g in gaps if g.to_time < found.hours_since_us or Name(g.venue, g.channel) not in counted]
     silences = [gap for gap in gaps if gap.cause == "SILENCE" and gap.from_time is not None]
     longest = max(silences, key=lambda gap: gap.to_time - (gap.from_time or 0), default=None)
     causes = Counter(gap.cause for gap in gaps)
@@ -312,6 +319,7 @@ def figures(found: Report) -> dict[str, Any]:
         "gaps_by_cause": dict(sorted(causes.items())),
         "trades_issued": issued,
         "trades_missing": lost,
+        "trades_missing_elsewhere": sum(gap.missing or 0 for gap in apart if gap.channel == TRADES),
         "missing": sum(gap.missing or 0 for gap in gaps),
         "unknown": sum(gap.missing is None and gap.cause != "COLD_START" for gap in gaps if gap.channel in COUNTING),
         "repaired": sum(gap.repaired for gap in gaps),
@@ -337,6 +345,8 @@ def sentence(found: Report) -> str:
             return f"{window}: no gap is recorded, and no record either: nothing was collected, so nothing is known"
         return f"{window}: no gap is recorded: {_trades(told)}; each feed went on without a break wherever it is known"
     parts = [_trades(told)]
+    if told["trades_missing_elsewhere"]:
+        parts.append(f"{count(told['trades_missing_elsewhere'], TRADES)} missing where no other is known any more")
     if told["unknown"]:
         parts.append(f"an unknown number missing in {_gaps(told['unknown'])}")
     parts.append(f"{told['repaired']:,} repaired")

@@ -216,6 +216,15 @@ def test_the_sentence_says_how_it_went() -> None:
     )
 
 
+def test_what_is_missing_beyond_what_can_be_counted_is_said_too() -> None:
+    """Trades are kept for a week, the ledger for a year; and of Kraken no trade is there."""
+    old = gap(**TWELVE, gap_id="old", to_time=NOW - 20 * HOUR_US)
+    kraken = gap(gap_id="kraken", venue="KRAKEN", missing=3)
+    found = report(old, gap(missing=12), kraken, hours=(hour(issued=48_120, missing=12, gaps=1),))
+    found.hours_since_us = NOW - 10 * HOUR_US
+    assert "12 trades missing of 48,120 (99.975 % is there); 15 trades missing where no other is" in sentence(found)
+
+
 def test_no_gap_says_what_that_means() -> None:
     assert "no gap is recorded" in sentence(report(hours=(hour(issued=5, missing=0),)))
     assert "nothing is known" in sentence(report())
