@@ -264,7 +264,12 @@ def demo(
     ] = None,
     fault: Annotated[
         str,
-        typer.Option("--fault", metavar="SPEC", help="Inject faults: gap=0.001,duplicate=5,reorder=3,garbage=2,cut=2"),
+        typer.Option(
+            "--fault",
+            metavar="SPEC",
+            help="Inject faults: gap=0.001,duplicate=5,reorder=3,garbage=2,cut=2; at speeds but max also stall=1,"
+            "mute=1,close=1,limit=1; or chaos: every kind on every feed.",
+        ),
     ] = "",
     seed: Annotated[int, typer.Option("--seed", help="Of faults and of the synthetic market.")] = 0,
     keep: Annotated[bool, typer.Option("--keep", help="Leave all running, for tail and queries.")] = False,

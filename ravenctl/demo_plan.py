@@ -15,7 +15,7 @@ from ravenctl.local.services import SERVICES, python_service
 from ravenctl.local.state import ServiceSpec
 from ravenctl.shell import WrongUse
 from simulator.contract import SimulatorError
-from simulator.faults import parse_spec
+from simulator.faults import check, parse_spec
 from simulator.markets.flow import LISTINGS
 from simulator.registry import DIALECTS
 from simulator.sorting import sort
@@ -134,13 +134,14 @@ def make_plan(
     if plan.json_file and not os.access(plan.json_file.absolute().parent, os.W_OK):
         raise WrongUse(f"--json {plan.json_file} cannot be written: its folder is missing or closed to you")
     endless = duration_s is None and not recordings
-    return replace(
+    plan = replace(
         plan,
         symbols=_symbols(plan),
         recordings=tuple(map(_absolute, recordings)),
         duration_s=DURATION_S if endless else duration_s,
-        faults=_faults(plan.faults),
     )
+    _check_faults(plan)
+    return plan
 
 
 def _venues(text: str) -> tuple[str, ...]:
@@ -198,9 +199,10 @@ def _speed(text: str) -> str:
     return text if text == "max" else f"{number:g}"
 
 
-def _faults(text: str) -> str:
+def _check_faults(plan: Plan) -> None:
+    """Raises WrongUse for faults that the simulator would refuse."""
+    speed = None if plan.speed == "max" else float(plan.speed)
     try:
-        parse_spec(text)
+        check(parse_spec(plan.faults), speed, plan.duration_s is not None)
     except SimulatorError as error:
         raise WrongUse(str(error)) from None
-    return text
