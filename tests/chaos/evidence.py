@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -186,7 +186,8 @@ class Evidence:
     """Ids that are in no topic although REST would still tell them."""
     patience_us: int = 500_000
     """How long the collector waits for an id that is out of order."""
-    stats: Mapping[str, Any] = field(default_factory=dict)
+    troubles: Sequence[str] = ()
+    """What the collector did that is no record: it ended by itself, or would not end."""
 
     def missing(self) -> dict[Name, list[int]]:
         """By symbol of the channels that count, the numbers that were issued and are in no topic."""

@@ -612,6 +612,10 @@ def test_nothing_is_left_out_or_changes_places_where_nobody_could_notice(name: N
     assert {*possible_kinds(name.venue, name.channel)} == {*FEED_KINDS, *VENUE_KINDS} | counts
 
 
+def test_a_collector_that_would_not_end_is_a_finding() -> None:
+    assert only(trades_case(ALL_TRADES, troubles=["it did not stop"])).rule == "collector"
+
+
 # h. strange
 
 

@@ -299,6 +299,11 @@ def possible_kinds(venue: str, channel: str) -> Sequence[str]:
     return ("gap",) * can_skip + ("reorder",) * can_swap + FEED_KINDS + VENUE_KINDS
 
 
+def services(case: Case) -> Iterator[Finding]:
+    """The collector ran to its end, and ended when it was told to."""
+    return (Finding("collector", Name("", "", ""), trouble) for trouble in case.evidence.troubles)
+
+
 RULES: tuple[Callable[[Case], Iterable[Finding]], ...] = (
     unexplained,
     repairable,
@@ -311,6 +316,7 @@ RULES: tuple[Callable[[Case], Iterable[Finding]], ...] = (
     order,
     strange,
     coverage,
+    services,
 )
 
 
