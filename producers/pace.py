@@ -1,6 +1,8 @@
 """What the times at which things come tell: how late a venue's trades are, whether a quiet line is a quiet market, and
 how long a feed may say nothing before that is strange."""
 
+import math
+
 from producers.contract import (
     BOOKS,
     FUNDING,
@@ -31,6 +33,8 @@ FIRST_PATIENCE_S = {
 }
 """Seconds that a feed may say nothing before its own pace is known."""
 LEAST_PATIENCE_S, MOST_PATIENCE_S = 5.0, 3600.0
+LONG_S = 2.0
+"""A pause of at least this many seconds may be strange."""
 LEARNT = 20
 """Pauses after which a feed's pace is known."""
 TIMES_THE_MEAN, TIMES_THE_LONGEST = 20.0, 3.0
@@ -89,6 +93,7 @@ class Patience:
         self._mean_s = self._longest_s = 0.0
         self._pauses = 0
         self._stretch = 1.0
+        self._long_at: float | None = None
 
     def start(self, now: float) -> None:
         """The feed has been acknowledged: from now on something may come. The time until then is no pause of it."""
@@ -104,10 +109,20 @@ class Patience:
         if since is None or now == since:
             return
         pause_s = now - since
+        self._long_at = now if pause_s >= self.long_s else None
         self._stretch = 1.0
         self._pauses += 1
         self._mean_s += (pause_s - self._mean_s) * max(MEAN_WEIGHT, 1 / self._pauses)
         self._longest_s = max(pause_s, self._longest_s * LONGEST_FADES)
+
+    def was_long(self, now: float) -> bool:
+        """Whether the pause before what comes now is a long one, though not yet strange."""
+        return now == self._long_at or (self._since is not None and now - self._since >= self.long_s)
+
+    @property
+    def long_s(self) -> float:
+        """A pause that is seldom so long."""
+        return max(TIMES_THE_MEAN * self._mean_s, LONG_S) if self._pauses >= LEARNT else math.inf
 
     def forgive(self, now: float) -> None:
         """The market is only quiet: look again after twice the time."""

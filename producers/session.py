@@ -56,6 +56,7 @@ from producers.pace import QUIET_US, Latency, Pace, Patience
 from producers.tape import NOT_DEMANDED, Break, CountedTape, Output, Seen, Waits, count_of
 from ravencore.records import Book, MarketRecord, Subscription, Trade
 
+SILENT_JUMP = Break("SILENCE", "the feed said nothing for a time, and then the ids jump")
 BEHIND = Break("SILENCE", "the feed brought nothing, though it was acknowledged, and REST had newer trades")
 GOODBYE_SECONDS = 1.0
 """How long a connection that nothing is wanted of is kept for the replies to the last requests."""
@@ -66,6 +67,8 @@ TOLD_US = 5_000_000
 SWEEP_SECONDS = 3.0
 """After a break, a feed of trades that brings nothing for this long is asked for over REST."""
 SNAPSHOT_AGAIN_S, SNAPSHOT_CAP_S = 1.0, 30.0
+MOST_TOLD = 1000
+"""An answer with so many trades may not be all."""
 MOST_CURES = 2
 """A new subscription, and one on another connection; then only patience helps."""
 
@@ -373,6 +376,8 @@ class Session:
             self.trades_received += not line.shadow
             if not (self.source.past_trades and line.first_frame == self.frames):
                 self._latency.add(record.received_time, record.received_time - record.event_time)
+        if sequence > (tape.last or sequence) + 1 and not tape.held and line.tapes.patience.was_long(now):
+            tape.suspect(SILENT_JUMP)
         out = tape.add(record, sequence, now, self._connection, echo=line.shadow)  # type: ignore[arg-type]
         if line.tapes.whole is not None and not line.shadow:
             out = [*line.tapes.whole.heard(record, self._connection), *out]
@@ -434,7 +439,7 @@ class Session:
             if line.phase != "off" and not line.tapes.counted:
                 out += self._interrupted(line, why, now_us)
                 if line.sequencer is not None:
-                    line.cure = Cure(why, moves=False)
+                    line.cure, line.sequencer = Cure(why, moves=False), None
         return out
 
     # Books
@@ -557,9 +562,18 @@ class Session:
                 self.restless[id(tape)] = fetch.feed, symbol, tape
         line = self.lines.get(fetch.feed)
         if line is not None and line.tapes.whole is not None:
-            news = sum(isinstance(output, Trade) for output in out)
-            out += line.tapes.whole.swept(news, now_us, self._connection)
+            out += self._whole_swept(line.tapes.whole, fetch, trades, out, now_us)
         return out
+
+    def _whole_swept(
+        self, whole: MarketTape, fetch: FetchTrades, trades: Sequence[Trade], out: Sequence[Action], now_us: int
+    ) -> list[Action]:
+        """All that was missed has been told, or there is more of it."""
+        newest_us = max((trade.event_time for trade in trades), default=0)
+        if len(trades) >= MOST_TOLD and newest_us > (fetch.span.from_us or 0):
+            return [fetch._replace(span=fetch.span._replace(from_us=newest_us))]
+        news = sum(isinstance(output, Trade) for output in out)
+        return [*whole.swept(news, now_us, self._connection)]
 
     def _sweep(self, line: Line, now: float) -> list[Action]:
         """Ask what was missed in a break, once, where nothing came that would tell."""

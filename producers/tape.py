@@ -121,6 +121,7 @@ class CountedTape:
         """What is held back up to this id came before the break."""
         self._opened: str | None = None
         self._patch: Patch | None = None
+        self._jump = JUMP
         self._why: Break | None = None
         """Of the hole or break that is being filled in order."""
         self._fetched: set[int] = set()
@@ -163,6 +164,10 @@ class CountedTape:
             return []
         self._hold(record, sequence, now)
         return self._release(now, record.received_time, connection)
+
+    def suspect(self, why: Break) -> None:
+        """The hole before the next record has another cause than a jump."""
+        self._jump = why
 
     def expire(self, now: float, now_us: int, connection: str) -> list[Output]:
         """What to publish now that holes have been waited for until `now`."""
@@ -325,7 +330,7 @@ class CountedTape:
         self._fetched.discard(sequence)
         breaks = self.broken is not None and sequence > self._broken_after
         if breaks or fetched or not follows:
-            self._why = (self.broken if breaks else None) or self._why or JUMP
+            self._why = (self.broken if breaks else None) or self._why or self._jump
         out: list[Output] = []
         if not follows or (breaks and not fetched):
             out += self._patched(record.event_time, now_us, connection) if self._patch is not None else []
@@ -339,7 +344,7 @@ class CountedTape:
             return out
         if self._patch is not None:
             out += self._patched(record.event_time, now_us, connection)
-        self._why = None
+        self._why, self._jump = None, JUMP
         return out
 
     @property

@@ -37,6 +37,7 @@ from producers.contract import TRADES, BadFrame, Event, Feed, Get, Receipt, Span
 from producers.protocols.deribit import (
     INTERVALS,
     VENUE,
+    YEAR_9999_MS,
     Deribit,
     Id,
     Millis,
@@ -117,7 +118,16 @@ class DeribitTrades(Deribit):
             raise bad_frame(error) from None
 
     def history(self, base: str, symbol: str, span: Span) -> Get:
-        """`...?instrument_name=BTC-26MAR21-62000-C&count=1000&include_old=true&sorting=asc&start_seq=1&end_seq=9`."""
+        """`...?instrument_name=BTC-26MAR21-62000-C&count=1000&include_old=true&sorting=asc&start_seq=1&end_seq=9`.
+
+        Of a currency: the trades of all its options from a time on,
+        https://docs.deribit.com/api-reference/market-data/public-get_last_trades_by_currency_and_time
+        """
+        if "-" not in symbol:
+            since_ms = (span.from_us or 0) // MILLISECONDS_TO_US
+            of_all = {"currency": symbol, "kind": "option", "count": MOST_TRADES, "sorting": "asc"}
+            query = urlencode({**of_all, "start_timestamp": since_ms, "end_timestamp": YEAR_9999_MS})
+            return Get(f"{base.rstrip('/')}/public/get_last_trades_by_currency_and_time?{query}")
         asked = {"instrument_name": spelled(symbol), "count": MOST_TRADES, "include_old": "true", "sorting": "asc"}
         asked["start_seq"] = span.first
         if span.last is not None:

@@ -738,6 +738,26 @@ def _last_trades(params: Mapping[str, Any], listing: _Listing, view: View) -> Re
     return {"trades": [raw for _, raw in chosen], "has_more": len(found) > count}, marks
 
 
+def _last_of_all(params: Mapping[str, Any], listing: _Listing, view: View) -> Result:
+    """public/get_last_trades_by_currency_and_time: of all options of a currency."""
+    currency = params.get("currency")
+    count = _number(params, "count", DEFAULT_TRADES)
+    if not 1 <= count <= MAX_TRADES:
+        raise _invalid("count", f"must be between 1 and {MAX_TRADES}")
+    since, until = _number(params, "start_timestamp", 0), _number(params, "end_timestamp", 2**63)
+    found = [
+        (row.timestamp, row.trade_seq, name, raw)
+        for name in listing.rows
+        if _kind_of(name) == (params.get("kind", "option"), currency)
+        for raw in _history(view, name, 0)
+        if since <= (row := _row.decode(raw)).timestamp <= until
+    ]
+    found.sort(key=lambda one: one[:3], reverse=params.get("sorting") != "asc")
+    chosen = found[:count]
+    marks = [(TRADES, name.upper(), sequence) for _, sequence, name, _ in chosen]
+    return {"trades": [raw for *_, raw in chosen], "has_more": len(found) > count}, marks
+
+
 def _history(view: View, name: str, first: int) -> Iterator[msgspec.Raw]:
     """The trades that were told of an instrument, from about this number on."""
     for frame in history.since(view.trades(name.upper()), history.trade_id_of(name.upper()), first):
@@ -757,6 +777,7 @@ _METHODS: dict[str, Callable[[Mapping[str, Any], _Listing, View], Result]] = {
     "public/get_index_price_names": _index_names,
     "public/get_last_trades_by_instrument": _last_trades,
     "public/get_last_trades_by_instrument_and_time": _last_trades,
+    "public/get_last_trades_by_currency_and_time": _last_of_all,
 }
 _SOCKET_METHODS = frozenset(
     {
