@@ -237,10 +237,11 @@ def allowed(fault: Fault, hole: Hole, patience_us: int) -> frozenset[str]:
     if is_polled(name.venue, name.channel):
         return frozenset({"DISCONNECT", "SILENCE"})
     jump = frozenset({"SEQUENCE", "CHECKSUM"} if name.channel == BOOKS else {"SEQUENCE"})
+    is_counted_by_frames = name.venue in COUNTED and name.channel not in COUNTING
     match fault.kind:
         case "gap":
             return jump
-        case "reorder" if name.channel == BOOKS or fault.to_us - fault.from_us > patience_us:
+        case "reorder" if name.channel == BOOKS or fault.to_us - fault.from_us > patience_us or is_counted_by_frames:
             return jump
         case "cut" | "limit":
             return frozenset({"DISCONNECT"})

@@ -5,7 +5,6 @@ open time, the update id of a book or of a quote that has one, else the event ti
 """
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -178,8 +177,8 @@ class Evidence:
     gaps: Sequence[Gap]
     """Every entry."""
     faults: Sequence[Fault]
-    letters: Mapping[str, int] = field(default_factory=Counter)
-    """Frames among the dead letters, by venue."""
+    letters: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """What each frame among the dead letters says, by venue."""
     digests: Mapping[Name, Mapping[int, str]] = field(default_factory=dict)
     """The simulator's books, by the key of each update."""
     served: Mapping[Name, Sequence[int]] = field(default_factory=dict)

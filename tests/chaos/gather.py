@@ -5,7 +5,6 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -28,6 +27,8 @@ RETRY_S = 1.0
 US = 1_000
 """Nanoseconds of a microsecond."""
 BUSY = (418, 429)
+PAYLOAD = 60
+"""So much of a dead letter's bytes is told."""
 
 
 class Pages:
@@ -121,12 +122,14 @@ def _logs(settings: KafkaSettings, codec: Codec) -> dict[Name, Log]:
     return logs
 
 
-def _letters(settings: KafkaSettings, codec: Codec) -> Counter[str]:
-    """Dead letters by the venue they came from, "" for those that are of no connection."""
-    found: Counter[str] = Counter()
+def _letters(settings: KafkaSettings, codec: Codec) -> dict[str, list[str]]:
+    """What dead letters say by the venue they came from, "" for those that are of no connection."""
+    found: dict[str, list[str]] = {}
     for value in _values(settings, topics.DEAD_LETTERS):
-        url = codec.decode_as(DeadLetter, value).connection or ""
-        found[urllib.parse.urlsplit(url).path.strip("/").partition("/")[0].removesuffix(OTHER_ROUTE)] += 1
+        letter = codec.decode_as(DeadLetter, value)
+        path = urllib.parse.urlsplit(letter.connection or "").path.strip("/")
+        venue = path.partition("/")[0].removesuffix(OTHER_ROUTE)
+        found.setdefault(venue, []).append(f"{letter.detected_time} {letter.detail}: {letter.payload[:PAYLOAD]!r}")
     return found
 
 

@@ -176,9 +176,9 @@ def letters(case: Case) -> Iterator[Finding]:
     garbage = {(fault.venue, fault.origin) for fault in case.evidence.faults if fault.kind == "garbage"}
     spoilt = Counter(venue for venue, _ in garbage)
     for venue in sorted({*spoilt, *case.evidence.letters}):
-        found = case.evidence.letters.get(venue, 0)
-        if found != spoilt[venue]:
-            what = f"{spoilt[venue]} unreadable frames were sent, {found} are dead letters"
+        found = case.evidence.letters.get(venue, ())
+        if len(found) != spoilt[venue]:
+            what = f"{spoilt[venue]} unreadable frames were sent, {len(found)} are dead letters: {'; '.join(found)}"
             yield Finding("dead letters", Name(venue, "", ""), what)
 
 
