@@ -50,6 +50,10 @@ def is_polled(venue: str, channel: str) -> bool:
     return isinstance(SOURCES[feeds.source_of(feeds.Name(venue, channel))], Poll)
 
 
+TOLD_BYTES = 60
+"""So much of a dead letter is told."""
+
+
 def count_of(channel: str, identity: int | None) -> int | None:
     """The number that a Gap knows a record by, None where it knows none."""
     return identity // COUNTING[channel] if identity is not None and channel in COUNTING else None
@@ -88,6 +92,17 @@ class Fault(NamedTuple):
         where = " ".join(filter(None, (self.channel, self.symbol))) or "all of it"
         ids = f", ids {min(self.ids)} to {max(self.ids)}" if self.ids else ""
         return f"{self.kind} {self.number} of {self.venue} {where} from {self.from_us} to {self.to_us}{ids}"
+
+
+class Letter(NamedTuple):
+    """A frame that nobody could read: the connection it came on, its bytes, and what is wrong with it."""
+
+    connection: str
+    payload: bytes
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.detail}: {self.payload[:TOLD_BYTES]!r} on {self.connection}"
 
 
 class Kept(NamedTuple):
@@ -177,8 +192,8 @@ class Evidence:
     gaps: Sequence[Gap]
     """Every entry."""
     faults: Sequence[Fault]
-    letters: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """What each frame among the dead letters says, by venue."""
+    letters: Mapping[str, Sequence[Letter]] = field(default_factory=dict)
+    """The frames among the dead letters, by venue."""
     digests: Mapping[Name, Mapping[int, str]] = field(default_factory=dict)
     """The simulator's books, by the key of each update."""
     served: Mapping[Name, Sequence[int]] = field(default_factory=dict)

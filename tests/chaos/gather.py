@@ -19,7 +19,7 @@ from ravencore.config import KafkaSettings
 from ravencore.records import DeadLetter, Gap, MarketRecord
 from ravenctl import feeds, reading
 from simulator.server import OTHER_ROUTE
-from tests.chaos.evidence import Evidence, Fault, Issued, Log, Name, Range, count_of
+from tests.chaos.evidence import Evidence, Fault, Issued, Letter, Log, Name, Range, count_of
 
 HTTP_S = 60.0
 TRIES = 20
@@ -27,8 +27,6 @@ RETRY_S = 1.0
 US = 1_000
 """Nanoseconds of a microsecond."""
 BUSY = (418, 429)
-PAYLOAD = 60
-"""So much of a dead letter's bytes is told."""
 
 
 class Pages:
@@ -122,14 +120,14 @@ def _logs(settings: KafkaSettings, codec: Codec) -> dict[Name, Log]:
     return logs
 
 
-def _letters(settings: KafkaSettings, codec: Codec) -> dict[str, list[str]]:
-    """What dead letters say by the venue they came from, "" for those that are of no connection."""
-    found: dict[str, list[str]] = {}
+def _letters(settings: KafkaSettings, codec: Codec) -> dict[str, list[Letter]]:
+    """By the venue they came from, "" for those that are of no connection."""
+    found: dict[str, list[Letter]] = {}
     for value in _values(settings, topics.DEAD_LETTERS):
         letter = codec.decode_as(DeadLetter, value)
-        path = urllib.parse.urlsplit(letter.connection or "").path.strip("/")
-        venue = path.partition("/")[0].removesuffix(OTHER_ROUTE)
-        found.setdefault(venue, []).append(f"{letter.detected_time} {letter.detail}: {letter.payload[:PAYLOAD]!r}")
+        connection = letter.connection or ""
+        venue = urllib.parse.urlsplit(connection).path.strip("/").partition("/")[0].removesuffix(OTHER_ROUTE)
+        found.setdefault(venue, []).append(Letter(connection, letter.payload, letter.detail))
     return found
 
 

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from ravencore.decimals import from_text
 from ravencore.records import Book, Gap, IndexPrice, Level, Liquidation, MarketRecord, Quote, Trade
 from tests.chaos.case import Case
-from tests.chaos.evidence import Evidence, Fault, Log, Name, digest, holes_of
+from tests.chaos.evidence import Evidence, Fault, Letter, Log, Name, digest, holes_of
 from tests.chaos.verdict import FEED_KINDS, VENUE_KINDS, Finding, judge, possible_kinds
 
 S = 1_000_000
@@ -340,7 +340,7 @@ CAUSES = [
 @pytest.mark.parametrize(("kind", "name", "cause", "fits"), CAUSES)
 def test_a_gap_has_the_cause_of_its_fault(kind: str, name: Name, cause: str, fits: bool) -> None:
     evidence = index_case(WITHOUT_20S, [replace(AWAY, cause=cause)], [fault(kind, name, 19.5, 24.5)])
-    evidence.letters = {"DERIBIT": ["~"]} if kind == "garbage" else {}
+    evidence.letters = {"DERIBIT": unread(1)} if kind == "garbage" else {}
     assert rules(evidence) == ([] if fits else ["cause"])
 
 
@@ -484,16 +484,28 @@ def option_trade(symbol: str, number: int, second: float) -> Trade:
 # d. garbage and duplicates
 
 
+def unread(count: int, connection: str = "ws://venue#1") -> list[Letter]:
+    return [Letter(connection, f"~ {number} ~".encode(), "no JSON") for number in range(count)]
+
+
+def test_a_frame_that_two_connections_brought_is_a_dead_letter_of_each() -> None:
+    garbage = [fault("garbage", SPOT, 3)]
+    heir = unread(1, "ws://venue#2")
+    assert judge(trades_case(ALL_TRADES, [], garbage, letters={"BINANCE_SPOT": [*unread(1), *heir]})) == []
+    finding = only(trades_case(ALL_TRADES, [], garbage, letters={"BINANCE_SPOT": [*unread(1), *unread(1)]}))
+    assert "is a dead letter twice" in finding.what
+
+
 @pytest.mark.parametrize("letters", [0, 1, 3])
 def test_every_unreadable_frame_is_one_dead_letter(letters: int) -> None:
     spoilt = [fault("garbage", SPOT, second)._replace(number=f"S-{second}") for second in (3, 4)]
-    assert judge(trades_case(ALL_TRADES, [], spoilt, letters={"BINANCE_SPOT": ["~", "{"]})) == []
-    finding = only(trades_case(ALL_TRADES, [], spoilt, letters={"BINANCE_SPOT": ["~"] * letters}))
+    assert judge(trades_case(ALL_TRADES, [], spoilt, letters={"BINANCE_SPOT": unread(2)})) == []
+    finding = only(trades_case(ALL_TRADES, [], spoilt, letters={"BINANCE_SPOT": unread(letters)}))
     assert finding.what.startswith(f"2 unreadable frames were sent, {letters} are dead letters")
 
 
 def test_a_dead_letter_of_a_frame_that_nobody_spoilt_is_a_finding() -> None:
-    assert rules(trades_case(ALL_TRADES, letters={"KRAKEN": ["~"]})) == ["dead letters"]
+    assert rules(trades_case(ALL_TRADES, letters={"KRAKEN": unread(1)})) == ["dead letters"]
 
 
 def test_a_trade_that_is_there_twice_is_a_finding() -> None:

@@ -172,14 +172,20 @@ def _unnoticed_loss(case: Case, fault: Fault) -> Iterator[Finding]:
 
 
 def letters(case: Case) -> Iterator[Finding]:
-    """d. Each frame that nobody can read is one dead letter, and nothing else is."""
+    """d. Each frame that nobody can read is one dead letter, and nothing else is.
+
+    While a connection is being replaced, the old and the new one bring the same frame.
+    """
     garbage = {(fault.venue, fault.origin) for fault in case.evidence.faults if fault.kind == "garbage"}
     spoilt = Counter(venue for venue, _ in garbage)
     for venue in sorted({*spoilt, *case.evidence.letters}):
-        found = case.evidence.letters.get(venue, ())
-        if len(found) != spoilt[venue]:
-            what = f"{spoilt[venue]} unreadable frames were sent, {len(found)} are dead letters: {'; '.join(found)}"
-            yield Finding("dead letters", Name(venue, "", ""), what)
+        name, found = Name(venue, "", ""), case.evidence.letters.get(venue, ())
+        if len({letter.payload for letter in found}) != spoilt[venue]:
+            what = f"{spoilt[venue]} unreadable frames were sent, {len(found)} are dead letters"
+            yield Finding("dead letters", name, f"{what}: {'; '.join(map(str, found))}")
+        again = Counter((letter.connection, letter.payload) for letter in found)
+        for connection, payload in (one for one, times in again.items() if times > 1):
+            yield Finding("dead letters", name, f"a frame of {connection} is a dead letter twice: {payload!r}")
 
 
 def twice(case: Case) -> Iterator[Finding]:
