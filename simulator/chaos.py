@@ -7,6 +7,7 @@ short run gives each venue one or two faults that take time, each another one, s
 single frames is spread over all of it. Seconds are those of a clock since the run began.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from random import Random
 from typing import NamedTuple
@@ -29,23 +30,28 @@ TURNS = ("cut", "stall", "mute", "close", "limit")
 
 
 class Offer(NamedTuple):
-    """What a venue's market has: by channel, what can be done to its streams; and the channels that are polled."""
+    """What a venue's market has: by channel, what can be done to its streams; the channels that are polled; and those
+    in which something happens all the time."""
 
     streamed: Mapping[str, frozenset[str]]
-    polled: frozenset[str]
+    polled: frozenset[str] = frozenset()
+    lively: frozenset[str] = frozenset()
 
 
 def survey(frames: Iterable[Frame]) -> Offer:
     """What there is in frames."""
     streamed: dict[str, frozenset[str]] = {}
     polled: set[str] = set()
+    counts: Counter[str] = Counter()
     for frame in frames:
+        channel = channel_of(frame)
         if kinds := kinds_of(frame):
-            channel = channel_of(frame)
             streamed[channel] = streamed.get(channel, frozenset()) | kinds
+            counts[channel] += 1
         elif frame.marks and frame.stream.startswith("rest:"):
-            polled.add(channel_of(frame))
-    return Offer(streamed, frozenset(polled))
+            polled.add(channel)
+    lively = frozenset(channel for channel, count in counts.items() if count >= SURVEY_SECONDS)
+    return Offer(streamed, frozenset(polled), lively)
 
 
 class _Window(NamedTuple):
@@ -123,8 +129,7 @@ class _Planner:
 
     def _lively(self) -> str:
         """A channel whose silence is noticed soon."""
-        mutable = [channel for channel, kinds in self.offer.streamed.items() if "mute" in kinds and "reorder" in kinds]
-        return self.rng.choice(sorted(mutable or self.offer.streamed))
+        return self.rng.choice(sorted(self.offer.lively or self.offer.streamed))
 
     def _mutes(self, window: _Window) -> None:
         """Of each channel one that each cure helps, evenly."""
@@ -155,8 +160,10 @@ class _Planner:
             self._add(kind, window.begin + self.rng.random() * early, channel)
         for channel in sorted(self.offer.polled):
             self._add("garbage", window.begin + self.rng.random() * early, channel, polled=True)
-        for _ in range(int(window.seconds / SPRINKLED_EVERY_SECONDS) if kinds else 0):
-            channel, kind = self.rng.choice(kinds)
+        # Not where it would take the rare moment of one that must be.
+        more = [one for one in kinds if one[0] in self.offer.lively]
+        for _ in range(int(window.seconds / SPRINKLED_EVERY_SECONDS) if more else 0):
+            channel, kind = self.rng.choice(more)
             self._add(kind, window.begin + self.rng.random() * window.seconds, channel)
 
     def _add(self, kind: str, at_s: float, channel: str = "", *, cure: str = "", polled: bool = False) -> None:

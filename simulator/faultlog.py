@@ -174,13 +174,18 @@ class FaultLog:
             "to_ns": time_ns if fault.to_ns is None else fault.to_ns,
             "open": fault.to_ns is None,
             "streams": sorted(fault.streams),
-            "lost": fault.lost,
+            "lost": {channel: {s: _in_order(ids) for s, ids in rows.items()} for channel, rows in fault.lost.items()},
             **fault.details,
         }
         return [
             {"id": name if len(found) == 1 else f"{name}.{at}", "symbol": symbol, "ids": ids, **common}
             for at, (symbol, ids) in enumerate(found, start=1)
         ]
+
+
+def _in_order(ids: list[int | None]) -> list[int | None]:
+    """What was due to one who left is known to be lost after what came when he had left."""
+    return sorted(ids, key=lambda identity: identity or 0)
 
 
 def feed_of(frame: Frame, channel: str) -> Feed:

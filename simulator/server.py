@@ -693,6 +693,7 @@ class Server:
             case "mute":
                 venue.mute(action)
             case "stall":
+                self._write_all()
                 venue.stall = venue.exchange.interrupt("stall", seconds=seconds)
                 self._later(seconds, venue.resume)
             case "limit":
