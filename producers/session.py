@@ -417,6 +417,8 @@ class Session:
     def _counted_tape(self, tapes: Tapes, channel: str, symbol: str, seen: Seen | None) -> CountedTape:
         tape = CountedTape(self.source.venue, channel, symbol, seen, self._waits)
         tapes.counted[symbol] = tape
+        if tape.restless:
+            self.restless[id(tape)] = self.source.feed(channel, symbol), symbol, tape
         return tape
 
     def _forget(self, line: Line) -> None:

@@ -58,6 +58,8 @@ class Seen(NamedTuple):
 
     sequence: int | None
     time_us: int
+    holes: tuple[Gap, ...] = ()
+    """Gaps of ids before it that nobody has filled, in their order."""
 
 
 COLD = Break("COLD_START", "nothing is known from before this trade")
@@ -132,6 +134,11 @@ class CountedTape:
         self._vain = self._failed = 0
         self._hopeless = 0
         """Up to this id the venue does not have what is missing."""
+        for gap in seen.holes if seen else ():
+            assert gap.from_sequence is not None
+            assert gap.to_sequence is not None
+            self._holes.append(Hole(gap.from_sequence, gap.to_sequence, gap))
+            self._to_ask.append((gap.from_sequence, gap.to_sequence))
 
     @property
     def held(self) -> int:

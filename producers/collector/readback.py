@@ -12,15 +12,16 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from producers.collector.outlet import QUIET, SERVICE
 from producers.contract import TRADES, Feed, Source
-from producers.tape import Seen
+from producers.tape import NOT_DEMANDED, Seen
 from ravencore import kafka, topics
 from ravencore.codec import HEADER_BYTES, Codec
 from ravencore.config import Settings
 from ravencore.errors import Unavailable, Unreadable
-from ravencore.records import MarketRecord, Trade
+from ravencore.records import Gap, MarketRecord, Trade
 
 TIMEOUT_S = 10.0
 TAIL_RECORDS = 1_000_000
+GAPS_TAIL_RECORDS = 50_000
 OTHERS_TAIL_RECORDS = 100_000
 """Of feeds without counting ids only the time of the last record is sought: a feed that is not there ran long ago."""
 TAIL_CHUNK_RECORDS = 2_000
@@ -34,17 +35,52 @@ LastSeen = Mapping[Feed, Mapping[str, Seen]]
 def last_seen(settings: Settings, codec: Codec, source: Source, feeds: Collection[Feed]) -> LastSeen:
     """The last record of each symbol of each feed; what is not found is left out. Raises Unavailable.
 
-    Of trades the one with the highest id is the last. A feed that brings many symbols is sought through all the tail.
+    Of trades the one with the highest id is the last, and the holes before it that are still to be filled come with it.
+    A feed that brings many symbols is sought through all the tail.
     """
     found: dict[Feed, dict[str, Seen]] = {}
     for channel in {feed.channel for feed in feeds}:
         places = Places(source, channel, {feed for feed in feeds if feed.channel == channel})
         tail = TAIL_RECORDS if channel == TRADES else OTHERS_TAIL_RECORDS
+        gaps = standing(settings, codec, source.venue) if channel == TRADES else {}
         for (feed, symbol), values in newest(settings, topics.CHANNELS[channel], places, tail).items():
-            seen = _last_trade(codec, values) if channel == TRADES else _last_record(codec, values)
+            if channel == TRADES:
+                seen = _last_trade(codec, values, gaps.get(symbol, ()))
+            else:
+                seen = _last_record(codec, values)
             if seen is not None:
                 found.setdefault(feed, {})[symbol] = seen
     return found
+
+
+def standing(settings: Settings, codec: Codec, venue: str) -> dict[str, list[Gap]]:
+    """Gaps in a venue's trades that name missing ids, by symbol, of the newest GAPS_TAIL_RECORDS of the ledger.
+
+    Raises Unavailable when the broker is away.
+    """
+    start = f"{venue}:{TRADES}:".encode()
+    client = kafka.reader(settings.kafka, SERVICE, **QUIET)
+    found: dict[str, Gap] = {}
+    try:
+        edges = {
+            number: kafka.watermarks(client, topics.GAPS, number) for number in kafka.partitions(client, topics.GAPS)
+        }
+        tail = GAPS_TAIL_RECORDS // max(len(edges), 1)
+        spans = {number: range(max(low, high - tail), high) for number, (low, high) in edges.items() if low < high}
+        for message in _read(client, topics.GAPS, spans) if spans else ():
+            if (message.key() or b"").startswith(start):
+                with contextlib.suppress(Unreadable):
+                    gap = codec.decode_as(Gap, message.value() or b"")
+                    found[gap.gap_id] = gap
+    except KafkaException as error:
+        raise Unavailable(f"Kafka does not answer: {error.args[0].str()}") from None
+    finally:
+        client.close()
+    by_symbol: dict[str, list[Gap]] = {}
+    for gap in found.values():
+        if gap.from_sequence is not None and (gap.cause, gap.detail) != NOT_DEMANDED:
+            by_symbol.setdefault(gap.symbol, []).append(gap)
+    return by_symbol
 
 
 Place = tuple[Feed, str]
@@ -146,10 +182,24 @@ def _is_end(message: Message) -> bool:
     return error is not None and error.code() == KafkaError._PARTITION_EOF  # noqa: SLF001 - librdkafka's own name
 
 
-def _last_trade(codec: Codec, values: list[bytes]) -> Seen | None:
+def _last_trade(codec: Codec, values: list[bytes], gaps: Iterable[Gap]) -> Seen | None:
     trades = [trade for trade in _readable(codec, values) if isinstance(trade, Trade) and trade.sequence is not None]
     last = max(trades, key=lambda trade: trade.sequence or 0, default=None)
-    return Seen(last.sequence, last.event_time) if last else None
+    if last is None or last.sequence is None:
+        return None
+    there = {trade.sequence for trade in trades}
+    holes = [hole for gap in gaps for hole in _rest(gap, there) if (hole.to_sequence or 0) < last.sequence]
+    return Seen(last.sequence, last.event_time, tuple(sorted(holes, key=lambda hole: hole.from_sequence or 0)))
+
+
+def _rest(gap: Gap, there: Collection[int | None]) -> list[Gap]:
+    """The Gap; none where an id of it is in the topic all the same.
+
+    A collector that is killed between a late repair and its Gap leaves the Gap as it was: what is filled of it and what
+    is not cannot be told apart for certain, and no trade may be published twice.
+    """
+    first, last = gap.from_sequence or 0, gap.to_sequence or 0
+    return [] if any(first <= number <= last for number in there if number is not None) else [gap]
 
 
 def _last_record(codec: Codec, values: list[bytes]) -> Seen | None:

@@ -49,6 +49,7 @@ class Collector:
         self._settings, self._codec = settings, codec
         self._outlet = Outlet(settings, codec)
         self._reporter = Reporter(SERVICE, settings, codec, self._outlet.producer, now_us())
+        self._gates: dict[str, Gate] = {}
         self._runners: dict[str, Runner] = {}
         self._demands: dict[bytes, Demand] = {}
         self._unserved: set[tuple[str, str]] = set()
@@ -78,7 +79,7 @@ class Collector:
             raise RavenError("; ".join(str(failure) for failure in known.exceptions)) from None
 
     def _open(self, tasks: asyncio.TaskGroup, http: aiohttp.ClientSession) -> None:
-        gates: dict[str, Gate] = {}
+        gates = self._gates
         for source in configured(self._settings.venues).values():
             venue = source.venue
             if venue not in gates:
@@ -156,6 +157,7 @@ class Collector:
             self._tell(text)
         self._told = refusals
         away = [self._outlet.broker_error, *(text for runner in runners for text in runner.away)]
+        away += [text for gate in self._gates.values() for text in gate.broken]
         if self._ready and reporter.state != "STOPPED":
             reporter.state = "DEGRADED" if any(away) else "RUNNING"
         if self._outlet.broker_error:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from producers.contract import TRADES, Feed, Span
 from producers.session import FetchTrades, Habits, Move, Session
+from producers.tape import ASK_AGAIN_S, Seen
 from ravencore.records import Book, Gap, Trade
 from tests.producers.made import BINANCE, LOST, SYMBOL, URL, Driver, book_frame, trade_frame, unwant, us, want
 
@@ -154,11 +155,32 @@ def test_what_nobody_wanted_is_not_asked_for() -> None:
     assert driver.holes == [("DISCONNECT", 102, 199, 98)]
 
 
+def test_what_was_missing_when_the_collector_ended_is_asked_for_by_the_next() -> None:
+    before = live(nothing)
+    before.trades(105)
+    before.advance(30.0)
+    (gap,) = before.gaps
+    session = Session(BINANCE, URL, HABITS)
+    session.want(Feed(TRADES, SYMBOL), {SYMBOL: Seen(105, us(1.6), (gap,))})
+    driver = Asked(session, lambda span, _: range(span.first, (span.last or 0) + 1))
+    driver.connect()
+    driver.trades(106)
+    driver.advance(1.0)
+    assert [action.sequence for action in driver.out if isinstance(action, Trade)] == [102, 103, 104, 106]
+    assert [(one.gap_id == gap.gap_id, one.repair, one.repaired) for one in driver.gaps] == [
+        (True, "BACKFILLED", 3),
+        (False, "NONE", 0),
+    ]
+
+
 # Laws: ids from 101 on are printed every 0.1 s and come, or not, over a line that is cut
 
 fates = st.lists(st.sampled_from(["now", "now", "now", "late", "never", "twice"]), min_size=5, max_size=60)
 cuts = st.lists(st.tuples(st.floats(1.0, 6.0), st.floats(0.1, 1.5)), max_size=3)
-moods = st.lists(st.sampled_from(["all", "all", "fails", "nothing"]), max_size=6)
+moods = st.lists(st.sampled_from(["all", "all", "fails", "nothing"]), max_size=6).filter(
+    lambda moods: moods.count("nothing") < len(ASK_AGAIN_S)
+)
+"""A venue that says often enough that it has nothing is believed."""
 DELAYS = {"now": [0.0], "late": [0.3], "never": [], "twice": [0.0, 0.2]}
 
 
