@@ -15,13 +15,14 @@ from typing import Any
 import aiohttp
 
 from benchmarks.feeds_watch import Stopwatch, frames_of
+from producers.actions import BadBytes
 from producers.collector.gate import Gate
 from producers.collector.link import FRAMES_AT_A_TIME, Bonds, Link
 from producers.collector.outlet import Outlet
 from producers.collector.pulse import Pulse
 from producers.contract import TRADES, Stream
 from producers.registry import SOURCES
-from producers.session import BadBytes, Session
+from producers.session import Session
 from producers.tape import Seen
 from ravencore.codec import Codec
 from ravencore.config import KafkaSettings, Settings

@@ -12,21 +12,12 @@ from aiolimiter import AsyncLimiter
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
+from producers.actions import Action, Close, FetchBook, FetchTrades, Move, Order, Renew, Send
 from producers.collector.ends import Taker, Tap
 from producers.collector.gate import Gate, limiter
 from producers.collector.pulse import Pulse
 from producers.contract import Feed, HasHistory, HasSnapshots
-from producers.session import (
-    Action,
-    Close,
-    FetchBook,
-    FetchTrades,
-    Move,
-    Order,
-    Renew,
-    Send,
-    Session,
-)
+from producers.session import Session
 from producers.tape import NOT_DEMANDED, Break
 from ravencore.errors import Unavailable
 from ravencore.retry import backoff
@@ -331,8 +322,10 @@ class Link:
     def _answered(self, order: FetchTrades | FetchBook, status: int, body: bytes) -> Iterable[Action]:
         session, now = self.session, self._pulse.now
         if isinstance(order, FetchBook):
-            return session.book_told(order, body, now_us(), now) if status == OK else session.book_not_told(order, now)
+            books = session.books
+            return books.told(order, body, now_us(), now) if status == OK else books.not_told(order, now)
         if status == OK:
-            return session.told(order, body, now_us(), now)
+            return session.asking.told(order, body, now_us(), now)
         refused = status in CLIENT_ERRORS and status not in TOO_MANY
-        return session.told_nothing(order, now_us(), now) if refused else session.not_told(order, now)
+        asking = session.asking
+        return asking.told_nothing(order, now_us(), now) if refused else asking.not_told(order, now)

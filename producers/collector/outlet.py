@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message
 
+from producers.actions import BadBytes, Clock
 from producers.contract import CHANNELS
-from producers.session import BadBytes, Clock
 from producers.wire import Wire
 from ravencore import kafka, topics
 from ravencore.codec import Codec

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from producers.actions import BadBytes
 from producers.collector.runner import HTTP_OK, Runner
 from producers.contract import BadFrame, Feed, Poll, Receipt
 from producers.feedtape import FeedTape
-from producers.session import TOLD_US, BadBytes
+from producers.session import TOLD_US
 from producers.tape import NOT_DEMANDED, Break, Seen
 from ravencore.errors import Unavailable
 from ravencore.records import MarketRecord, Subscription, SubscriptionState

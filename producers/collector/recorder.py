@@ -11,13 +11,13 @@ from pathlib import Path
 import aiohttp
 import zstandard
 
+from producers.actions import BadBytes
 from producers.collector.gate import Gate
 from producers.collector.outlet import Published
 from producers.collector.runner import Runner
 from producers.collector.service import REST_TIMEOUT_S, make_runner
 from producers.contract import CHANNELS, Poll, Source
 from producers.recording import BODIES, FRAMES, ODD, body_line, frame_line, odd_line
-from producers.session import BadBytes
 from ravencore.config import Settings
 from ravencore.errors import RavenError
 from ravencore.records import Gap

@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 from confluent_kafka import Message
 
+from producers.actions import Habits
 from producers.collector.demands import Demands
 from producers.collector.ends import Taker
 from producers.collector.gate import Gate
@@ -23,7 +24,6 @@ from producers.collector.streams import StreamRunner
 from producers.contract import Poll, Source, Stream
 from producers.registry import SOURCES, configured
 from producers.routing import wanted
-from producers.session import Habits
 from ravencore import kafka
 from ravencore.codec import Codec
 from ravencore.config import Settings, interval_us

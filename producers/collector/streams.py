@@ -13,11 +13,12 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from producers.actions import Habits
 from producers.collector.link import Bonds, Link
 from producers.collector.pulse import Pulse
 from producers.collector.runner import Runner
 from producers.contract import Feed, Stream
-from producers.session import Habits, Session
+from producers.session import Session
 from producers.tape import Seen
 from ravencore.errors import RavenError
 from ravencore.records import Subscription

@@ -3,8 +3,9 @@
 import json
 from collections.abc import Iterable
 
+from producers.actions import Action, Close, FetchBook, FetchTrades, Habits, Move, Renew, Send
 from producers.contract import BOOKS, TRADES, Feed
-from producers.session import Action, Close, FetchBook, FetchTrades, Habits, Move, Renew, Send, Session
+from producers.session import Session
 from producers.tape import Break, Seen
 from producers.venues.binance_spot import BinanceSpot
 from ravencore.records import Gap, Trade

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from producers.actions import BadBytes
 from producers.collector.recorder import BlockFile, CannotWrite, Recording
 from producers.recording import body_line, frame_line, odd_line, stem
-from producers.session import BadBytes
 from producers.venues.binance_options import BinanceOptions
 from producers.venues.binance_spot import BinanceSpot
 from ravencore.records import Gap, GapCause

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
+from producers.actions import FetchTrades, Habits, Move
 from producers.contract import TRADES, Feed, Span
-from producers.session import FetchTrades, Habits, Move, Session
+from producers.session import Session
 from producers.tape import ASK_AGAIN_S, Seen
 from ravencore.records import Book, Gap, Trade
 from tests.producers.made import BINANCE, LOST, SYMBOL, URL, Driver, book_frame, trade_frame, unwant, us, want
@@ -55,9 +56,9 @@ class Asked(Driver):
             self.spans.append(order.span)
             ids = self.rest(order.span, self.now)
             if ids is None:
-                self._take(self.session.not_told(order, self.now))
+                self._take(self.session.asking.not_told(order, self.now))
             else:
-                self._take(self.session.told(order, body(ids), us(self.now), self.now))
+                self._take(self.session.asking.told(order, body(ids), us(self.now), self.now))
 
 
 def all_of(span: Span, now: float) -> list[int]:

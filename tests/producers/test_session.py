@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from producers.actions import BadBytes, Clock, Close, Habits, Renew
 from producers.contract import TRADES, Feed
 from producers.pace import Latency
-from producers.session import BadBytes, Clock, Close, Habits, Renew, Session
+from producers.session import Session
 from producers.tape import Break
 from producers.venues.binance_spot import BinanceSpot
 from ravencore.records import Trade

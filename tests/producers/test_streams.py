@@ -14,13 +14,13 @@ import aiohttp
 import pytest
 from aiohttp import WSMsgType, web
 
+from producers.actions import Habits
 from producers.collector import runner as running
 from producers.collector.gate import Gate, limiter, retry_after
 from producers.collector.outlet import Published
 from producers.collector.readback import LastSeen
 from producers.collector.streams import StreamRunner
 from producers.contract import ALL, TRADES, Feed, Rate
-from producers.session import Habits
 from producers.tape import Seen
 from producers.venues.binance_futures import BinanceFutures
 from producers.venues.binance_futures_klines import BinanceFuturesKlines

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from producers import tape
-from producers.session import BadBytes
+from producers.actions import BadBytes
 from producers.tape import HELD_RECORDS
 from ravencore.records import Book, Gap, Trade
 from tests.producers.made import Driver, book_frame, new_session, trade_frame, us
