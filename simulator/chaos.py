@@ -167,7 +167,7 @@ class _Planner:
             self._add(kind, window.begin + self.rng.random() * window.seconds, channel)
 
     def _add(self, kind: str, at_s: float, channel: str = "", *, cure: str = "", polled: bool = False) -> None:
-        timed = not channel or kind == "mute"
+        timed = not channel or kind == "mute" or (channel, kind) == (KLINES, "gap")
         calm = Calm(self.times.timed_calm if timed else self.times.calm, self.times.calm)
         intent = Intent(kind, round(at_s, 3), channel, polled=polled, calm=calm)
         known = detailed(intent, self.rng, self.times)

@@ -6,7 +6,9 @@ A fault is told in one row for each symbol whose records it kept back or repeate
      "from_ns":1735689612000000000,"to_ns":1735689612100000000,"open":false,"ids":[1007,1008],"streams":[],"lost":{}}
 
 `ids`: of the records withheld, repeated, changed in place, or kept back by a mute. `streams`: those that a fault of
-whole connections concerned; `lost`: by channel and symbol, what reached nobody because of it.
+whole connections concerned; `lost` (in the first row): by channel and symbol, what reached nobody because of it. Kinds
+are those of simulator/faults.py, and `life`: a connection was closed at its age. Beside these: how many `seconds` it
+was to last, the `cure` of a mute and what it `ended_by`, whether a close was `announced`, how much a limit `refused`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -174,11 +176,17 @@ class FaultLog:
             "to_ns": time_ns if fault.to_ns is None else fault.to_ns,
             "open": fault.to_ns is None,
             "streams": sorted(fault.streams),
-            "lost": {channel: {s: _in_order(ids) for s, ids in rows.items()} for channel, rows in fault.lost.items()},
             **fault.details,
         }
+        lost = {channel: {s: _in_order(ids) for s, ids in rows.items()} for channel, rows in fault.lost.items()}
         return [
-            {"id": name if len(found) == 1 else f"{name}.{at}", "symbol": symbol, "ids": ids, **common}
+            {
+                "id": name if len(found) == 1 else f"{name}.{at}",
+                "symbol": symbol,
+                "ids": ids,
+                "lost": lost if at == 1 else {},
+                **common,
+            }
             for at, (symbol, ids) in enumerate(found, start=1)
         ]
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
+from itertools import pairwise, takewhile
 from typing import Any
 
 import aiohttp
@@ -15,7 +16,17 @@ from simulator.contract import SimulatorError
 from simulator.faults import Action, Intent, Times, parse_spec
 from simulator.ledger import Ids
 from simulator.server import Server, Settings
-from tests.simulator.test_server import PATIENCE_SECONDS, STREAMS, SYMBOLS, Observer, get, socket, synthetic, until
+from tests.simulator.test_server import (
+    PATIENCE_SECONDS,
+    STREAMS,
+    SYMBOLS,
+    Observer,
+    get,
+    ledger,
+    socket,
+    synthetic,
+    until,
+)
 
 SPEED = 4.0
 SHORT = Times(stall=(0.2, 0.3), limit=(0.2, 0.3), notice=(0.2, 0.3))
@@ -250,6 +261,32 @@ async def test_a_limit_cuts_and_then_answers_everything_with_429() -> None:
             lost = row["lost"]["trades"][symbol]
             assert lost == list(range(lost[0], (first[symbol] or 0)))
             assert [[lost[0], lost[-1]]] == entry.missed.ranges
+
+
+async def test_where_frames_are_numbered_a_gap_is_a_hole_in_the_numbers_and_a_reorder_a_late_one() -> None:
+    async with synthetic(60, "gap=6,reorder=4", speed=None, venues="COINBASE") as server:
+        numbers: list[int] = []
+        told = 0
+        async with socket(server, "", "COINBASE") as client:
+            for channel in ("ticker", "market_trades"):
+                request = {"type": "subscribe", "channel": channel, "product_ids": ["BTC-USDT", "ETH-USDT"]}
+                await client.send(json.dumps(request))
+            while server.state != "done" or told < ledger(server, "COINBASE").frames_sent:
+                frame = await next_frame(client)
+                numbers.append(frame["sequence_num"])
+                told += frame["channel"] != "subscriptions"
+        seen = Ids()
+        for number in numbers:
+            seen.add(number)
+        injected = server.stats()["injected"]
+        assert (injected["gap"], injected["reorder"]) == (6, 4)
+        market = server.venues["COINBASE"].market
+        ends_ns = market.begins_ns + 60 * 10**9
+        frames = takewhile(lambda frame: frame.time_ns < ends_ns, market.frames(None))
+        made = sum(frame.stream.startswith(("ticker:", "market_trades:")) for frame in frames)
+        assert seen.missing == made - told >= 6
+        assert sum(later < earlier for earlier, later in pairwise(numbers)) == 4
+        assert seen.duplicates == 0
 
 
 async def test_every_connection_ends_at_its_age_and_says_so_before() -> None:

@@ -1,5 +1,6 @@
 """Laws of the fault injector: what it does can be taken back, and a perfect observer counts what was injected."""
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from random import Random
@@ -9,7 +10,18 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from simulator.contract import Frame, SimulatorError
-from simulator.faults import LOOKAHEAD_FRAMES, MAX_GAP_FRAMES, MAX_REORDER_NS, Action, inject, parse_spec
+from simulator.faults import (
+    CURES,
+    LOOKAHEAD_FRAMES,
+    MAX_GAP_FRAMES,
+    MAX_REORDER_NS,
+    TIMES,
+    VENUE_KINDS,
+    Action,
+    garble,
+    inject,
+    parse_spec,
+)
 from simulator.ledger import Ids
 
 EVERYTHING = {"gap": 0.15, "duplicate": 0.15, "reorder": 0.15, "garbage": 0.1, "cut": 0.05}
@@ -224,9 +236,48 @@ def test_without_faults_everything_is_sent() -> None:
     assert injected(steady(10), spec={"gap": 0}) == [Action("send", row) for row in steady(10)]
 
 
+TIMED = {"stall": 2, "mute": 2, "close": 1, "limit": 1}
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_faults_that_take_time_wait_for_those_of_frames_and_draw_how_long(seed: int) -> None:
+    actions = list(inject(LONG, {"gap": 0.05, "reorder": 0.05, **TIMED}, seed, spoil, len(LONG) // 2))
+    counts = Counter(action.fault for action in actions if action.fault)
+    assert {kind: counts[kind] for kind in TIMED} == TIMED
+    hidden: set[str] = set()
+    for action in actions:
+        if action.what in VENUE_KINDS:
+            assert not hidden
+            least, most = {"stall": TIMES.stall, "limit": TIMES.limit, "close": TIMES.notice}[action.what]
+            assert action.intent is not None
+            assert least <= action.intent.seconds <= most
+        elif action.what == "mute":
+            assert action.stream.removesuffix("@trade") not in hidden
+            assert action.intent is not None
+            assert action.intent.cure in CURES
+        elif action.frame is not None and action.what == "withhold":
+            hidden.add(action.frame.symbol)
+        elif action.frame is not None and action.what == "send" and id_of(action.frame) is not None:
+            hidden.discard(action.frame.symbol)
+
+
+@given(st.integers(0, 100), st.binary(min_size=2, max_size=80))
+def test_what_is_garbled_is_no_json_and_no_longer_a_record(seed: int, text: bytes) -> None:
+    payload = json.dumps({"text": text.hex(), "rows": [1, 2]}).encode()
+    original = Frame(5, "a@b", payload, b"[" + payload + b"]", (("quotes", "A", 1),), symbol="A")
+    spoilt = garble(original, Random(seed))
+    assert (spoilt.kind, spoilt.marks, spoilt.stream, spoilt.time_ns) == ("garbage", (), "a@b", 5)
+    for message in (spoilt.payload, spoilt.combined):
+        assert message
+        with pytest.raises(ValueError, match=r"."):
+            json.loads(message)
+
+
 def test_a_spec_is_read() -> None:
     assert parse_spec("gap=0.001, duplicate=5,cut=2") == {"gap": 0.001, "duplicate": 5, "cut": 2}
     assert parse_spec("") == {}
+    assert parse_spec(" chaos ") == {"chaos": 1}
+    assert parse_spec("stall=1,mute=2,close=0.5,limit=3") == {"stall": 1, "mute": 2, "close": 0.5, "limit": 3}
     assert isinstance(parse_spec("gap=1.0")["gap"], float)
 
 
@@ -235,6 +286,7 @@ def test_a_spec_is_read() -> None:
     [
         ("bend=0.1", "gap, duplicate, reorder, garbage, cut"),
         ("gap", "unknown fault 'gap'"),
+        ("chaos,gap=1", "chaos alone"),
         ("gap=", "probability"),
         ("gap=1.5", "probability"),
         ("gap=-1", "probability"),

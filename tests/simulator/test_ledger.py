@@ -79,6 +79,19 @@ def test_a_trade_that_a_later_snapshot_brings_was_not_missed() -> None:
     assert ledger.report()["observable"]["gaps"] == 0
 
 
+def test_what_was_issued_since_somebody_subscribed_is_listed_once_with_its_time() -> None:
+    ledger = Ledger(["X"])
+    ledger.issue([("trades", "X", 1), ("books", "X", 7)], heard=False)
+    ledger.issue([("trades", "X", 2), ("trades", "Y", 9)], heard=True, time_us=50)
+    ledger.issue([("trades", "X", 3)], heard=False, time_us=60)
+    for heard, time_us in ((False, None), (True, 70), (True, 80)):
+        ledger.issue([("books", "X", 8)], heard=heard, time_us=time_us)
+    ledger.issue([("books", "X", None)], heard=True, time_us=90)
+    assert ledger.listed("trades") == {"X": [(2, 50), (3, 60)], "Y": [(9, 50)]}
+    assert ledger.listed("books") == {"X": [(8, 70), (None, 90)]}
+    assert ledger.listed("quotes") == {}
+
+
 def test_a_report_sums_the_symbols_of_each_channel() -> None:
     ledger = Ledger(["QUIET"])
     ledger.issue([("funding", "A", 5), ("funding", "B", 5), ("books", "A", 1)], heard=True)
