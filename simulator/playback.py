@@ -30,14 +30,16 @@ class Faults(NamedTuple):
     times: Times = TIMES
 
 
+Plans = Mapping[str, Sequence[Intent]]
+
+
 def steps(
-    exchanges: Sequence[Exchange], faults: Faults, start_ns: int | None, duration_ns: int | None
+    exchanges: Sequence[Exchange], faults: Faults, start_ns: int | None, duration_ns: int | None, plans: Plans
 ) -> Iterator[Step]:
     """Everything that happens at all venues, each until `duration_ns` after it began.
 
     A recording begins at its own time, however far it is from the others'; a synthetic market at `start_ns`.
     """
-    plans = _plans(exchanges, faults, duration_ns) if CHAOS in faults.spec and duration_ns is not None else {}
     venues = []
     for one in exchanges:
         begins_ns = start_ns if start_ns is not None and one.market.source == "synthetic" else one.market.begins_ns
@@ -48,7 +50,10 @@ def steps(
     return heapq.merge(*venues, key=_after)
 
 
-def _plans(exchanges: Sequence[Exchange], faults: Faults, duration_ns: int) -> dict[str, list[Intent]]:
+def make_plans(exchanges: Sequence[Exchange], faults: Faults, duration_ns: int | None) -> Plans:
+    """By venue, what chaos is to do, where it is asked for; takes a few seconds, to see what the markets have."""
+    if CHAOS not in faults.spec or duration_ns is None:
+        return {}
     offers = {one.dialect.venue: chaos.survey(_first_frames(one)) for one in exchanges}
     return chaos.plan(offers, faults.seed, duration_ns / 1e9 / faults.speed, faults.times)
 

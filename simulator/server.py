@@ -46,7 +46,7 @@ from simulator.contract import (
 from simulator.exchange import Exchange
 from simulator.faultlog import Fault
 from simulator.faults import TIMES, VENUE_KINDS, Action, Times, check
-from simulator.playback import Faults, Step, steps
+from simulator.playback import Faults, Step, make_plans, steps
 
 LOOPBACK = "127.0.0.1"
 BATCH_FRAMES = 256
@@ -622,13 +622,14 @@ class Server:
             await self._changed.wait()
 
     async def _play(self) -> None:
+        exchanges = [venue.exchange for venue in self.venues.values()]
+        faults = Faults(self.settings.faults, self.settings.seed, self.settings.speed or 1.0, self.settings.times)
+        plans = await asyncio.to_thread(make_plans, exchanges, faults, self.settings.duration_ns)
         await self._all_subscribed()
         self.state = "playing"
         log.info("playing at speed %s", self.settings.speed or "max")
         start_ns = time.time_ns() // MILLISECOND_NS * MILLISECOND_NS if self.settings.speed == 1.0 else None
-        exchanges = [venue.exchange for venue in self.venues.values()]
-        faults = Faults(self.settings.faults, self.settings.seed, self.settings.speed or 1.0, self.settings.times)
-        played = steps(exchanges, faults, start_ns, self.settings.duration_ns)
+        played = steps(exchanges, faults, start_ns, self.settings.duration_ns, plans)
         if self.settings.speed is None:
             await self._play_at_will(played)
         else:
