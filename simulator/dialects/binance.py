@@ -39,6 +39,7 @@ BAN_SECONDS = 120.0
 CONNECTS, CONNECTS_SECONDS = 300, 300.0
 PATIENCE_AFTER_429 = 5
 HISTORY_LIMIT = 1000
+SHUTDOWN = "!serverShutdown"
 METHODS = ("SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "GET_PROPERTY")
 QUOTE_ASSETS = (
     *("FDUSD", "USDT", "USDC", "TUSD", "BUSD", "USD1", "USDP", "PAX", "DAI"),
@@ -231,10 +232,11 @@ class BinanceSession:
     """
 
     def __init__(
-        self, names: str, combined: bool, rules: Rules, now: float, *, serves: Serves = everything, scale: bool = False
+        self, view: View, names: str, combined: bool, rules: Rules, now: float, *, serves: Serves = everything
     ) -> None:
+        self.view = view
         self.combined = combined
-        self.microseconds = scale
+        self.microseconds = False
         self.listed: set[str] = set(filter(None, names.split("/")))
         self._serves = serves
         self._rules = rules
@@ -250,6 +252,12 @@ class BinanceSession:
 
     def greet(self, now: float) -> Sequence[Message]:
         return ()
+
+    def farewell(self) -> Sequence[Message]:
+        """Spot's web-socket-streams.md says so; the futures' documents have no such event, and are taken to follow."""
+        time_ns = self.view.time_ns
+        payload = b'{"e":"serverShutdown","E":%d}' % (time_ns // 1_000_000)
+        return (Frame(time_ns, SHUTDOWN, payload, combine(SHUTDOWN, payload)),)
 
     def encode(self, frame: Frame) -> bytes:
         message = frame.combined if self.combined else frame.payload

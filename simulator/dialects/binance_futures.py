@@ -335,7 +335,7 @@ class BinanceFutures:
         self._door.enter(now)
         combined = root == "stream"
         asked = query.get("streams", "") if combined else names
-        return BinanceSession(asked, combined, self._rules, now, serves=ROUTES[route])
+        return BinanceSession(view, asked, combined, self._rules, now, serves=ROUTES[route])
 
     def answer(self, path: str, query: Mapping[str, str], now: float, view: View) -> Answer:
         return self._rest.answer(path, query, now, view)

@@ -210,8 +210,9 @@ class BinanceSpot:
             raise LookupError(path)
         names = rest if root == "ws" else query.get("streams", "")
         self._door.enter(now)
-        scale = query.get("timeUnit", "") in {"MICROSECOND", "microsecond"}
-        return BinanceSession(names, root == "stream", self._rules, now, scale=scale)
+        session = BinanceSession(view, names, root == "stream", self._rules, now)
+        session.microseconds = query.get("timeUnit", "") in {"MICROSECOND", "microsecond"}
+        return session
 
     def answer(self, path: str, query: Mapping[str, str], now: float, view: View) -> Answer:
         return self._rest.answer(path, query, now, view)
