@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from producers.contract import BookUpdate, HasBooks, Receipt
 from simulator.books import DIGESTED_LEVELS, Digests, digest, plain
 from simulator.contract import Dialect, Frame, NumbersFrames, Session, Snapshot
 from simulator.dialects.binance_futures import BinanceFutures
@@ -26,7 +27,7 @@ from simulator.dialects.deribit import Deribit
 from simulator.dialects.kraken import DEPTHS, Kraken
 from simulator.exchange import Exchange
 from simulator.faults import Action
-from tests.simulator.played import connect, say, synthetic
+from tests.simulator.played import connect, say, source, synthetic
 
 Sides = dict[str, dict[Decimal, Decimal]]
 Top = tuple[list[tuple[Decimal, Decimal]], list[tuple[Decimal, Decimal]]]
@@ -177,6 +178,7 @@ class Play:
         self.frames = exchange.market.frames(None)
         self.session: Session | None = None
         self.reader = Reader()
+        self.request: Any = None
 
     def run(self, differences: int) -> Iterator[None]:
         """Until so many more differences of all symbols have happened; a step for each."""
@@ -193,7 +195,7 @@ class Play:
                 return
 
     def subscribe(self, session: Session, reader: Reader, request: Any) -> None:
-        self.session, self.reader = session, reader
+        self.session, self.reader, self.request = session, reader, request
         for message in session.receive(json.dumps(request), 1.0):
             reader.follow(session.encode(message) if isinstance(message, Frame) else bytes(message))  # type: ignore[arg-type]
         self.exchange.subscribe(session.streams)
@@ -622,3 +624,55 @@ def _issued(exchange: Exchange, symbol: str) -> list[int]:
 
 def _payloads(exchange: Exchange, symbol: str) -> list[bytes]:
     return [frame.payload for frame in exchange.trades(symbol)]
+
+
+# The collectors' own keepers
+
+
+KEEPERS = {"kraken 25": "KRAKEN", "coinbase": "COINBASE_BOOKS", "deribit": "DERIBIT_BOOKS"}
+
+
+class Keeper(Reader):
+    """What the collectors' parser and keeper make of a book."""
+
+    def __init__(self, case: Case) -> None:
+        super().__init__()
+        self.stream = source(KEEPERS[case.name])
+        assert isinstance(self.stream, HasBooks)
+        keeper = self.stream.sequencer(case.symbol)
+        assert keeper is not None
+        self.keeper = keeper
+
+    def follow(self, text: bytes) -> None:
+        for event in self.stream.parse(text, Receipt(2**52)):
+            if isinstance(event, BookUpdate):
+                self.keeper.update(event)
+                self.started = True
+
+    def best(self) -> Top:
+        bids, asks = self.keeper.top(DIGESTED_LEVELS)
+        return [_unscaled(*level) for level in bids], [_unscaled(*level) for level in asks]
+
+
+def _unscaled(price: int, quantity: int) -> tuple[Decimal, Decimal]:
+    return Decimal(price).scaleb(-18), Decimal(quantity).scaleb(-18)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.name in KEEPERS], ids=lambda case: case.name)
+def test_the_collectors_keepers_have_the_digested_book(case: Case) -> None:
+    play = case.play(7)
+    case.join(play)
+    assert play.session is not None
+    keeper = Keeper(case)
+    seen: dict[str, str] = {}
+    first = list(connect(play.exchange).receive(json.dumps(play.request), 1.0))
+    for message in first:
+        keeper.follow(play.session.encode(message) if isinstance(message, Frame) else message)  # type: ignore[arg-type]
+    play.reader = keeper
+    for _ in play.run(200):
+        digests = play.exchange.digests(case.symbol) or {}
+        numbered = play.exchange.dialect.books is not None and play.exchange.dialect.books.numbered
+        key = str(keeper.keeper.last if numbered else keeper.keeper.event_time)
+        seen[key] = slow_digest(keeper.best())
+        assert digests[key] == seen[key]
+    assert len(seen) > 50
