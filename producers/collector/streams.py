@@ -55,6 +55,7 @@ class StreamRunner(Runner):
         )
         self._links: list[Link] = []
         self._running: dict[Link, asyncio.Task[None]] = {}
+        self._handing: set[asyncio.Task[None]] = set()
         self._gone: Counter[str] = Counter()
         """What links that are no more have counted."""
 
@@ -89,8 +90,8 @@ class StreamRunner(Runner):
             await asyncio.wait(self._running.values())
         for link in self._links:
             link.flush()
-        if self._beating is not None:
-            self._beating.cancel()
+        for task in (*self._handing, *filter(None, [self._beating])):
+            task.cancel()
 
     @property
     def counters(self) -> Mapping[str, int]:
@@ -164,7 +165,9 @@ class StreamRunner(Runner):
             return
         log.info("%s is replaced: %s", link.session.connection, reason)
         link.heir = self._new_link(link.session.heir())
-        self._tasks.create_task(self._hand_over(link, link.heir))
+        handing = self._tasks.create_task(self._hand_over(link, link.heir))
+        self._handing.add(handing)
+        handing.add_done_callback(self._handing.discard)
 
     async def _hand_over(self, link: Link, heir: Link) -> None:
         """Close the old connection when the heir has heard all for a while; the old one may end before."""

@@ -53,12 +53,16 @@ class Exchange:
     def __init__(self, *symbols: str) -> None:
         self.symbols = list(symbols)
         self.busy_answers = 0
+        self.attempts = 0
+        self.closed = False
+        """To WebSockets."""
         self.asked: list[float] = []
         self.sockets: dict[web.WebSocketResponse, set[str]] = {}
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         if request.headers.get("Upgrade", "").lower() == "websocket":
-            return await self._converse(request)
+            self.attempts += 1
+            return web.Response(status=503) if self.closed else await self._converse(request)
         self.asked.append(time.monotonic())
         if len(self.asked) <= self.busy_answers:
             return web.json_response(
@@ -119,7 +123,13 @@ class Kept:
 
 @asynccontextmanager
 async def collecting(
-    exchange: Exchange, source: Any, seen: LastSeen = MappingProxyType({})
+    exchange: Exchange,
+    source: Any,
+    seen: LastSeen = MappingProxyType({}),
+    *,
+    life_s: float = 3600.0,
+    failures_allowed: int = 50,
+    **more: Any,
 ) -> AsyncIterator[tuple[StreamRunner, Kept]]:
     app = web.Application()
     app.router.add_get("/{path:.*}", exchange.answer)
@@ -127,7 +137,7 @@ async def collecting(
     await server.setup()
     await web.TCPSite(server, "127.0.0.1", 0).start()
     host = f"127.0.0.1:{server.addresses[0][1]}"
-    endpoints = BinanceFuturesSettings(ws_url=f"ws://{host}", rest_url=f"http://{host}")
+    endpoints = BinanceFuturesSettings(ws_url=f"ws://{host}", rest_url=f"http://{host}", **more)
     kept = Kept()
     async with closing(server), aiohttp.ClientSession() as http, asyncio.TaskGroup() as tasks:
         gate = Gate(source.venue, source.limits, endpoints, http)
@@ -139,8 +149,8 @@ async def collecting(
             tell=lambda _: None,
             tasks=tasks,
             habits=Habits(),
-            life_s=3600.0,
-            failures_allowed=50,
+            life_s=life_s,
+            failures_allowed=failures_allowed,
         )
         yield runner, kept
         await runner.close()
