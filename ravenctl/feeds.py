@@ -2,21 +2,26 @@
 
 An id tells a record apart from others of its venue, channel and symbol: a trade's counting id, the update id of a book
 or quote that has one, the open time of a kline, else the event time. Where a venue gives none of these, records are
-only counted.
+only counted. Books that Raven keeps from differences are published at its own pace: each must equal the exchange's own
+at the same update, and the last one the exchange's last.
 """
 
 from array import array
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from producers.contract import TRADES
 from producers.registry import SOURCES
-from ravencore.records import Book, Kline, MarketRecord, Quote, Trade
+from ravencore.decimals import to_text
+from ravencore.records import Book, Kline, Level, MarketRecord, Quote, Trade
+from simulator.books import digest
 
 Range = tuple[int, int]
 """First and last id, inclusive."""
+Digests = Mapping[int, str]
+"""What a book of the exchange's was after each of its last changes (simulator.books), by update id or time."""
 
 
 class Name(NamedTuple):
@@ -33,15 +38,34 @@ class Ids:
     records: int = 0
     numbers: "array[int]" = field(default_factory=lambda: array("q"))
     ids: set[str] = field(default_factory=set)
+    kept: list[tuple[int, str]] = field(default_factory=list)
+    """Books that Raven keeps: the id or time of the last update, and a digest."""
 
     def add(self, record: MarketRecord) -> None:
         """Count a record."""
         self.records += 1
         number = identity_of(record)
+        if isinstance(record, Book) and record.source == "MAINTAINED":
+            self.kept.append((number or 0, digest(_texts(record.bids), _texts(record.asks))))
+            return
         if number is not None:
             self.numbers.append(number)
         if isinstance(record, Trade):
             self.ids.add(record.trade_id)
+
+
+    @property
+    def late(self) -> int:
+        """Records that came after one with a higher id."""
+        highest, late = LEAST, 0
+        for number in self.numbers:
+            late += number < highest
+            highest = max(highest, number)
+        return late
+
+
+def _texts(levels: Sequence[Level]) -> list[tuple[str, str]]:
+    return [(to_text(level.price), to_text(level.quantity)) for level in levels]
 
 
 def identity_of(record: MarketRecord) -> int | None:
@@ -60,13 +84,30 @@ def identity_of(record: MarketRecord) -> int | None:
 class Sent(NamedTuple):
     """Records of one symbol that an exchange made and sent to somebody: how many, and the distinct ids, in order.
 
-    `repeated` holds the ids that were sent more often than once, as snapshots after a reconnect and polls may be.
+    What it told over REST is sent, too. `repeated` holds the ids that were sent more often than once, as snapshots
+    after a reconnect and polls may be; `withheld` those made since somebody subscribed that nobody was sent.
     """
 
     issued: int
     delivered: int
     ids: Sequence[int]
     repeated: Collection[int] = ()
+    withheld: Sequence[int] = ()
+
+
+class Ledger(NamedTuple):
+    """What Gaps say of a feed.
+
+    `named` are the ids that are missing, by symbol; `cold` the symbols of which nothing is known from before the first
+    record. `repaired` counts ids that were missing once and came over REST, `renewed` breaks of kept books that a new
+    book has ended. `broke_off`: a Gap says that the collector was away for a time, and nobody can name what it missed.
+    """
+
+    named: Mapping[str, Sequence[Range]] = {}
+    cold: Collection[str] = ()
+    repaired: int = 0
+    renewed: int = 0
+    broke_off: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,7 +116,9 @@ class Row:
 
     `issued` and `sent` are the exchange's counts, None where it does not count for us; `once` are in Kafka once,
     `missing` not at all and no Gap names them, `in_gaps` Gaps name, `twice` are there more often than once, `again`
-    too, but the venue itself sent them again, `strange` were never sent.
+    too, but the venue itself sent them again, `strange` were never sent. `withheld` were never sent either, are not
+    there, and Gaps name them. `repaired` came over REST, `late` after later ones. `kept_books` are books that Raven
+    keeps and that equal the exchange's, `wrong` those that do not, `renewed` is how often one was begun anew.
     """
 
     name: Name
@@ -88,6 +131,12 @@ class Row:
     twice: int = 0
     again: int = 0
     strange: int = 0
+    withheld: int = 0
+    late: int = 0
+    kept_books: int = 0
+    wrong: int = 0
+    repaired: int = 0
+    renewed: int = 0
     example: str = ""
     """A symbol and id that is wrong."""
 
@@ -98,25 +147,40 @@ class Row:
 
     @property
     def kept(self) -> bool:
-        """Whether Kafka holds what was sent, all of it, once."""
-        return not (self.missing or self.twice or self.strange)
+        """Whether Kafka holds what was sent, all of it, once, and every kept book is right."""
+        return not (self.missing or self.twice or self.strange or self.wrong)
+
+    @property
+    def open(self) -> int:
+        """Ids that the exchange made, and that Gaps name as missing."""
+        return self.in_gaps + self.withheld
 
     @property
     def verdict(self) -> str:
         """Whether it holds, in words; what does not, and an example."""
         if not self.kept:
-            counts = {"missing": self.missing, "twice": self.twice, "never sent": self.strange}
+            counts = {"missing": self.missing, "twice": self.twice, "never sent": self.strange, "wrong": self.wrong}
             return f"{', '.join(f'{count:,} {word}' for word, count in counts.items() if count)}: {self.example}"
-        if not self.once + self.again + self.in_gaps:
+        if not self.once + self.again + self.open:
             return f"none of {self.issued:,} was sent to us" if self.issued else "nothing was sent"
-        told = ["each once"]
-        if self.in_gaps:
-            told.append(f"{self.in_gaps:,} in Gaps")
+        return ", ".join(self._told())
+
+    def _told(self) -> Iterator[str]:
+        if self.once > self.kept_books or self.again or self.open:
+            yield "each once"
+        if self.kept_books:
+            yield "kept by Raven, each the exchange's own"
+        if self.renewed:
+            yield f"begun anew {self.renewed:,} time{'s' * (self.renewed != 1)}"
+        if self.repaired:
+            yield f"{self.repaired:,} fetched over REST"
+        if self.open:
+            yield f"{self.open:,} in Gaps"
         if self.again:
-            told.append(f"{self.again:,} as often as they came")
-        if (unsent := (self.issued or 0) - (self.sent or 0)) > 0:
-            told.append(f"{unsent:,} not sent to us")
-        return ", ".join(told)
+            yield f"{self.again:,} as often as they came"
+        unsent = (self.issued or 0) - (self.sent or 0) - self.withheld
+        if unsent > 0 and self.sent is not None:
+            yield f"{unsent:,} not sent to us"
 
 
 def source_of(name: Name) -> str:
@@ -125,76 +189,118 @@ def source_of(name: Name) -> str:
     return next(found, name.venue)
 
 
-def seen(name: Name, there: Mapping[str, Ids]) -> Row:
+def seen(name: Name, there: Mapping[str, Ids], ledger: Ledger) -> Row:
     """A feed of an exchange that does not count for us: only that no trade is there twice can be told."""
     records = sum(ids.records for ids in there.values())
     twice = sum(ids.records - len(ids.ids) for ids in there.values()) if name.channel == TRADES else 0
-    return Row(name, len(there), once=records - twice, twice=twice, example=next(iter(there), ""))
+    return Row(
+        name,
+        len(there),
+        once=records - twice,
+        twice=twice,
+        late=_late(name, there),
+        kept_books=sum(len(ids.kept) for ids in there.values()),
+        repaired=ledger.repaired,
+        renewed=ledger.renewed,
+        example=next(iter(there), ""),
+    )
 
 
 def compare(
     name: Name,
     sent: Mapping[str, Sent],
     there: Mapping[str, Ids],
-    gaps: Mapping[str, Sequence[Range]],
-    *,
-    broke_off: bool = False,
+    ledger: Ledger,
+    books: Mapping[str, Digests] | None = None,
 ) -> Row:
-    """What was sent of a feed against what is in Kafka; `gaps` holds the ids that Gaps name, by symbol.
-
-    `broke_off`: a Gap says that the collector was away for a time. Nobody can name what it missed, but for trades
-    between two others of their symbol.
-    """
+    """What was sent of a feed against what is in Kafka; `books` are the exchange's own of symbols whose book is kept."""
     total: Counter[str] = Counter()
     example = ""
-    for symbol in sorted({*sent, *there}):
-        named = [*gaps.get(symbol, ()), *(_unnamed(name, there.get(symbol)) if broke_off else ())]
-        found, wrong = _compare_symbol(sent.get(symbol, NOTHING), there.get(symbol, Ids()), named)
+    kept = books or {}
+    for symbol in sorted({*sent, *there, *kept}):
+        ids = there.get(symbol, Ids())
+        if symbol in kept:
+            found, wrong = _compare_books(kept[symbol], ids)
+        else:
+            found, wrong = _compare_symbol(sent.get(symbol, NOTHING), ids, list(_named(name, symbol, ids, ledger)))
         total.update(found)
         if wrong and not example:
             example = f"{symbol} {wrong}"
-    rows = [row for row in sent.values() if row.delivered]
-    count = sum(len(row.ids) or row.delivered for row in rows)
-    return Row(name, len(rows), sum(row.issued for row in sent.values()), count, example=example, **total)
+    rows = [row for symbol, row in sent.items() if row.delivered and symbol not in kept]
+    # Of a kept book nobody counts what was sent: differences, of which several may come to one book.
+    count = sum(len(row.ids) or row.delivered for row in rows) if rows or not kept else None
+    issued = sum(row.issued for row in sent.values()) + sum(map(len, kept.values()))
+    return Row(
+        name,
+        len(rows) + sum(bool(told) for told in kept.values()),
+        issued,
+        count,
+        late=_late(name, there),
+        repaired=ledger.repaired,
+        renewed=ledger.renewed,
+        example=example,
+        **total,
+    )
 
 
 NOTHING = Sent(0, 0, ())
 LEAST, GREATEST = -(1 << 63), (1 << 63) - 1
 
 
-def _unnamed(name: Name, there: Ids | None) -> Sequence[Range]:
-    """Ids of which a Gap may say no more than that there were some."""
-    if name.channel != TRADES or there is None or not there.numbers:
-        return [(LEAST, GREATEST)]
-    return [(LEAST, min(there.numbers)), (max(there.numbers), GREATEST)]
+def _late(name: Name, there: Mapping[str, Ids]) -> int:
+    return sum(ids.late for ids in there.values()) if name.channel == TRADES else 0
+
+
+def _named(name: Name, symbol: str, there: Ids, ledger: Ledger) -> Iterator[Range]:
+    """Ids that Gaps name, or of which one may say no more than that there were some."""
+    yield from ledger.named.get(symbol, ())
+    if name.channel == TRADES:
+        if symbol in ledger.cold and there.numbers:
+            yield LEAST, min(there.numbers)
+    elif ledger.broke_off:
+        yield LEAST, GREATEST
 
 
 def _compare_symbol(sent: Sent, there: Ids, gaps: Sequence[Range]) -> tuple[dict[str, int], str]:
-    if not sent.ids and not there.numbers:
+    if not sent.ids and not there.numbers and not sent.withheld:
         return _compare_counts(sent.delivered, there.records, away=bool(gaps))
-    if there.records == len(there.numbers) and array("q", sent.ids) == there.numbers:
+    if not sent.withheld and there.records == len(there.numbers) and array("q", sent.ids) == there.numbers:
         return {"once": len(sent.ids)}, ""
-    counts, expected = Counter(there.numbers), set(sent.ids)
+    counts, expected, withheld = Counter(there.numbers), set(sent.ids), set(sent.withheld)
     absent = expected - counts.keys()
     named = {number for number in absent if within(gaps, number)}
+    unsaid = {number for number in withheld if not within(gaps, number)}
     more = {number for number, times in counts.items() if times > 1 and number in expected}
     again = more.intersection(sent.repeated)
     strange = counts.keys() - expected
     found = {
         "once": len(expected) - len(absent) - len(more),
-        "missing": len(absent) - len(named),
+        "missing": len(absent) - len(named) + len(unsaid),
         "in_gaps": len(named),
         "twice": len(more) - len(again),
         "again": len(again),
         "strange": len(strange) + there.records - len(there.numbers),
+        "withheld": len(withheld) - len(unsaid),
     }
-    return found, _example(absent - named, more - again, strange)
+    return found, _example((absent - named) | unsaid, more - again, strange)
 
 
 def _compare_counts(delivered: int, records: int, *, away: bool) -> tuple[dict[str, int], str]:
     short, twice = max(delivered - records, 0), max(records - delivered, 0)
     told = f"{delivered} sent, {records} there" if short or twice else ""
     return {"once": min(delivered, records), "in_gaps" if away else "missing": short, "twice": twice}, told
+
+
+def _compare_books(digests: Digests, there: Ids) -> tuple[dict[str, int], str]:
+    """Kept books against the exchange's own at the same update; it may have forgotten the oldest."""
+    oldest = min(digests, default=LEAST)
+    wrong = [key for key, told in there.kept if digests.get(key) != told and key >= oldest]
+    printed = there.records - len(there.kept)
+    last = next(reversed(digests.values()), None)
+    behind = last is not None and (not there.kept or there.kept[-1][1] != last)
+    right = len(there.kept) - len(wrong)
+    example = f"at {wrong[0]}" if wrong else "is not the exchange's last book" if behind else ""
+    return {"once": right, "kept_books": right, "wrong": len(wrong), "missing": int(behind), "strange": printed}, example
 
 
 def _example(missing: Collection[int], twice: Collection[int], strange: Collection[int]) -> str:

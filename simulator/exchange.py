@@ -38,7 +38,8 @@ class Exchange:
         """Of the last action: what was not sent in its turn."""
         self.time_ns = market.begins_ns
         self._subscriptions: Counter[str] = Counter()
-        self._books = {symbol: _Depth(books, market, symbol) for symbol in market.traded if (books := dialect.books)}
+        books, symbols = dialect.books, dict.fromkeys([*market.traded, *market.snapshots])
+        self._books = {symbol: _Depth(books, market, symbol) for symbol in symbols} if books is not None else {}
         self._counted: dict[str, tuple[str, ...]] = {}
         self._history: dict[str, deque[Frame]] = {}
         self._newest: dict[str, Frame] = {}

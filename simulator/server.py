@@ -124,7 +124,7 @@ class Connection:
     def write(self) -> None:
         if self.venue.stall is not None:
             return
-        if self._queue and not self._transport.is_closing():
+        if self._queue and not self.ended:
             self._transport.write(b"".join(self._queue))
         self._queue.clear()
 

@@ -41,7 +41,7 @@ class SyntheticMarket:
         self.snapshots: Mapping[str, Sequence[Snapshot]] = {
             symbol: [book] for part in made for symbol, book in part.snapshots.items()
         }
-        self.traded: Sequence[str] = list(self.snapshots)
+        self.traded: Sequence[str] = [symbol for symbol in self.snapshots if symbol not in self._spared]
         self._horizon_ns = DEFAULT_HORIZON_NS if duration_ns is None else duration_ns
 
     @property

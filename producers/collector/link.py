@@ -133,6 +133,7 @@ class Link:
         self._tell(text)
         if self.failures >= self._bonds.failures_allowed:
             self.given_up = f"given up after {self.failures} failures in a row, the last: {text}"
+            self.away = self.given_up
             self._tell(self.given_up)
 
     async def _once(self) -> None:

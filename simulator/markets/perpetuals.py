@@ -15,7 +15,19 @@ from random import Random
 import msgspec
 
 from simulator.contract import Instrument, Listed, Part, Snapshot
-from simulator.events import Event, Kline, Liquidation, Mark, Marks, OpenInterest, Trade
+from simulator.events import (
+    DepthDiff,
+    Event,
+    Kline,
+    Levels,
+    Liquidation,
+    Mark,
+    Marks,
+    OpenInterest,
+    Quote,
+    Trade,
+    text_of,
+)
 
 SECOND_NS = 10**9
 MINUTE_NS = 60 * SECOND_NS
@@ -26,6 +38,9 @@ OPEN_INTEREST_SECONDS = 10
 INTEREST = 0.0001
 CLAMP = 0.0005
 RATE_CAP = 0.02
+THIN_LEVELS = 25
+THIN_LEVEL_NOTIONAL = 500.0
+REQUOTES_PER_SECOND = 0.25
 BASIS_SIGMA, BASIS_RETURN = 0.0003, 0.02
 BASIS_SMOOTHING = 1 / 30
 PREMIUM_SMOOTHING = 1 / 600
@@ -74,9 +89,7 @@ def _thin_listing(base: str, rng: Random) -> ThinListing:
 
 
 class ThinFlow:
-    """Many perpetuals that trade a few times a minute, without books: a Part made for its small cost."""
-
-    snapshots: Mapping[str, Snapshot] = {}
+    """Many perpetuals that trade a few times a minute, with books that seldom change: a Part made for its small cost."""
 
     def __init__(self, seed: int, listings: Sequence[ThinListing]) -> None:
         self.seed = seed
@@ -85,8 +98,23 @@ class ThinFlow:
             Instrument(row.symbol, row.base, "USDT", row.tick_e8, row.lot_e8, "perpetual") for row in listings
         ]
 
-    def events(self, begin_ns: int) -> Iterator[Trade]:
-        return heapq.merge(*(self._trades(listing, begin_ns) for listing in self.listings), key=_time)
+    @property
+    def snapshots(self) -> Mapping[str, Snapshot]:
+        return {row.symbol: _ThinBook(row, self.seed).snapshot() for row in self.listings}
+
+    def events(self, begin_ns: int) -> Iterator[Trade | DepthDiff | Quote]:
+        return heapq.merge(*(self._events(listing, begin_ns) for listing in self.listings), key=_time)
+
+    def _events(self, listing: ThinListing, begin_ns: int) -> Iterator[Trade | DepthDiff | Quote]:
+        """The trades, and how the book goes with them and between them."""
+        book, told_ns, price_e8 = _ThinBook(listing, self.seed), begin_ns, round(listing.price * 1e8)
+        for trade in self._trades(listing, begin_ns):
+            while (requote_ns := told_ns + book.next_ns()) < trade.time_ns:
+                told_ns = requote_ns
+                yield from book.requote(told_ns, price_e8)
+            told_ns, price_e8 = trade.time_ns, trade.price_e8
+            yield trade
+            yield from book.requote(told_ns, price_e8)
 
     def _trades(self, listing: ThinListing, begin_ns: int) -> Iterator[Trade]:
         rng = Random(f"thin/{self.seed}/{listing.symbol}")
@@ -102,6 +130,70 @@ class ThinFlow:
             price_e8 = max(1, round(price * 1e8 / listing.tick_e8)) * listing.tick_e8
             quantity_e8 = (1 + int(quantity * 1e8 / listing.lot_e8)) * listing.lot_e8
             yield Trade(begin_ns + since_ns, listing.symbol, trade_id, price_e8, quantity_e8, rng.random() < 0.5)
+
+
+class _ThinBook:
+    """A few levels around a price, in whole ticks and lots."""
+
+    def __init__(self, listing: ThinListing, seed: int) -> None:
+        self.listing = listing
+        self.rng = Random(f"thin/{seed}/{listing.symbol}/book")
+        self.lots = THIN_LEVEL_NOTIONAL / listing.price * 1e8 / listing.lot_e8
+        self.bids: dict[int, int] = {}
+        self.asks: dict[int, int] = {}
+        self.update_id = self.rng.randrange(10**8, 10**9)
+        self._settle(round(listing.price * 1e8 / listing.tick_e8))
+
+    def next_ns(self) -> int:
+        """How long until somebody quotes anew."""
+        return int(self.rng.expovariate(REQUOTES_PER_SECOND) * SECOND_NS) + 1_000
+
+    def requote(self, time_ns: int, price_e8: int) -> Iterator[DepthDiff | Quote]:
+        """Around this price, at which there is no level."""
+        bids, asks = dict(self.bids), dict(self.asks)
+        self._settle(price_e8 // self.listing.tick_e8)
+        changes = [(self._changes(bids, self.bids)), self._changes(asks, self.asks)]
+        first_id = self.update_id + 1
+        self.update_id += sum(map(len, changes))
+        told = [self._texts(sorted(side.items(), reverse=side is changes[0])) for side in changes]
+        yield DepthDiff(time_ns, self.listing.symbol, first_id, self.update_id, told[0], told[1])
+        yield self._quote(time_ns, price_e8)
+
+    def _settle(self, price: int) -> None:
+        for side, sign in ((self.bids, 1), (self.asks, -1)):
+            for level in [level for level in side if sign * (price - level) <= 0]:
+                del side[level]
+            side[price - sign * self.rng.randint(1, 3)] = 1 + int(self.rng.expovariate(1.0) * self.lots)
+            while len(side) < THIN_LEVELS:
+                side[self._worst(side, sign) - sign * self.rng.randint(1, 5)] = 1 + int(
+                    self.rng.expovariate(1.0) * self.lots
+                )
+            while len(side) > THIN_LEVELS:
+                del side[self._worst(side, sign)]
+
+    @staticmethod
+    def _worst(side: Mapping[int, int], sign: int) -> int:
+        return min(side) if sign > 0 else max(side)
+
+    @staticmethod
+    def _changes(before: Mapping[int, int], after: Mapping[int, int]) -> dict[int, int]:
+        levels = before.keys() | after.keys()
+        return {level: after.get(level, 0) for level in levels if before.get(level) != after.get(level)}
+
+    def _texts(self, levels: Iterable[tuple[int, int]]) -> Levels:
+        tick, lot = self.listing.tick_e8, self.listing.lot_e8
+        return [(text_of(price * tick), text_of(lots * lot)) for price, lots in levels]
+
+    def _quote(self, time_ns: int, last_e8: int) -> Quote:
+        tick, lot = self.listing.tick_e8, self.listing.lot_e8
+        bid, ask = max(self.bids), min(self.asks)
+        bid_e8, bid_quantity_e8, ask_quantity_e8 = bid * tick, self.bids[bid] * lot, self.asks[ask] * lot
+        symbol = self.listing.symbol
+        return Quote(time_ns, symbol, self.update_id, bid_e8, bid_quantity_e8, ask * tick, ask_quantity_e8, last_e8)
+
+    def snapshot(self) -> Snapshot:
+        bids, asks = sorted(self.bids.items(), reverse=True), sorted(self.asks.items())
+        return Snapshot(self.update_id, self._texts(bids), self._texts(asks))
 
 
 def _time(event: Event) -> int:
