@@ -170,7 +170,8 @@ class Connection:
         self.write()
         self.lost = True
         if not self._transport.is_closing():
-            self._transport.write_eof()
+            with contextlib.suppress(OSError):  # the client was quicker
+                self._transport.write_eof()
 
     def close(self, end: Disconnect) -> None:
         """Say why with a close frame, and wait for nothing."""
