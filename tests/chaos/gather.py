@@ -16,6 +16,7 @@ from producers.registry import SOURCES
 from ravencore import topics
 from ravencore.codec import Codec
 from ravencore.config import KafkaSettings
+from ravencore.errors import Unavailable
 from ravencore.records import DeadLetter, Gap, MarketRecord
 from ravenctl import feeds, reading
 from simulator.server import OTHER_ROUTE
@@ -57,8 +58,12 @@ class Pages:
         return {int(key): told for key, told in self._get("/sim/books", venue=venue, symbol=symbol).items()}
 
     def _get(self, path: str, **query: str) -> Any:
-        with urllib.request.urlopen(f"{self._url}{path}?{urllib.parse.urlencode(query)}", timeout=HTTP_S) as answer:
-            return json.load(answer)
+        url = f"{self._url}{path}?{urllib.parse.urlencode(query)}"
+        try:
+            with urllib.request.urlopen(url, timeout=HTTP_S) as answer:
+                return json.load(answer)
+        except OSError as error:
+            raise Unavailable(f"the simulator does not answer: {error}") from None
 
 
 def fault_of(told: Mapping[str, Any]) -> Fault:
