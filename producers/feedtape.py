@@ -19,6 +19,10 @@ from ravencore.records import Gap, MarketRecord
 REMEMBERED = 8
 """Newest records of a symbol that one like them is compared with."""
 
+UNDER_WAY_US = 500_000
+"""What one connection brings so much before another is not only under way there."""
+DEAF = Break("SILENCE", "a connection was deaf: another one that took its place heard more")
+
 
 class FeedTape:
     """One feed, of a symbol or of a whole market."""
@@ -49,7 +53,7 @@ class FeedTape:
             self.duplicates += 1
             return ()
         out = () if self.broken is None else (self._close(record.received_time, connection),)
-        self._last_us = record.received_time
+        self._last_us = max(record.received_time, self._last_us or 0)
         if known:
             return out
         recent.append(record)
@@ -74,17 +78,22 @@ class FeedTape:
         recent = [record for records in self._recent.values() for record in records]
         self._said = Counter(map(_content, recent))
 
-    def take_over(self, others: Iterable[MarketRecord], connection: str) -> list[Output]:
-        """What of the other connection's records was not said yet; from now on it is the one."""
+    def take_over(self, others: Iterable[MarketRecord], now_us: int, connection: str) -> list[Output]:
+        """What of the other connection's records was not said yet; from now on it is the one.
+
+        Where that came long ago, the old connection was deaf: what was lost before the other one listened is a hole.
+        """
         said, self._said = self._said or Counter(), None
-        out: list[Output] = []
+        unsaid = []
         for record in others:
             content = _content(record)
             if said[content]:
                 said[content] -= 1
             else:
-                out += self.add(record, connection)
-        return out
+                unsaid.append(record)
+        if unsaid and unsaid[0].received_time < now_us - UNDER_WAY_US:
+            self.interrupt(DEAF, now_us)
+        return [output for record in unsaid for output in self.add(record, connection)]
 
     def _close(self, now_us: int, connection: str) -> Gap:
         assert self.broken is not None

@@ -26,8 +26,7 @@ class Keeping:
             return [self._desk.unasked(frame, BOOKS, update.symbol)]
         line.last_received_us = update.received_time
         if not line.shadow:
-            line.cures = 0
-            line.tapes.patience.heard(now)
+            line.heard(now)
         if line.sequencer is None:
             # It was given up, and the venue has not heard of that yet.
             return ()

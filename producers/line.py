@@ -110,6 +110,14 @@ class Line:
             self.tapes.others.watch()
         return Line(self.feed, self.tapes, wanted=True, shadow=True)
 
+    def heard(self, now: float) -> None:
+        """Something came: a silence is over, and needs no cure unless that is under way."""
+        if self.cures:
+            self.cures = 0
+            if self.cure is not None and self.cure.why.cause == "SILENCE" and self.phase == "live":
+                self.cure = None
+        self.tapes.patience.heard(now)
+
     def off(self) -> None:
         """Nothing comes on this connection any more."""
         self.phase, self.flowing = "off", False

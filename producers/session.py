@@ -281,8 +281,7 @@ class Session:
             line.flowing, line.first_frame = True, self.frames
         line.last_received_us = record.received_time
         if not line.shadow:
-            line.cures = 0
-            line.tapes.patience.heard(now)
+            line.heard(now)
         if isinstance(tape, FeedTape):
             if line.shadow:
                 line.pending.append(record)
@@ -516,21 +515,21 @@ class Session:
                 continue
             if line.phase != "off" and not other.ready:
                 out += self.desk.interrupted(line, why, now_us)
-            out += heir.come_forward(other, now)
+            out += heir.come_forward(other, now, now_us)
         heir.desk.restless |= self.desk.restless
         heir.clock_us = self.clock_us
         for forgotten in (self.desk.lines, self.desk.restless, self.desk.tapes, self.books.due):
             forgotten.clear()
         return out
 
-    def come_forward(self, line: Line, now: float) -> list[Action]:
+    def come_forward(self, line: Line, now: float, now_us: int) -> list[Action]:
         """Publish what this feed brings from now on, and what of it the other connection did not bring."""
         line.shadow = False
         pending, line.pending = line.pending, []
         if line.phase == "live":
             line.tapes.patience.start(now)
         if line.tapes.others is not None:
-            return [*line.tapes.others.take_over(pending, self.desk.connection)]
+            return [*line.tapes.others.take_over(pending, now_us, self.desk.connection)]
         if line.sequencer is not None and line.sequencer.in_step and line.update is not None:
             return self.books.changed(line, line.update)
         return []
