@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 ARGS   ?=
 
-.PHONY: help demo test chaos lint format docs bench bench-here bench-feeds lock clean
+.PHONY: help demo test chaos lint format docs bench bench-here bench-feeds bench-many lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -61,6 +61,9 @@ bench-here: $(VENV)/bench.stamp
 
 bench-feeds: $(VENV)/local.stamp .venv-rivals/rivals.stamp  ## the collector's feeds beside cryptofeed; RAVEN_RECORDINGS=folder
 	@$(BIN)/python -m benchmarks.feeds --rival-python .venv-rivals/bin/python $(ARGS)
+
+bench-many: $(VENV)/local.stamp  ## 500 symbols on one collector: CPU, memory, lag; ARGS="--minutes 30 --kept"
+	@$(BIN)/python -m benchmarks.many $(ARGS)
 
 lock:  ## resolve the lock files anew from pyproject.toml (needs uv)
 	@for f in "service" "local --extra local" "dev --extra local --extra dev" "bench --extra local --extra bench"; do set -- $$f; n=$$1; shift; \
