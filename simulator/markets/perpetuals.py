@@ -32,6 +32,7 @@ from simulator.events import (
 SECOND_NS = 10**9
 MINUTE_NS = 60 * SECOND_NS
 MILLISECOND_NS = 10**6
+MICROSECOND_NS = 10**3
 FUNDING_PERIOD_NS = 8 * 3600 * SECOND_NS
 KLINE_INTERVAL_NS = 250 * MILLISECOND_NS
 OPEN_INTEREST_SECONDS = 10
@@ -89,7 +90,7 @@ def _thin_listing(base: str, rng: Random) -> ThinListing:
 
 
 class ThinFlow:
-    """Many perpetuals that trade a few times a minute, with books that seldom change: a Part made for its small cost."""
+    """Many perpetuals that trade a few times a minute and have sparse books: a Part made for its small cost."""
 
     def __init__(self, seed: int, listings: Sequence[ThinListing]) -> None:
         self.seed = seed
@@ -109,7 +110,7 @@ class ThinFlow:
         """The trades, and how the book goes with them and between them."""
         book, told_ns, price_e8 = _ThinBook(listing, self.seed), begin_ns, round(listing.price * 1e8)
         for trade in self._trades(listing, begin_ns):
-            while (requote_ns := told_ns + book.next_ns()) < trade.time_ns:
+            while (requote_ns := told_ns + book.next_ns()) + MICROSECOND_NS < trade.time_ns:
                 told_ns = requote_ns
                 yield from book.requote(told_ns, price_e8)
             told_ns, price_e8 = trade.time_ns, trade.price_e8
@@ -146,30 +147,33 @@ class _ThinBook:
 
     def next_ns(self) -> int:
         """How long until somebody quotes anew."""
-        return int(self.rng.expovariate(REQUOTES_PER_SECOND) * SECOND_NS) + 1_000
+        return int(self.rng.expovariate(REQUOTES_PER_SECOND) * SECOND_NS) + MICROSECOND_NS
 
     def requote(self, time_ns: int, price_e8: int) -> Iterator[DepthDiff | Quote]:
         """Around this price, at which there is no level."""
         bids, asks = dict(self.bids), dict(self.asks)
         self._settle(price_e8 // self.listing.tick_e8)
-        changes = [(self._changes(bids, self.bids)), self._changes(asks, self.asks)]
+        bid_changes, ask_changes = self._changes(bids, self.bids), self._changes(asks, self.asks)
+        if not bid_changes and not ask_changes:
+            return
         first_id = self.update_id + 1
-        self.update_id += sum(map(len, changes))
-        told = [self._texts(sorted(side.items(), reverse=side is changes[0])) for side in changes]
-        yield DepthDiff(time_ns, self.listing.symbol, first_id, self.update_id, told[0], told[1])
+        self.update_id += len(bid_changes) + len(ask_changes)
+        told = self._texts(sorted(bid_changes.items(), reverse=True)), self._texts(sorted(ask_changes.items()))
+        yield DepthDiff(time_ns, self.listing.symbol, first_id, self.update_id, *told)
         yield self._quote(time_ns, price_e8)
 
     def _settle(self, price: int) -> None:
         for side, sign in ((self.bids, 1), (self.asks, -1)):
             for level in [level for level in side if sign * (price - level) <= 0]:
                 del side[level]
-            side[price - sign * self.rng.randint(1, 3)] = 1 + int(self.rng.expovariate(1.0) * self.lots)
+            self._put(side, price - sign * self.rng.randint(1, 3))
             while len(side) < THIN_LEVELS:
-                side[self._worst(side, sign) - sign * self.rng.randint(1, 5)] = 1 + int(
-                    self.rng.expovariate(1.0) * self.lots
-                )
+                self._put(side, self._worst(side, sign) - sign * self.rng.randint(1, 5))
             while len(side) > THIN_LEVELS:
                 del side[self._worst(side, sign)]
+
+    def _put(self, side: dict[int, int], level: int) -> None:
+        side[level] = 1 + int(self.rng.expovariate(1.0) * self.lots)
 
     @staticmethod
     def _worst(side: Mapping[int, int], sign: int) -> int:

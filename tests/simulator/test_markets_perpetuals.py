@@ -2,14 +2,18 @@
 
 import math
 from collections import Counter
-from itertools import pairwise, takewhile
+from itertools import islice, pairwise, takewhile
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from simulator.books import BookKeeper
 from simulator.contract import Instrument, Part
-from simulator.events import Event, Kline, Liquidation, Marks, OpenInterest, Trade
+from simulator.dialects.binance_futures import BinanceFutures
+from simulator.events import DepthDiff, Event, Kline, Liquidation, Marks, OpenInterest, Quote, Trade, text_of
+from simulator.exchange import Exchange
+from simulator.faults import Action
 from simulator.markets.flow import LISTINGS, SymbolMarket
 from simulator.markets.perpetuals import (
     CLAMP,
@@ -18,11 +22,13 @@ from simulator.markets.perpetuals import (
     MINUTE_NS,
     RATE_CAP,
     SECOND_NS,
+    THIN_LEVELS,
     Perpetuals,
     ThinFlow,
     funding_rate,
     thin_listings,
 )
+from simulator.registry import Plan, synthetic_market
 
 BEGIN_NS = 1_767_225_600 * SECOND_NS + 17 * SECOND_NS + 123_456_789
 PERIOD_NS = 8 * 3600 * SECOND_NS
@@ -168,3 +174,43 @@ def test_thin_listings_are_that_many_and_take_no_known_name() -> None:
     assert len({row.symbol for row in rows}) == 550
     assert not {row.symbol for row in rows} & set(taken)
     assert all(row.price * 1e8 > 100 * row.tick_e8 > 0 for row in rows)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_thin_book_told_by_differences_is_never_crossed_and_quotes_are_its_best(seed: int) -> None:
+    flow = ThinFlow(seed, thin_listings(10, seed))
+    books = {symbol: BookKeeper([snapshot]) for symbol, snapshot in flow.snapshots.items()}
+    last = {symbol: snapshot.last_id for symbol, snapshot in flow.snapshots.items()}
+    told = Counter[str]()
+    for event in islice(flow.events(BEGIN_NS), 4_000):
+        told[type(event).__name__] += 1
+        if isinstance(event, DepthDiff):
+            assert (event.first_id, books[event.symbol].apply(event)) == (last[event.symbol] + 1, True)
+            last[event.symbol] = event.last_id
+        elif isinstance(event, Quote):
+            book = books[event.symbol].book
+            assert book is not None
+            best = book.top(1)
+            assert best.bids[0] == (text_of(event.bid_e8), text_of(event.bid_quantity_e8))
+            assert best.asks[0] == (text_of(event.ask_e8), text_of(event.ask_quantity_e8))
+            assert 0 < event.bid_e8 < event.ask_e8
+            assert len(book.top(100).bids) == len(book.top(100).asks) == THIN_LEVELS
+    assert told["DepthDiff"] - 1 <= told["Quote"] > told["Trade"] > 100
+    assert all(float(levels[0][1]) > 0 for book in books.values() if book.book for levels in [book.book.top(1).bids])
+
+
+def test_thin_books_are_there_and_nobody_is_awaited_for_them() -> None:
+    exchange = Exchange(
+        dialect := BinanceFutures(), synthetic_market(dialect, Plan(["BTCUSDT"], 1, 20, None, BEGIN_NS))
+    )
+    thin = [symbol for symbol in exchange.instruments if symbol != "BTCUSDT"]
+    assert exchange.market.traded == ["BTCUSDT"]
+    exchange.subscribe([f"{thin[0].lower()}@depth20@100ms"])
+    sent = Counter[str]()
+    for frame in islice(exchange.market.frames(None), 20_000):
+        sent.update(
+            one.stream.partition("@")[2] for one in exchange.take(Action("send", frame)) if one.symbol == thin[0]
+        )
+    assert min(sent[channel] for channel in ("depth@100ms", "depth20@100ms", "bookTicker")) > 5
+    answer = exchange.dialect.answer("/fapi/v1/depth", {"symbol": thin[0], "limit": "1000"}, 0.0, exchange)
+    assert answer.status == 200
