@@ -46,7 +46,7 @@ from simulator.contract import (
 from simulator.exchange import Exchange
 from simulator.faultlog import Fault
 from simulator.faults import TIMES, VENUE_KINDS, Action, Times, check
-from simulator.playback import Faults, Step, make_plans, steps
+from simulator.playback import Faults, Plans, Step, make_plans, steps
 
 LOOPBACK = "127.0.0.1"
 BATCH_FRAMES = 256
@@ -378,6 +378,8 @@ class Server:
         self.venues = {dialect.venue: Venue(dialect, market, settings) for dialect, market in markets}
         self.state = "waiting"
         self.port = 0
+        self._faults = Faults(settings.faults, settings.seed, settings.speed or 1.0, settings.times)
+        self._plans: Plans = {}
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._runner: web.AppRunner | None = None
@@ -407,6 +409,9 @@ class Server:
         return [connection for venue in self.venues.values() for connection in venue.connections]
 
     async def __aenter__(self) -> "Server":
+        exchanges = [venue.exchange for venue in self.venues.values()]
+        # Before anybody listens: who has subscribed may take a pause of many seconds for a fault.
+        self._plans = make_plans(exchanges, self._faults, self.settings.duration_ns)
         app = web.Application()
         app.router.add_get("/sim/stats", self._show_stats)
         app.router.add_get("/sim/health", self._show_health)
@@ -623,14 +628,12 @@ class Server:
             await self._changed.wait()
 
     async def _play(self) -> None:
-        exchanges = [venue.exchange for venue in self.venues.values()]
-        faults = Faults(self.settings.faults, self.settings.seed, self.settings.speed or 1.0, self.settings.times)
-        plans = await asyncio.to_thread(make_plans, exchanges, faults, self.settings.duration_ns)
         await self._all_subscribed()
         self.state = "playing"
         log.info("playing at speed %s", self.settings.speed or "max")
         start_ns = time.time_ns() // MILLISECOND_NS * MILLISECOND_NS if self.settings.speed == 1.0 else None
-        played = steps(exchanges, faults, start_ns, self.settings.duration_ns, plans)
+        exchanges = [venue.exchange for venue in self.venues.values()]
+        played = steps(exchanges, self._faults, start_ns, self.settings.duration_ns, self._plans)
         if self.settings.speed is None:
             await self._play_at_will(played)
         else:
