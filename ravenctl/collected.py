@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from confluent_kafka import KafkaError, Message, TopicPartition
 
-from producers.contract import CHANNELS, TRADES
+from producers.contract import ALL, BOOKS, CHANNELS, TRADES
 from ravencore import kafka, topics
 from ravencore.codec import Codec
 from ravencore.config import KafkaSettings
@@ -14,7 +14,8 @@ from ravencore.errors import Unavailable, Unreadable
 from ravencore.records import DeadLetter, Gap, MarketRecord
 from ravenctl import reading
 from ravenctl.drain import Place
-from ravenctl.feeds import Ids, Name
+from ravenctl.feeds import Ids, Ledger, Name
+from ravenctl.readback import gap_ranges
 
 BATCH = 1000
 WAIT_S = 0.2
@@ -76,9 +77,23 @@ class Collected:
         """Gaps in trades that miss ids, each as it was written last."""
         return [gap for gap in self._gaps.values() if gap.channel == TRADES and gap.missing]
 
-    def broke_off(self, name: Name) -> bool:
-        """Whether a Gap says that a feed broke off."""
-        return any((gap.venue, gap.channel, gap.cause) == (*name, "DISCONNECT") for gap in self._gaps.values())
+    @property
+    def filled(self) -> list[Gap]:
+        """Gaps in trades of which ids came over REST, each as it was written last; a market's own sums up others."""
+        gaps = (gap for gap in self._gaps.values() if gap.channel == TRADES and gap.symbol != ALL)
+        return [gap for gap in gaps if gap.repaired]
+
+    def ledger(self, name: Name, *, killed: bool) -> Ledger:
+        """What Gaps say of a feed; `killed`: a collector of it was."""
+        gaps = [gap for gap in self._gaps.values() if (gap.venue, gap.channel) == name]
+        ranges = gap_ranges(gap for gap in gaps if gap.channel == TRADES and gap.missing)
+        return Ledger(
+            named={market.partition(":")[2]: named for market, named in ranges.items()},
+            cold={gap.symbol for gap in gaps if gap.cause == "COLD_START"},
+            repaired=sum(gap.repaired for gap in gaps if gap.symbol != ALL),
+            renewed=sum(gap.repair == "RESNAPSHOT" for gap in gaps if gap.channel == BOOKS),
+            broke_off=killed and any(gap.cause == "DISCONNECT" for gap in gaps),
+        )
 
     def _behind(self, ends: Mapping[Place, int]) -> bool:
         return any(

@@ -214,6 +214,12 @@ class Progress:
     """Venues that nobody named and that do not list the symbol."""
 
 
+def repeated(want: Wanted, standing: Mapping[str, Demand]) -> Changes:
+    """Standing demands as they are: told once more, they let a collector try again what it has given up."""
+    wanted_ids = {demand.demand_id for demand in want.demands(0)}
+    return {name: demand for name, demand in standing.items() if name in wanted_ids}
+
+
 def starting(want: Wanted, statuses: Collection[ServiceStatus], routing: RoutingSettings) -> Progress:
     """How far the streams wanted are from running, told from fresh statuses."""
     states = {
@@ -226,15 +232,17 @@ def starting(want: Wanted, statuses: Collection[ServiceStatus], routing: Routing
     services = [reason for name in needed if (reason := _service(name, statuses))]
     refused = [feed for feed in feeds if states.get(feed) == "REFUSED"]
     said = tuple(dict.fromkeys(_refusal(feed, statuses) for feed in refused))
+    failed = [feed for feed in feeds if states.get(feed) == "FAILED"]
     missing = [
         f"{feed.channel} of {feed.venue}:{feed.symbol}: {_FEED.get(states.get(feed, ''), 'not subscribed yet')}"
         for feed in feeds
-        if feed not in refused and not _runs(feed, states)
+        if feed not in (*refused, *failed) and not _runs(feed, states)
     ]
+    missing += [f"{feed.channel} of {feed.venue}:{feed.symbol}: {_why_failed(feed, statuses)}" for feed in failed]
     # Without its service, a feed's own state says nothing more; a collector that flows here may lack another venue.
-    no_collector = any(reason.startswith("collector") for reason in services)
-    if no_collector and feeds and not missing:
+    if feeds and (failed or not missing):
         services = [reason for reason in services if not reason.startswith("collector: DEGRADED")]
+    no_collector = any(reason.startswith("collector") for reason in services)
     left = tuple(services if no_collector else [*services, *missing])
     fatal = bool(want.venues) or len(refused) == len(feeds)
     return Progress(left, said, ()) if fatal else Progress(left, (), said)
@@ -257,6 +265,7 @@ _FEED = {
     "WAITING": "waiting for its instrument",
     "CONNECTING": "connecting to the venue",
     "SUBSCRIBED": "subscribed, but nothing has come yet",
+    "SILENT": "silent for longer than is usual: the collector subscribes to it anew",
 }
 
 
@@ -283,6 +292,18 @@ def _refusal(feed: FeedName, statuses: Collection[ServiceStatus]) -> str:
     return why or f"{feed.venue} does not list {feed.symbol}"
 
 
+def _why_failed(feed: FeedName, statuses: Collection[ServiceStatus]) -> str:
+    """In the words of the collector that has given it up."""
+    holders = (
+        status
+        for status in statuses
+        for one in status.subscriptions
+        if FeedName(one.venue, one.channel, one.symbol) == feed
+    )
+    why = next((status.last_error for status in holders if status.last_error), "it gives no reason")
+    return f"FAILED, {why}"
+
+
 def _words(status: ServiceStatus) -> set[str]:
     return set((status.last_error or "").replace(":", " ").split())
 
@@ -304,7 +325,7 @@ def start(settings: Settings, codec: Codec, want: Wanted, timeout_s: float, say:
     changes = to_start(want, standing, time.time_ns() // 1000)
     feed = StatusFeed(settings.kafka, codec, only_new=True)
     try:
-        apply(settings.kafka, codec, changes)
+        apply(settings.kafka, codec, {**repeated(want, standing), **changes})
         names = told(want)
         asked = f"{'demanded' if changes else 'already demanded'} by {want.user} at {settings.kafka.bootstrap}"
         say(f"{names}: {asked}; waiting until it runs")

@@ -20,8 +20,10 @@ from types import FrameType
 from pydantic import SecretStr
 from rich.console import Console
 
-from producers.contract import ALL, Poll
-from producers.registry import SOURCES
+from producers.contract import ALL, HasBooks, Poll
+from producers.contract import BOOKS as BOOKS_CHANNEL
+from producers.contract import TRADES as TRADES_CHANNEL
+from producers.registry import SOURCES, configured
 from ravencore import kafka, service
 from ravencore.codec import Codec
 from ravencore.config import InfluxSettings, MartSettings, Settings, load
@@ -42,6 +44,7 @@ from ravenctl.outputs import Outputs
 from ravenctl.shell import CommandFailed, show
 from ravenctl.simulated import Simulator, Stats
 from ravenctl.statusview import StatusFeed, fresh
+from simulator.server import OTHER_ROUTE
 
 BEGUN = {".lock", "logs", "run"}
 """What a stack makes before its spec.json."""
@@ -51,6 +54,7 @@ STATS_EVERY_S = 0.5
 READ_S = 0.05
 """How long of each tenth of a second what comes is counted: there may be more than can be read beside all else."""
 CONNECT_S = 5.0
+NO_COUNTS = {"issued": 0, "delivered": 0}
 ENGINE = Reader("engine", GROUP_BARS, (TRADES,))
 SINKS = (
     Reader("sink-influx", GROUP_SINK + "influx", (TRADES, BOOKS)),
@@ -176,7 +180,8 @@ class _Demo:
         self._asked = 0.0
         self._wants: list[control.Wanted] = []
         self._sent: dict[feeds.Name, Mapping[str, feeds.Sent]] = {}
-        self._delivered: dict[feeds.Name, int] = {}
+        self._counts: dict[feeds.Name, tuple[int, int]] = {}
+        self._sources_there = configured(self._settings.venues)
 
     def run(self) -> bool:
         """Demand, watch, drain, read back, tell; whether all promises held."""
@@ -302,37 +307,50 @@ class _Demo:
         return sum(max(end - reached.get(place, 0), 0) for place, end in ends.items() if place[0] in OUTPUT_TOPICS)
 
     def _not_in_kafka(self) -> int:
-        """What was sent and is neither in its topic nor in a Gap, garbage that is no dead letter yet included."""
+        """What was sent and is neither in its topic nor in a Gap, and trades that REST may still tell.
+
+        Garbage that is no dead letter yet counts, too.
+        """
         stats = self._stats()
         if stats is None:
             return 0
         self._collected.catch_up(self._offsets.ends())
-        letters = sum(self._letters().values())
-        return sum(row.missing for row in self._rows(stats)) + int(max(stats["injected"]["garbage"] - letters, 0))
+        letters, rows = sum(self._letters().values()), self._rows(stats)
+        unfilled = sum(row.open for row in rows if row.name.channel == TRADES_CHANNEL)
+        garbage = int(max(stats["injected"]["garbage"] - letters, 0))
+        return sum(row.missing for row in rows) + unfilled + garbage
 
     def _rows(self, stats: Stats | None) -> list[feeds.Row]:
         """Each feed as it was sent, against what has been read from Kafka."""
-        there = self._collected.feeds
-        if stats is None:
-            return [feeds.seen(name, there.get(name, {})) for name in self._scene.feeds]
-        ranges = readback.gap_ranges(self._collected.missing)
         killed = self._restarts().get("collector", 0) > 0
         rows = []
         for name in self._scene.feeds:
-            delivered = stats["venues"][name.venue]["channels"].get(name.channel, {"delivered": 0})["delivered"]
-            gaps = {market.partition(":")[2]: named for market, named in ranges.items() if _is_of(market, name)}
-            broke_off = killed and self._collected.broke_off(name)
-            sent = self._sent_of(name, delivered)
-            rows.append(feeds.compare(name, sent, there.get(name, {}), gaps, broke_off=broke_off))
+            there, ledger = self._collected.feeds.get(name, {}), self._collected.ledger(name, killed=killed)
+            if stats is None:
+                rows.append(feeds.seen(name, there, ledger))
+                continue
+            counts = stats["venues"][name.venue]["channels"].get(name.channel, NO_COUNTS)
+            sent = self._sent_of(name, (counts["issued"], counts["delivered"]))
+            rows.append(feeds.compare(name, sent, there, ledger, self._kept_books(name)))
         return rows
 
-    def _sent_of(self, name: feeds.Name, delivered: int) -> Mapping[str, feeds.Sent]:
+    def _sent_of(self, name: feeds.Name, counts: tuple[int, int]) -> Mapping[str, feeds.Sent]:
         """What was sent of a feed, asked for again when it has become more: a new connection brings snapshots."""
         assert self._simulator is not None
-        if self._delivered.get(name) != delivered:
-            self._delivered[name] = delivered
+        if self._counts.get(name) != counts:
+            self._counts[name] = counts
             self._sent[name] = self._of_interest(name, self._simulator.sent(name))
         return self._sent[name]
+
+    def _kept_books(self, name: feeds.Name) -> dict[str, feeds.Digests]:
+        """The exchange's own books of the symbols of a feed whose books are kept from differences."""
+        source = self._sources_there[feeds.source_of(name)]
+        if name.channel != BOOKS_CHANNEL or not isinstance(source, HasBooks):
+            return {}
+        assert self._simulator is not None
+        demanded = [symbol for want in self._wants if want.venues == (source.name,) for symbol in want.symbols]
+        kept = [symbol for symbol in demanded if source.sequencer(symbol) is not None]
+        return {symbol: self._simulator.book(name.venue, symbol) for symbol in kept}
 
     def _of_interest(self, name: feeds.Name, sent: Mapping[str, feeds.Sent]) -> Mapping[str, feeds.Sent]:
         """Symbols that are collected: those demanded, those that are polled, or all of a market."""
@@ -347,7 +365,8 @@ class _Demo:
         found: Counter[str] = Counter()
         for (connection, _), count in self._collected.letters.items():
             if connection:
-                found[urllib.parse.urlsplit(connection).path.strip("/").partition("/")[0]] += count
+                first = urllib.parse.urlsplit(connection).path.strip("/").partition("/")[0]
+                found[first.removesuffix(OTHER_ROUTE)] += count
         return found
 
     def _draining(self, left: Mapping[str, int]) -> None:
@@ -384,6 +403,9 @@ class _Demo:
             gap_ranges=readback.gap_ranges(collected.missing),
             gaps=summary.by_venue((gap.venue, gap.missing or 0) for gap in collected.missing),
             gaps_by_cause=summary.by_cause(gap.cause for gap in collected.missing),
+            repaired=summary.by_market((f"{gap.venue}:{gap.symbol}", gap.repaired) for gap in collected.filled),
+            repaired_by_cause=summary.by_cause(gap.cause for gap in collected.filled),
+            repeated=self._simulator.repeated_trades() if self._simulator is not None else 0,
             dead_letters=letters,
             dead_letter=collected.letter,
             dead_letters_by_venue=self._letters(),
@@ -471,11 +493,6 @@ class Lives:
         self.total = Counter()
         for status in self._newest.values():
             self.total.update(status.counters)
-
-
-def _is_of(market: str, name: feeds.Name) -> bool:
-    """Whether `VENUE:SYMBOL` is a symbol of a venue whose trades these are."""
-    return name.channel == "trades" and market.partition(":")[0] == name.venue
 
 
 def _pointed_at(endpoints: Endpoints) -> Settings:

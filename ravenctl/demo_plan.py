@@ -28,6 +28,8 @@ VENUES = ("BINANCE_SPOT",)
 EVERY = "ALL"
 LIVE_SYMBOLS = ("BTCUSDT", "ETHUSDT")
 SYNTHETIC_SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
+DERIBIT_SYMBOLS = ("BTCUSD",)
+"""Beside those where Deribit is among the venues: it has perpetuals against the dollar alone."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def _open_interest(plan: Plan) -> dict[str, str]:
     if "BINANCE_FUTURES" not in plan.venues:
         return {}
     spell = DIALECTS["BINANCE_FUTURES"]().spell
-    pairs = [listing_of(symbol) for symbol in plan.symbols or SYNTHETIC_SYMBOLS]
+    pairs = [listing_of(symbol) for symbol in plan.symbols]
     symbols = [symbol for pair in pairs if (symbol := spell(pair.base, pair.quote))]
     return {"RAVEN_VENUES__BINANCE_FUTURES__OPEN_INTEREST_SYMBOLS": json.dumps(symbols)}
 
@@ -164,7 +166,9 @@ def _symbols(plan: Plan) -> tuple[str, ...]:
             listing_of(symbol)
     except SimulatorError:
         raise WrongUse(f"the synthetic market has no {symbol}: it has {', '.join(LISTINGS)}") from None
-    return symbols
+    if plan.source == "recording" or symbols:
+        return symbols
+    return SYNTHETIC_SYMBOLS + DERIBIT_SYMBOLS * ("DERIBIT" in plan.venues)
 
 
 def _recorded(recordings: Sequence[str]) -> tuple[str, ...]:

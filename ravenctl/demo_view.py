@@ -217,7 +217,7 @@ def _feeds(rows: Iterable[Sequence[Text]]) -> Table:
 
 
 def _feed(name: Name, state: str, pace: float | None, count: int) -> Text:
-    mark, style = MARKS.get(state, ("?", "dim"))
+    mark, style = MARKS[state or "UNKNOWN"]
     told = f"{short(pace)}/s" if pace is not None and count else ""
     text = f"{WORDS.get(name.channel, name.channel):<13}{told:>6}{count or '-':>9{',' if count else ''}}"
     return Text.assemble((mark, style), " ", (text, "" if count else "dim"))
@@ -232,15 +232,18 @@ WORDS = {
 MARKS = {
     "FLOWING": ("●", "green"),
     "SUBSCRIBED": ("○", "green"),
+    "UNKNOWN": ("?", "dim"),
+    "SILENT": ("○", "yellow"),
     "CONNECTING": ("…", "yellow"),
     "WAITING": ("…", "yellow"),
+    "FAILED": ("x", "bold red"),
     "REFUSED": ("x", "bold red"),
 }
-"""A feed's state: records come, subscribed and quiet, on its way, refused. The worst of its symbols counts."""
+"""A feed's state: records come, subscribed and quiet, strangely so, on its way, given up, refused. The worst counts."""
 
 
 def _states(statuses: Iterable[ServiceStatus]) -> dict[Name, str]:
-    order = ("", "FLOWING", "SUBSCRIBED", "CONNECTING", "WAITING", "REFUSED")
+    order = ("", *MARKS)
     worst: dict[Name, str] = {}
     for status in statuses:
         for feed in status.subscriptions:

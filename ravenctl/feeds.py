@@ -53,7 +53,6 @@ class Ids:
         if isinstance(record, Trade):
             self.ids.add(record.trade_id)
 
-
     @property
     def late(self) -> int:
         """Records that came after one with a higher id."""
@@ -213,7 +212,7 @@ def compare(
     ledger: Ledger,
     books: Mapping[str, Digests] | None = None,
 ) -> Row:
-    """What was sent of a feed against what is in Kafka; `books` are the exchange's own of symbols whose book is kept."""
+    """What was sent of a feed against what is in Kafka; `books` are the exchange's own of symbols that are kept."""
     total: Counter[str] = Counter()
     example = ""
     kept = books or {}
@@ -226,10 +225,12 @@ def compare(
         total.update(found)
         if wrong and not example:
             example = f"{symbol} {wrong}"
-    rows = [row for symbol, row in sent.items() if row.delivered and symbol not in kept]
+    printed = [row for symbol, row in sent.items() if symbol not in kept]
+    rows = [row for row in printed if row.delivered]
     # Of a kept book nobody counts what was sent: differences, of which several may come to one book.
-    count = sum(len(row.ids) or row.delivered for row in rows) if rows or not kept else None
-    issued = sum(row.issued for row in sent.values()) + sum(map(len, kept.values()))
+    changes = sum(map(len, kept.values())) if kept and not printed else None
+    issued = sum(row.issued for row in printed) if changes is None else changes
+    count = sum(len(row.ids) or row.delivered for row in rows) if changes is None else None
     return Row(
         name,
         len(rows) + sum(bool(told) for told in kept.values()),
@@ -296,11 +297,17 @@ def _compare_books(digests: Digests, there: Ids) -> tuple[dict[str, int], str]:
     oldest = min(digests, default=LEAST)
     wrong = [key for key, told in there.kept if digests.get(key) != told and key >= oldest]
     printed = there.records - len(there.kept)
-    last = next(reversed(digests.values()), None)
-    behind = last is not None and (not there.kept or there.kept[-1][1] != last)
-    right = len(there.kept) - len(wrong)
+    newest = digests[max(digests)] if digests else None
+    behind = newest is not None and (not there.kept or there.kept[-1][1] != newest)
+    right = sum(digests.get(key) == told for key, told in there.kept)
     example = f"at {wrong[0]}" if wrong else "is not the exchange's last book" if behind else ""
-    return {"once": right, "kept_books": right, "wrong": len(wrong), "missing": int(behind), "strange": printed}, example
+    return {
+        "once": right,
+        "kept_books": right,
+        "wrong": len(wrong),
+        "missing": int(behind),
+        "strange": printed,
+    }, example
 
 
 def _example(missing: Collection[int], twice: Collection[int], strange: Collection[int]) -> str:

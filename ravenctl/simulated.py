@@ -1,16 +1,19 @@
-"""The simulator of a demo, as its own pages tell of it: what it has issued, and what it has sent of each feed."""
+"""The simulator of a demo, as its own pages tell of it: what it has issued, sent and done, and its books."""
 
 import json
+import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from producers.contract import TRADES
 from ravencore.errors import Unavailable
-from ravenctl.feeds import Name, Sent
+from ravenctl.feeds import Digests, Name, Sent
 
 HTTP_S = 30.0
+NOT_FOUND = 404
 
 Stats = Mapping[str, Any]
 
@@ -27,16 +30,34 @@ class Simulator:
         return found
 
     def sent(self, name: Name) -> dict[str, Sent]:
-        """By symbol, what it has made and sent of a feed; raises Unavailable."""
-        query = urllib.parse.urlencode(name._asdict())
-        return {
-            symbol: Sent(row["issued"], row["delivered"], row["ids"], set(map(int, row["repeated"])))
-            for symbol, row in self._get(f"/sim/ledger?{query}")["symbols"].items()
-        }
+        """By symbol, what it has made, sent and withheld of a feed; raises Unavailable."""
+        told = self._get("/sim/ledger", **name._asdict())
+        return {symbol: _sent(name, row, told["issued"].get(symbol, ())) for symbol, row in told["symbols"].items()}
 
-    def _get(self, path: str) -> Any:
+    def book(self, venue: str, symbol: str) -> Digests:
+        """What a symbol's book was after each of its last changes; raises Unavailable."""
+        return {int(key): told for key, told in self._get("/sim/books", venue=venue, symbol=symbol).items()}
+
+    def repeated_trades(self) -> int:
+        """How many trades it has sent again to do harm; raises Unavailable."""
+        faults = self._get("/sim/faults")
+        return sum(len(one["ids"]) for one in faults if (one["kind"], one.get("channel")) == ("duplicate", TRADES))
+
+    def _get(self, path: str, **query: str) -> Any:
         try:
-            with urllib.request.urlopen(f"{self._url}{path}", timeout=HTTP_S) as response:
+            with urllib.request.urlopen(
+                f"{self._url}{path}?{urllib.parse.urlencode(query)}", timeout=HTTP_S
+            ) as response:
                 return json.load(response)
+        except urllib.error.HTTPError as error:
+            if error.code == NOT_FOUND:
+                return {}
+            raise Unavailable(f"the simulator answers {error.code} to {path}: see {self._log}") from None
         except OSError as error:
             raise Unavailable(f"the simulator does not answer ({error}): see {self._log}") from None
+
+
+def _sent(name: Name, row: Mapping[str, Any], made: Sequence[Sequence[int]]) -> Sent:
+    """Only trades count so that what nobody was sent is missed."""
+    withheld = sorted({number for number, _ in made} - set(row["ids"])) if name.channel == TRADES else ()
+    return Sent(row["issued"], row["delivered"], row["ids"], set(map(int, row["repeated"])), withheld)

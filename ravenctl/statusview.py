@@ -13,7 +13,7 @@ from ravencore import kafka
 from ravencore.codec import Codec, plain
 from ravencore.config import KafkaSettings
 from ravencore.errors import Unavailable, Unreadable
-from ravencore.records import ServiceStatus
+from ravencore.records import ServiceStatus, Subscription
 from ravencore.topics import CHANNELS, STATUS
 from ravenctl import reading
 
@@ -21,7 +21,7 @@ GONE_US = 5_000_000
 """A service reports every second; one that has been silent this long is gone."""
 STATE_STYLES = {
     **dict.fromkeys(("RUNNING", "FLOWING"), "green"),
-    **dict.fromkeys(("STARTING", "WAITING", "CONNECTING", "SUBSCRIBED", "DEGRADED"), "yellow"),
+    **dict.fromkeys(("STARTING", "WAITING", "CONNECTING", "SUBSCRIBED", "SILENT", "DEGRADED"), "yellow"),
     **dict.fromkeys(("FAILED", "REFUSED", "gone"), "bold red"),
 }
 WRITTEN = (*(f"{channel}_published" for channel in CHANNELS), "bars", "vpin", "rows_written")
@@ -100,8 +100,9 @@ def show(statuses: Statuses, now_us: int) -> RenderableType:
     if feeds:
         table = _table("VENUE", "CHANNEL", "SYMBOL", "STATE", "LAST RECORD", "BY")
         for status, feed in sorted(feeds, key=lambda pair: (pair[1].venue, pair[1].symbol, pair[1].channel)):
-            last = "-" if feed.last_received_time is None else ago(now_us - feed.last_received_time)
-            table.add_row(feed.venue, feed.channel, feed.symbol, _state(feed.state), last, status.instance)
+            table.add_row(
+                feed.venue, feed.channel, feed.symbol, _state(feed.state), _age(feed, now_us), status.instance
+            )
         parts += ["", table]
     errors = [status for status in ordered if status.last_error and status.last_error_time]
     if errors:
@@ -111,6 +112,12 @@ def show(statuses: Statuses, now_us: int) -> RenderableType:
             for status in errors
         ]
     return Group(*parts)
+
+
+def _age(feed: Subscription, now_us: int) -> Text:
+    """When the last record came; of a silent feed it stands out."""
+    told = "-" if feed.last_received_time is None else ago(now_us - feed.last_received_time)
+    return Text(told, style=STATE_STYLES["SILENT"] if feed.state == "SILENT" else "")
 
 
 def services_table(statuses: Iterable[ServiceStatus], now_us: int) -> Table:

@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from producers.contract import TRADES
 from ravencore.topics import CHANNELS
 from ravenctl.feeds import Ids, Range, Row
 from ravenctl.outputs import named
@@ -36,8 +37,9 @@ class Findings:
 
     `source` is the simulator's /sim/stats and None live; `feeds` says what became of each feed; `counters` are the
     collectors', summed over their lives; `gaps` are those that miss trades, by venue: how many, and how many ids;
-    `dead_letter` is what the first one says; `mart` counts rows by series; `mismatches` names rows of the mart that
-    differ from Kafka's records.
+    `repaired` are the trades that came over REST, by market, and `repaired_by_cause` their Gaps; `repeated` is how many
+    trades the exchange sent again to do harm; `dead_letter` is what the first one says; `mart` counts rows by series;
+    `mismatches` names rows of the mart that differ from Kafka's records.
     """
 
     source: Figures | None
@@ -48,6 +50,9 @@ class Findings:
     gap_ranges: Mapping[str, list[Range]]
     gaps: Mapping[str, tuple[int, int]]
     gaps_by_cause: Mapping[str, int]
+    repaired: Mapping[str, int]
+    repaired_by_cause: Mapping[str, int]
+    repeated: int
     dead_letters: Mapping[str, int]
     dead_letters_by_venue: Mapping[str, int]
     dead_letter: str
@@ -67,11 +72,11 @@ class Findings:
 
     @property
     def unique(self) -> int:
-        """Trades that were received, each once: as the exchange counted them, or the collector where it is real."""
+        """Trades that were received, each once, as the exchange counted them; where it is real, those in Kafka."""
         if self.source is not None:
             venues = self.source["venues"].values()
             return sum(entry["delivered_unique"] for venue in venues for entry in venue["symbols"].values())
-        return self.counters.get("trades_received", 0) - self.duplicates
+        return _totals(self.kafka)[1]
 
     @property
     def frames(self) -> int:
@@ -86,8 +91,27 @@ class Findings:
 
     @property
     def duplicates(self) -> int:
-        """Trades that came again and were dropped."""
+        """Records that came again and were dropped."""
         return self.counters.get("duplicates", 0)
+
+    @property
+    def fetched(self) -> int:
+        """Trades that were missing once and came over REST."""
+        return sum(self.repaired.values())
+
+    @property
+    def late(self) -> int:
+        """Trades in Kafka that stand after later ones."""
+        return sum(row.late for row in self._trades)
+
+    @property
+    def unfilled(self) -> int:
+        """Trades that the exchange made, and that Gaps name as missing."""
+        return sum(row.open for row in self._trades)
+
+    @property
+    def _trades(self) -> list[Row]:
+        return [row for row in self.feeds if row.name.channel == TRADES]
 
 
 def promises(found: Findings) -> list[Promise]:
@@ -147,32 +171,46 @@ def _lost_on_the_way(found: Findings) -> int:
 
 
 def _as_injected(found: Findings) -> list[Promise]:
-    """Against simulated exchanges, figures are exact: what each withheld, repeated and spoilt."""
+    """Against simulated exchanges, it is known what each withheld, repeated and spoilt."""
     assert found.source is not None
-    expected = {name: venue["observable"] for name, venue in found.source["venues"].items()}
-    total = found.source["observable"]
+    venues = found.source["venues"].items()
+    spoilt = {name: sent for name, venue in venues if (sent := venue["observable"]["dead_letters"])}
     elsewhere = sum(found.dead_letters.values()) - sum(found.dead_letters_by_venue.values())
-    spoilt = {name: row["dead_letters"] for name, row in expected.items() if row["dead_letters"]}
     as_spoilt = dict(found.dead_letters_by_venue) == spoilt and not elsewhere
-    out = [
-        Promise(
-            "duplicates are those that were sent",
-            found.duplicates == total["duplicates"],
-            f"{found.duplicates} dropped, {total['duplicates']} sent",
-        ),
+    return [
+        Promise("every hole that the exchange can fill is filled", not found.unfilled, _filled(found)),
+        Promise("what was sent again is there once", *_repeats_dropped(found)),
         Promise(
             "dead letters are the garbage that was sent",
             as_spoilt,
-            f"{_by_name(found.dead_letters)}, {total['dead_letters']} sent"
+            f"{_by_name(found.dead_letters)}, {sum(spoilt.values())} sent"
             + (f"; first: {found.dead_letter}" if not as_spoilt and found.dead_letter else ""),
         ),
     ]
-    if found.restarts.get("collector"):
-        return out[1:]  # a killed collector's counts died with it, and what was sent meanwhile is one Gap more
-    made = {name: (row["gaps"], row["gap_trades"]) for name, row in expected.items() if row["gaps"]}
-    count = sum(number for number, _ in found.gaps.values())
-    told = f"{count} with {found.missing_ids} ids, {total['gaps']} with {total['gap_trades']} made"
-    return [Promise("gaps are those that were made", dict(found.gaps) == made, told), *out]
+
+
+def _filled(found: Findings) -> str:
+    """`7 trades fetched over REST, all put back in order; 4 ids missing that the exchange never had`."""
+    told = [f"{_many(found.fetched, 'trade')} fetched over REST"] if found.fetched else ["nothing had to be fetched"]
+    if found.fetched:
+        told[0] += f", {found.late:,} of them too late to be put in order" if found.late else ", all put back in order"
+    if found.unfilled:
+        told.append(f"{found.unfilled:,} still missing")
+    if never := found.missing_ids - found.unfilled:
+        told.append(f"{_many(never, 'id')} missing that the exchange never had")
+    return "; ".join(told)
+
+
+def _repeats_dropped(found: Findings) -> tuple[bool, str]:
+    """How many records were dropped is not known of a collector that was killed, and more may come again by chance."""
+    twice = sum(row.twice for row in found.feeds)
+    counted = found.duplicates >= found.repeated or bool(found.restarts.get("collector"))
+    told = f"{_many(found.repeated, 'trade')} sent again on purpose, {_many(found.duplicates, 'record')} dropped"
+    return counted and not twice, told + (f"; {twice:,} there twice" if twice else "")
+
+
+def _many(count: int, word: str) -> str:
+    return f"{count:,} {word}{'s' * (count != 1)}"
 
 
 def _holes_are_gaps(found: Findings) -> tuple[bool, str]:
@@ -209,6 +247,10 @@ def figures(found: Findings, kept: Iterable[Promise]) -> dict[str, Any]:
         "gaps": sum(number for number, _ in found.gaps.values()),
         "gaps_by_cause": dict(found.gaps_by_cause),
         "missing_ids": found.missing_ids,
+        "unfilled": found.unfilled,
+        "repaired": found.fetched,
+        "repaired_late": found.late,
+        "repaired_by_cause": dict(found.repaired_by_cause),
         "duplicates": found.duplicates,
         "dead_letters": sum(found.dead_letters.values()),
         "dead_letters_by_reason": dict(found.dead_letters),
@@ -228,7 +270,10 @@ def figures(found: Findings, kept: Iterable[Promise]) -> dict[str, Any]:
 
 def feed(row: Row) -> dict[str, Any]:
     """A feed as JSON values."""
-    names = ("symbols", "issued", "sent", "once", "missing", "in_gaps", "twice", "again")
+    names = (
+        *("symbols", "issued", "sent", "once", "missing", "in_gaps", "withheld", "twice", "again"),
+        *("repaired", "late", "kept_books", "renewed", "wrong"),
+    )
     counts = {name: getattr(row, name) for name in names} | {"never_sent": row.strange}
     return {"source": row.source, **row.name._asdict(), **counts, "kept": row.kept, "verdict": row.verdict}
 
@@ -240,6 +285,7 @@ def symbols(found: Findings) -> dict[str, dict[str, int]]:
         rows[market] = {
             "kafka": found.kafka.get(market, Ids()).records,
             "influx": found.influx.get(market, Ids()).records,
+            "repaired": found.repaired.get(market, 0),
             "missing_ids": sum(high - low + 1 for low, high in found.gap_ranges.get(market, [])),
         }
     for venue, entry, symbol in _sent(found):
@@ -276,7 +322,7 @@ def _narrow_feeds_table(found: Findings) -> Table:
     table = _table("FEED", "CHANNEL", "SENT", "ONCE", "WRONG", "")
     table.columns[1].justify = "left"
     for row in found.feeds:
-        counts = (row.sent, row.once, row.missing + row.twice + row.strange)
+        counts = (row.sent, row.once, row.missing + row.twice + row.strange + row.wrong)
         told = Text("ok" if row.kept else "BROKEN", style=_style(row))
         table.add_row(row.source, row.name.channel, *map(_count, counts), told)
     return table
@@ -292,8 +338,8 @@ def _style(row: Row) -> str:
 
 def _markets_table(found: Findings) -> Table:
     """Trades by market; where there are many, those that have least are one line per venue."""
-    table = _table("TRADES", "SENT", "IN KAFKA", "IN INFLUX", "MISSING IDS")
-    names = ("delivered_unique", "kafka", "influx", "missing_ids")
+    table = _table("TRADES", "RECEIVED", "OVER REST", "IN KAFKA", "IN INFLUX", "MISSING IDS")
+    names = ("delivered_unique", "repaired", "kafka", "influx", "missing_ids")
     rows = {market: row for market, row in symbols(found).items() if any(row.get(name) for name in names)}
     for market, row in _folded(rows).items():
         cells = (row.get(name) for name in names)
@@ -343,7 +389,11 @@ def _closing(found: Findings, kept: list[Promise]) -> Text:
     if p50 is not None and p99 is not None:
         text.append(f"; from a trade's receipt to its bar at a consumer {p50:,.0f} ms (half), {p99:,.0f} ms (99 %)")
     if found.source and any(found.source["injected"].values()):
-        text.append(f"\ninjected: {_by_name({k: n for k, n in found.source['injected'].items() if n})}")
+        text.append(f"\ninjected: {harm(found.source['injected'])}")
+    if found.fetched and not found.unfilled:
+        order = f", {found.late:,} of them too late to be put in order" if found.late else " and put back in order"
+        were = "the one trade was" if found.fetched == 1 else f"all {found.fetched:,} trades were"
+        text.append(f"\nof what no connection brought, {were} fetched over REST{order}")
     if restarted := {name: count for name, count in found.restarts.items() if count}:
         text.append(f"\nrestarted: {_by_name(restarted)}")
     text.append(f"\ndigest of all bars {found.digest[:16]}: the same for the same input\n")
@@ -351,6 +401,29 @@ def _closing(found: Findings, kept: list[Promise]) -> Text:
         f"{broken} promise{'s' * (broken != 1)} broken", style="bold red"
     )
     return text
+
+
+HARM = {
+    "gap": "gap",
+    "duplicate": "duplicate",
+    "reorder": "reorder",
+    "garbage": "unreadable message",
+    "cut": "cut",
+    "stall": "stall",
+    "mute": "mute",
+    "close": "close",
+    "limit": "rate limit",
+}
+
+
+def harm(injected: Mapping[str, int]) -> str:
+    """Faults that were injected, in words: `3 gaps of 7 trades, 2 cuts`."""
+    told = []
+    for kind, word in HARM.items():
+        if count := injected.get(kind):
+            lost = injected.get("gap_trades") if kind == "gap" else 0
+            told.append(_many(count, word) + (f" of {_many(lost, 'trade')}" if lost else ""))
+    return ", ".join(told)
 
 
 def _table(first: str, *others: str) -> Table:
@@ -368,6 +441,14 @@ def by_venue(found: Iterable[tuple[str, int]]) -> dict[str, tuple[int, int]]:
         number, ids = out.get(venue, (0, 0))
         out[venue] = (number + 1, ids + missing)
     return out
+
+
+def by_market(found: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """Sums of counts by market."""
+    out: Counter[str] = Counter()
+    for market, count in found:
+        out[market] += count
+    return dict(out)
 
 
 def by_cause(causes: Iterable[str]) -> dict[str, int]:

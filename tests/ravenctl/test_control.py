@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from producers.registry import SOURCES
 from ravencore.config import RoutingSettings
 from ravencore.records import Demand, ServiceStatus, Subscription
 from ravenctl import control
@@ -88,6 +89,13 @@ def test_a_second_start_changes_nothing() -> None:
     assert control.to_start(BTC, after({}, changes), 2) == {}
 
 
+def test_a_second_start_tells_the_demand_again_so_that_what_was_given_up_is_tried() -> None:
+    before = after({}, control.to_start(BTC, {}, 1))
+    others = standing(control.make("bob", [SPOT], "BTCUSDT", [], 1))
+    assert control.repeated(BTC, {**others, **before}) == before
+    assert control.repeated(BTC, others) == {}
+
+
 def test_stopping_withdraws_ones_own_only() -> None:
     ann, bob = (control.make(user, [SPOT], "BTCUSDT", [], 1) for user in ("ann", "bob"))
     before = standing(ann, bob)
@@ -100,7 +108,7 @@ def test_stopping_withdraws_ones_own_only() -> None:
 def test_stopping_one_venue_of_several_narrows_the_demand() -> None:
     before = standing(control.make("ann", [], "BTCUSDT", [], 1))
     left = after(before, control.to_stop(BTC, before, ROUTING, all_users=False, now_us=2))
-    assert left == standing(control.make("ann", ["COINBASE", "KRAKEN"], "BTCUSDT", [], 1))
+    assert left == standing(control.make("ann", ["COINBASE", "COINBASE_BOOKS", "KRAKEN"], "BTCUSDT", [], 1))
 
 
 some_demands = st.lists(
@@ -116,7 +124,8 @@ some_demands = st.lists(
 
 
 def feeds(demands: Iterable[Demand], user: str) -> set[tuple[str, str]]:
-    return {(venue, d.symbol) for d in demands if d.user == user for venue in d.venues or VENUES}
+    names = ((name, d.symbol) for d in demands if d.user == user for name in d.venues or VENUES)
+    return {(SOURCES[name].venue, symbol) for name, symbol in names}
 
 
 @given(some_demands, st.lists(st.sampled_from(VENUES), unique=True))
@@ -149,6 +158,14 @@ def test_running_means_both_feeds_flow_and_every_service_runs() -> None:
             [status("collector", trades="SUBSCRIBED", books="FLOWING", quotes="FLOWING"), *OTHERS],
             "nothing has come yet",
         ),
+        (
+            [status("collector", trades="SILENT", books="FLOWING", quotes="FLOWING"), *OTHERS],
+            "trades of BINANCE_SPOT:BTCUSDT: silent for longer than is usual",
+        ),
+        (
+            [status("collector", "DEGRADED", "given up", trades="FAILED", books="FLOWING", quotes="FLOWING"), *OTHERS],
+            "trades of BINANCE_SPOT:BTCUSDT: FAILED, given up",
+        ),
         ([status("collector", trades="FLOWING", books="FLOWING", quotes="FLOWING"), *OTHERS[1:]], "engine: not seen"),
         (
             [
@@ -171,6 +188,17 @@ def test_a_collector_that_lacks_another_venue_does_not_hold_up_what_flows() -> N
     assert control.starting(BTC, [elsewhere, *OTHERS], ROUTING) == control.Progress(())
     without = control.starting(BTC, [status("collector", "DEGRADED", "Kafka is away"), *OTHERS], ROUTING)
     assert without.missing == ("collector: DEGRADED, Kafka is away",)
+
+
+def test_a_feed_that_was_given_up_says_all_that_there_is_to_say() -> None:
+    feeds = {"trades": "FAILED", "books": "FLOWING", "quotes": "CONNECTING"}
+    progress = control.starting(BTC, [status("collector", "DEGRADED", "given up", **feeds), *OTHERS], ROUTING)
+    assert progress == control.Progress(
+        (
+            "quotes of BINANCE_SPOT:BTCUSDT: connecting to the venue",
+            "trades of BINANCE_SPOT:BTCUSDT: FAILED, given up",
+        )
+    )
 
 
 def test_a_refused_symbol_will_not_come_however_long_one_waits() -> None:

@@ -1,13 +1,14 @@
 """What a demo shows: every feed on 80 columns and 24 lines, with its rate and state."""
 
 import io
+from typing import get_args
 
 import msgspec
 import pytest
 from rich.console import Console
 
 from producers.registry import SOURCES
-from ravencore.records import Subscription
+from ravencore.records import Subscription, SubscriptionState
 from ravenctl.demo_view import RATE_S, Pace, Scene, draw, feed_rows, line, short
 from ravenctl.feeds import Name
 from tests.ravenctl.made import TIME, status
@@ -66,7 +67,18 @@ def test_the_worst_of_a_feeds_symbols_is_its_state() -> None:
     cells = {
         str(cell).split()[1]: str(cell)[0] for row in feed_rows(made, 9) if str(row[0]) == "KRAKEN" for cell in row[1:]
     }
-    assert cells == {"quotes": "●", "trades": "…"}
+    assert cells == {"quotes": "●", "trades": "…", "books": "●"}
+
+
+@pytest.mark.parametrize("state", get_args(SubscriptionState))
+def test_a_feed_is_shown_in_whatever_state_it_is(state: SubscriptionState) -> None:
+    feed = Subscription(venue="KRAKEN", channel="trades", symbol="X", state=state)
+    other = msgspec.structs.replace(feed, symbol="Y", state="FLOWING")
+    made = scene()
+    made.statuses = {"collector": msgspec.structs.replace(status("collector"), subscriptions=(feed, other))}
+    cells = [str(cell)[0] for row in feed_rows(made, 9) if str(row[0]) == "KRAKEN" for cell in row[1:]]
+    mark = {"FLOWING": "●", "SUBSCRIBED": "○", "SILENT": "○", "REFUSED": "x", "FAILED": "x", "UNKNOWN": "?"}
+    assert cells[FEEDS.index(KRAKEN) - FEEDS.index(Name("KRAKEN", "quotes"))] == mark.get(state, "…")
 
 
 def test_rates_are_those_of_the_last_seconds() -> None:

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producers.contract import QUOTES, TRADES
+from producers.contract import BOOKS, KLINES, QUOTES, TRADES
 from producers.registry import SOURCES
-from ravencore.records import Book, Kline, MarketRecord, Quote
-from ravenctl.feeds import Ids, Name, Row, Sent, compare, identity_of, seen, source_of
+from ravencore.records import Book, Kline, Level, MarketRecord, Quote
+from ravenctl.feeds import Digests, Ids, Ledger, Name, Row, Sent, compare, identity_of, seen, source_of
+from simulator.books import digest
 from tests.ravenctl.made import TIME, trade
 
 FEED = Name("KRAKEN", TRADES)
@@ -24,12 +25,12 @@ def there(*ids: int) -> Ids:
     return found
 
 
-def row(sent: Sent, kept: Ids, *gaps: tuple[int, int], broke_off: bool = False) -> Row:
-    return compare(FEED, {"X": sent}, {"X": kept}, {"X": gaps}, broke_off=broke_off)
+def row(sent: Sent, kept: Ids, *gaps: tuple[int, int], name: Name = FEED, cold: str = "", away: bool = False) -> Row:
+    return compare(name, {"X": sent}, {"X": kept}, Ledger(named={"X": gaps}, cold=cold, broke_off=away))
 
 
-def sent(*ids: int, repeated: tuple[int, ...] = ()) -> Sent:
-    return Sent(len(ids), len(ids) + len(repeated), ids, repeated)
+def sent(*ids: int, repeated: tuple[int, ...] = (), withheld: tuple[int, ...] = ()) -> Sent:
+    return Sent(len(ids) + len(withheld), len(ids) + len(repeated), ids, repeated, withheld)
 
 
 @given(distinct, st.randoms(use_true_random=False))
@@ -81,16 +82,111 @@ def test_a_record_without_an_id_among_others_was_never_sent() -> None:
     assert row(sent(1), Ids(2, there(1).numbers)).strange == 1
 
 
-def test_what_a_collector_missed_while_it_was_away_is_named_by_its_gap() -> None:
-    """Of trades beyond the last one nobody knows; those between two others must be named."""
-    found = row(sent(1, 2, 3), there(1), broke_off=True)
-    assert (found.kept, found.in_gaps) == (True, 2)
-    assert row(sent(1, 2, 3), there(1, 3), broke_off=True).missing == 1
-    assert row(sent(1, 2), Ids(), broke_off=True).in_gaps == 2
-    assert not row(sent(1, 2), there(1, 1, 2), broke_off=True).kept
-    assert row(Sent(2, 2, ()), Ids(1), broke_off=True).in_gaps == 1
-    quotes = compare(Name("KRAKEN", QUOTES), {"X": sent(1, 2, 3)}, {"X": there(1, 3)}, {}, broke_off=True)
-    assert (quotes.kept, quotes.in_gaps) == (True, 1)
+@given(distinct, st.sets(st.integers(0, 20)), st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), max_size=3))
+def test_a_trade_that_nobody_was_sent_must_be_named_by_a_gap(
+    made: list[int], lost: set[int], gaps: list[tuple[int, int]]
+) -> None:
+    """The exchange would tell it over REST: `open` is what nobody has fetched."""
+    came, withheld = [one for one in made if one not in lost], [one for one in made if one in lost]
+    found = row(sent(*came, withheld=tuple(withheld)), there(*came), *gaps)
+    assert found.withheld == found.open == sum(any(low <= one <= high for low, high in gaps) for one in withheld)
+    assert found.missing == len(withheld) - found.withheld
+    assert (found.issued, found.sent, found.once) == (len(made), len(came), len(came))
+
+
+def test_what_was_before_a_cold_start_is_named_by_its_gap() -> None:
+    before = sent(3, 4, withheld=(1, 2))
+    assert row(before, there(3, 4), cold="X").withheld == 2
+    assert row(before, there(3, 4)).missing == 2
+    assert row(sent(1, 2, withheld=(3,)), there(1, 2), cold="X").missing == 1
+
+
+def test_records_that_came_after_later_ones_are_counted() -> None:
+    assert row(sent(1, 2, 3, 4, 5), there(1, 4, 2, 3, 5)).late == 2
+    assert row(sent(1, 2, 3), there(1, 2, 3)).late == 0
+
+
+def test_what_a_collector_missed_while_it_was_away_is_fetched_or_named() -> None:
+    """Trades are fetched by the one that comes after it; of other feeds a Gap says that there was something."""
+    assert row(sent(1, 2, 3), there(1), away=True).missing == 2
+    assert row(sent(1, 2, 3), there(1), (2, 3), away=True).in_gaps == 2
+    assert row(sent(1, 2, 3), there(1, 3), name=Name("KRAKEN", QUOTES), away=True).in_gaps == 1
+    assert row(sent(1, 2, 3), there(1, 3), name=Name("KRAKEN", QUOTES)).missing == 1
+    assert not row(sent(1, 2), there(1, 1, 2), name=Name("BINANCE_FUTURES", KLINES), away=True).kept
+    assert row(Sent(2, 2, ()), Ids(1), name=Name("KRAKEN", QUOTES), away=True).in_gaps == 1
+
+
+# Books that Raven keeps
+
+KEPT = Name("KRAKEN", BOOKS)
+DIGESTS = {1: "a", 2: "b", 3: "b"}
+"""The exchange's own after each of three changes; the last was below the top."""
+
+
+def books(*kept: tuple[int, str], digests: Digests = DIGESTS) -> Row:
+    return compare(KEPT, {}, {"X": Ids(len(kept), kept=list(kept))}, Ledger(renewed=2), {"X": digests})
+
+
+def test_kept_books_may_leave_out_some_but_end_as_the_exchanges_own() -> None:
+    for found in (books((1, "a"), (2, "b")), books((2, "b")), books((3, "b"), (3, "b"))):
+        assert found.kept
+        assert (found.symbols, found.issued, found.sent) == (1, 3, None)
+        assert found.verdict == "kept by Raven, each the exchange's own, begun anew 2 times"
+    assert books((1, "a"), (2, "b")).once == 2
+
+
+@pytest.mark.parametrize(
+    ("found", "says"),
+    [
+        (books((1, "x"), (2, "b")), "1 wrong: X at 1"),
+        (books((4, "b")), "1 wrong: X at 4"),
+        (books((1, "a")), "1 missing: X is not the exchange's last book"),
+        (books(), "1 missing: X is not the exchange's last book"),
+        (books((1, "a"), digests={}), "1 wrong: X at 1"),
+    ],
+)
+def test_a_kept_book_that_is_not_the_exchanges_own_is_noticed(found: Row, says: str) -> None:
+    assert not found.kept
+    assert found.verdict == says
+
+
+def test_books_that_the_exchange_has_forgotten_are_not_held_against_it() -> None:
+    found = books((1, "?"), (3, "b"), digests={2: "b", 3: "b"})
+    assert (found.kept, found.once) == (True, 1)
+
+
+def test_a_printed_book_where_one_is_kept_was_never_sent() -> None:
+    found = compare(KEPT, {}, {"X": Ids(2, kept=[(3, "b")])}, Ledger(), {"X": DIGESTS})
+    assert found.strange == 1
+
+
+def kept_book(sequence: int | None, *bids: Level) -> Book:
+    return Book(
+        venue="KRAKEN",
+        symbol="X",
+        event_time=TIME,
+        received_time=TIME + 1,
+        sequence=sequence,
+        source="MAINTAINED",
+        bids=bids,
+        asks=(),
+    )
+
+
+def test_a_kept_book_is_known_by_its_last_update_and_what_it_holds() -> None:
+    ids = Ids()
+    ids.add(kept_book(7, Level(5 * 10**17, 10**18)))
+    ids.add(kept_book(None))
+    assert ids.kept == [(7, digest([("0.50", "1")], [])), (TIME, digest([], []))]
+    assert (ids.records, len(ids.numbers)) == (2, 0)
+
+
+def test_printed_and_kept_books_of_one_feed_are_told_apart() -> None:
+    spot = Name("BINANCE_SPOT", BOOKS)
+    kept = {"X": there(1, 2), "Y": Ids(1, kept=[(3, "b")])}
+    found = compare(spot, {"X": sent(1, 2), "Y": Sent(9, 0, ())}, kept, Ledger(), {"Y": DIGESTS})
+    assert (found.kept, found.sent, found.once, found.kept_books) == (True, 2, 3, 1)
+    assert found.verdict == "each once, kept by Raven, each the exchange's own"
 
 
 @pytest.mark.parametrize(
@@ -104,6 +200,8 @@ def test_what_a_collector_missed_while_it_was_away_is_named_by_its_gap() -> None
         (row(sent(), Ids()), "nothing was sent"),
         (row(Sent(3, 0, ()), Ids()), "none of 3 was sent to us"),
         (row(Sent(3, 2, (1, 2)), there(1, 2)), "each once, 1 not sent to us"),
+        (row(sent(1, withheld=(2, 3)), there(1), (2, 3)), "each once, 2 in Gaps"),
+        (row(sent(withheld=(2,)), Ids(), (2, 2)), "each once, 1 in Gaps"),
     ],
 )
 def test_the_verdict_says_what_does_not_hold(found: Row, says: str) -> None:
@@ -111,9 +209,14 @@ def test_the_verdict_says_what_does_not_hold(found: Row, says: str) -> None:
 
 
 def test_of_a_real_exchange_only_trades_can_be_seen_twice() -> None:
-    assert seen(FEED, {"X": there(1, 2)}).kept
-    assert seen(FEED, {"X": there(1, 2, 2)}).twice == 1
-    assert seen(Name("KRAKEN", QUOTES), {"X": there(1, 2, 2)}).kept
+    assert seen(FEED, {"X": there(1, 2)}, Ledger()).kept
+    assert seen(FEED, {"X": there(1, 2, 2)}, Ledger()).twice == 1
+    assert seen(Name("KRAKEN", QUOTES), {"X": there(1, 2, 2)}, Ledger()).kept
+
+
+def test_of_a_real_exchange_the_ledger_tells_what_was_fetched() -> None:
+    found = seen(FEED, {"X": there(1, 3, 2)}, Ledger(repaired=1))
+    assert (found.verdict, found.late) == ("each once, 1 fetched over REST", 1)
 
 
 @pytest.mark.parametrize(
