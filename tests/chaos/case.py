@@ -22,6 +22,7 @@ from tests.chaos.evidence import (
 )
 
 SLACK_US = 1_000_000
+LAG_EVERY_US = 500_000
 """How far the times of a fault and of its Gap may lie apart: frames are in flight, events are older than frames."""
 COUNTED = frozenset({"COINBASE"})
 """Venues that count the frames of a connection: what is missing there may be of any of its feeds."""
@@ -89,6 +90,22 @@ class Case:
             self._received[feed] = sorted(time_us for name in names for time_us in self.log(name).received_us)
         return self._received[feed]
 
+    @cached_property
+    def _lags(self) -> tuple[list[int], list[int]]:
+        """By when records came, in spans of LAG_EVERY_US, by how much the exchanges' clock was behind at least."""
+        least: dict[int, int] = {}
+        for name in self.names:
+            for received_us, issued_us in self._receipts(name):
+                at = received_us // LAG_EVERY_US
+                least[at] = min(least.get(at, received_us - issued_us), received_us - issued_us)
+        return [at * LAG_EVERY_US for at in sorted(least)], [max(least[at], 0) for at in sorted(least)]
+
+    def market_time(self, here_us: int) -> int:
+        """What the exchanges' clock showed: on a busy machine it falls behind the clocks of all others."""
+        times, lags = self._lags
+        at = bisect_right(times, here_us) - 1
+        return here_us - lags[max(at, 0)] if lags else here_us
+
     def span(self, hole: Hole) -> tuple[int, int]:
         """When that was issued which a Gap leaves out, at the earliest and at the latest.
 
@@ -96,14 +113,15 @@ class Case:
         has come since, all that was issued after them.
         """
         gap = hole.gap
-        begin = gap.from_time or 0
-        received = self.received(hole.name)
-        if gap.from_time is not None and gap.channel not in COUNTING:
-            times, issued = self._flow_of(hole.name)
-            at = bisect_right(times, gap.from_time)
-            begin = min(issued[at - 1], begin) if at else begin
-        goes_on = not received or received[-1] < gap.to_time
-        return begin, max(gap.to_time, self.evidence.ended_us) if goes_on else gap.to_time
+        begin, end = gap.from_time or 0, gap.to_time
+        if gap.channel not in COUNTING:
+            end = self.market_time(end)
+            received, issued = self._flow_of(hole.name)
+            at = bisect_right(received, begin)
+            begin = min(issued[at - 1], self.market_time(begin)) if at else begin
+        came = self.received(hole.name)
+        goes_on = not came or came[-1] < gap.to_time
+        return begin, max(end, self.evidence.ended_us) if goes_on else end
 
     def _flow_of(self, feed: Name) -> tuple[list[int], list[int]]:
         """When the records of a feed came, in order, and when the newest of those until then had been issued."""
@@ -196,7 +214,8 @@ class Case:
         """The Gap of a feed that is nearest to a time, in words."""
 
         def distance(hole: Hole) -> int:
-            return max((hole.gap.from_time or 0) - time_us, time_us - hole.gap.to_time, 0)
+            begin, end = self.span(hole)
+            return max(begin - time_us, time_us - end, 0)
 
         return str(min(self.holes_of(name), key=distance, default="none of this feed"))
 

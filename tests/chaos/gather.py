@@ -28,6 +28,8 @@ RETRY_S = 1.0
 US = 1_000
 """Nanoseconds of a microsecond."""
 BUSY = (418, 429)
+SINCE_2001_US = 10**15
+"""Keys of books that are greater are times: of venues whose books have no ids."""
 
 
 class Pages:
@@ -100,6 +102,9 @@ def evidence(settings: KafkaSettings, codec: Codec, pages: Pages, began_us: int,
     for venue, channel in channels:
         if venue in stats["venues"]:
             issued |= pages.issued(venue, channel)
+    digests = {name: pages.books(name.venue, name.symbol) for name, log in logs.items() if log.kept}
+    for name, changes in digests.items():
+        issued.setdefault(name, [(key, key) for key in changes if key > SINCE_2001_US])
     return Evidence(
         began_us=began_us,
         ended_us=ended_us,
@@ -108,7 +113,7 @@ def evidence(settings: KafkaSettings, codec: Codec, pages: Pages, began_us: int,
         gaps=[codec.decode_as(Gap, value) for value in _values(settings, topics.GAPS)],
         faults=pages.faults(),
         letters=_letters(settings, codec),
-        digests={name: pages.books(name.venue, name.symbol) for name, log in logs.items() if log.kept},
+        digests=digests,
     )
 
 

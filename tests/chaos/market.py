@@ -30,7 +30,7 @@ from tests.chaos.evidence import Evidence
 
 USER = "chaos"
 INSTANCE = "collector-chaos"
-START_S, SUBSCRIBE_S, STOP_S = 60.0, 120.0, 60.0
+START_S, SUBSCRIBE_S, STOP_S = 120.0, 120.0, 60.0
 QUIET_S = 3.0
 """For so long nothing more may come of the collector before it is stopped."""
 SETTLE_S = 45.0

@@ -122,7 +122,8 @@ def causes(case: Case) -> Iterator[Finding]:
 def _needs_no_fault(case: Case, hole: Hole) -> bool:
     """Whether it is a cold start, the end of the market or of a demand, or a poll that came too late to be made."""
     gap = hole.gap
-    if gap.cause == "COLD_START" or gap.detected_time > case.evidence.ended_us + SLACK_US:
+    after_the_end = gap.detected_time > case.evidence.ended_us + SLACK_US
+    if gap.cause == "COLD_START" or (after_the_end and gap.cause in ("SILENCE", "DISCONNECT")):
         return True
     if "not demanded" in gap.detail:
         return gap.to_time >= case.evidence.ended_us - SLACK_US
@@ -165,8 +166,8 @@ def _unnoticed_loss(case: Case, fault: Fault) -> Iterator[Finding]:
         for name in names if feed.channel == TRADES else [feed]:
             if not may_befall(fault, name):
                 continue
-            times = case.received(name)
-            flowed = bool(times) and times[0] < fault.from_us - SLACK_US and times[-1] > fault.to_us + SLACK_US
+            times = [case.market_time(time_us) for time_us in (*case.received(name)[:1], *case.received(name)[-1:])]
+            flowed = bool(times) and times[0] < fault.from_us - SLACK_US and times[1] > fault.to_us + SLACK_US
             if flowed and not any(fault in case.touching(hole) for hole in case.holes_of(name)):
                 yield _finding("unnoticed", case, name, f"{fault} left no Gap", fault.from_us)
 
@@ -208,7 +209,7 @@ def twice(case: Case) -> Iterator[Finding]:
         if again:
             number, time_us = log.identities[again[0]], log.received_us[again[0]]
             what = f"{len(again)} records are there again, the first is {_told(number)}, received at {time_us}"
-            yield _finding("twice", case, name, what, time_us)
+            yield _finding("twice", case, name, what, case.market_time(time_us))
 
 
 def books(case: Case) -> Iterator[Finding]:
@@ -218,7 +219,9 @@ def books(case: Case) -> Iterator[Finding]:
             yield from _wrong_books(case, name)
             yield from _pauses(case, name)
     for hole in case.holes:
-        if case.is_kept(hole.name) and not _needs_no_fault(case, hole) and hole.gap.repair != "RESNAPSHOT":
+        begin, _ = case.span(hole)
+        was_due = begin < case.evidence.ended_us - BOOK_PAUSE_US and hole.gap.cause != "COLD_START"
+        if case.is_kept(hole.name) and was_due and hole.gap.repair != "RESNAPSHOT":
             yield Finding("book", hole.name, "no new book ended a break", str(hole))
 
 
@@ -227,13 +230,13 @@ def _wrong_books(case: Case, name: Name) -> Iterator[Finding]:
     wrong = [book for book in case.log(name).kept if digests.get(book.key) != book.digest]
     for book in wrong[:EXAMPLES]:
         how = "differs from the venue's" if book.key in digests else "is of an update that the venue never made"
-        yield _finding("book", case, name, f"the book at {book.key} {how}", book.received_us)
+        yield _finding("book", case, name, f"the book at {book.key} {how}", case.market_time(book.received_us))
     yield from _others("book", name, len(wrong))
 
 
 def _pauses(case: Case, name: Name) -> Iterator[Finding]:
     changes = sorted(time_us for _, time_us in case.evidence.issued.get(name, ()))
-    published = sorted(book.received_us for book in case.log(name).kept)
+    published = sorted(case.market_time(book.received_us) for book in case.log(name).kept)
     for before, after in pairwise([case.evidence.began_us, *published, case.evidence.ended_us]):
         changed = bisect_right(changes, after - BOOK_PAUSE_US) - bisect_right(changes, before)
         if after - before > BOOK_PAUSE_US and changed and not _explains_pause(case, name, before, after):
@@ -242,8 +245,8 @@ def _pauses(case: Case, name: Name) -> Iterator[Finding]:
 
 
 def _explains_pause(case: Case, name: Name, before: int, after: int) -> bool:
-    gaps = (hole.gap for hole in case.holes_of(name))
-    if any((gap.from_time or 0) <= after and gap.to_time >= before for gap in gaps):
+    spans = map(case.span, case.holes_of(name))
+    if any(begin <= after and end >= before for begin, end in spans):
         return True
     stalls = (one for one in case.evidence.faults if one.kind in ("stall", "mute") and may_befall(one, name))
     return any(one.from_us <= after and one.to_us >= before for one in stalls)
