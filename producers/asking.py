@@ -100,7 +100,6 @@ class Asking:
         """What follows from a feed's saying nothing for strangely long."""
         tapes = line.tapes.counted
         if self._desk.waits.repair is not None and tapes and self._desk.source.scope == "symbol" and line.cures == 0:
-            line.tapes.patience.stop()
             line.suspected = True
             self._probe(line)
             return []

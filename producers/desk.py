@@ -50,6 +50,8 @@ class Desk:
         if feed.channel in {TRADES, KLINES}:
             for symbol, last in seen.items():
                 self._counted_tape(tapes, feed.channel, symbol, last)
+            if feed.channel == KLINES and not seen:
+                self._counted_tape(tapes, feed.channel, feed.symbol, None)
             if feed.channel == TRADES and self.source.scope == "market":
                 last_us = max((last.time_us for last in seen.values()), default=None)
                 tapes.whole = MarketTape(self.source.venue, feed, last_us)

@@ -7,7 +7,7 @@ While a connection is being replaced, the old and the new one bring the same rec
 new one brings is kept until the old one is given up; then what the old one has not brought is published.
 """
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
@@ -34,7 +34,7 @@ class FeedTape:
         self._last_us = seen.time_us if seen else None
         self._newest: dict[str, int] = {}
         self._recent: dict[str, deque[MarketRecord]] = {}
-        self._said: Counter[MarketRecord] | None = None
+        self._said: set[MarketRecord] | None = None
         self._opened: str | None = None
         self._venue, self._feed = venue, feed
 
@@ -58,11 +58,15 @@ class FeedTape:
             return out
         recent.append(record)
         if self._said is not None:
-            self._said[_content(record)] += 1
+            self._said.add(_content(record))
         return (*out, record)
 
+    def begin(self, now_us: int) -> None:
+        """The venue has acknowledged the feed: what is lost from now on is missing."""
+        self._last_us = self._last_us or now_us
+
     def interrupt(self, why: Break, now_us: int) -> None:
-        """The feed breaks off; where nothing has come yet, nothing is lost."""
+        """The feed breaks off; before it has begun, nothing is lost."""
         if self._last_us is not None and self.broken is None:
             self.broken, self.broken_us = why, now_us
 
@@ -76,22 +80,17 @@ class FeedTape:
     def watch(self) -> None:
         """From now on another connection brings the same."""
         recent = [record for records in self._recent.values() for record in records]
-        self._said = Counter(map(_content, recent))
+        self._said = set(map(_content, recent))
 
     def take_over(self, others: Iterable[MarketRecord], now_us: int, connection: str) -> list[Output]:
         """What of the other connection's records was not said yet; from now on it is the one.
 
         Where that came long ago, the old connection was deaf: what was lost before the other one listened is a hole.
         """
-        said, self._said = self._said or Counter(), None
-        unsaid = []
-        for record in others:
-            content = _content(record)
-            if said[content]:
-                said[content] -= 1
-            else:
-                unsaid.append(record)
-        if unsaid and unsaid[0].received_time < now_us - UNDER_WAY_US:
+        said, self._said = self._said or set(), None
+        unsaid = [record for record in others if _content(record) not in said]
+        first_us = min((record.received_time for record in unsaid), default=now_us)
+        if (self._last_us or 0) < first_us < now_us - UNDER_WAY_US:
             self.interrupt(DEAF, now_us)
         return [output for record in unsaid for output in self.add(record, connection)]
 

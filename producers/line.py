@@ -38,6 +38,13 @@ class Tapes:
             out += counted.interrupt(why, now_us, connection)
         return out
 
+    def begin(self, now_us: int) -> None:
+        """The venue has acknowledged the feed."""
+        if self.others is not None:
+            self.others.begin(now_us)
+        for tape in self.counted.values():
+            tape.begin(now_us)
+
     @property
     def lasting(self) -> Iterable[CountedTape | MarketTape | FeedTape | BookTape]:
         """Those whose breaks are told while they last."""

@@ -153,6 +153,11 @@ class Session:
         return sum(tape.held for _, _, tape in self.desk.restless.values())
 
     @property
+    def asking_for(self) -> int:
+        """Symbols with a hole that REST may still fill."""
+        return sum(tape.asks for _, _, tape in self.desk.restless.values())
+
+    @property
     def duplicates(self) -> int:
         """Records that had come before."""
         return sum(
@@ -359,6 +364,7 @@ class Session:
         if error is None:
             line.phase = "live"
             line.sweep_at = now + SWEEP_SECONDS
+            line.tapes.begin(now_us)
             if not line.shadow:
                 line.tapes.patience.start(now)
             return []
@@ -405,7 +411,7 @@ class Session:
             out += self._told_open(line, now_us - TOLD_US, now_us)
         out += self.asking.sweep(line, now)
         silent_s = line.tapes.patience.silence(now)
-        if silent_s is not None and line.phase == "live" and line.cure is None:
+        if silent_s is not None and line.phase == "live" and line.cure is None and not line.suspected:
             out += self.asking.suspect(line, silent_s, now, now_us)
         return out
 

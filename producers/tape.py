@@ -146,6 +146,11 @@ class CountedTape:
         return len(self._held)
 
     @property
+    def asks(self) -> bool:
+        """Whether there is a hole that REST may still fill."""
+        return bool(self._to_ask or self._asked) or self._asking
+
+    @property
     def restless(self) -> bool:
         """Whether time alone makes something happen here: a hole is waited for, or asked for."""
         return bool(self._held or self._to_ask or self._probing or self._asked)
@@ -175,6 +180,11 @@ class CountedTape:
     def suspect(self, why: Break) -> None:
         """The hole before the next record has another cause than a jump."""
         self._jump = why
+
+    def begin(self, now_us: int) -> None:
+        """The venue has acknowledged the feed: what is lost from now on is missing."""
+        if self.broken is None:
+            self.last_us = self.last_us or now_us
 
     def expire(self, now: float, now_us: int, connection: str) -> list[Output]:
         """What to publish now that holes have been waited for until `now`."""

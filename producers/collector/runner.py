@@ -83,6 +83,11 @@ class Runner(ABC):
         """Trades held back behind holes."""
 
     @property
+    def asking_for(self) -> int:
+        """Symbols with a hole that REST may still fill."""
+        return 0
+
+    @property
     @abstractmethod
     def away(self) -> Iterable[str]:
         """What cannot be reached now, a sentence each."""

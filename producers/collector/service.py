@@ -175,6 +175,7 @@ class Collector:
         frames, now = reporter.counters["frames"], time.monotonic()
         held = sum(runner.held for runner in self._runners.values())
         reporter.gauges["frames_per_second"] = (frames - self._frames) / max(now - self._frames_at, 1e-9)
+        reporter.gauges["repairs"] = float(sum(runner.asking_for for runner in self._runners.values()))
         reporter.gauges["buffered"] = float(self._outlet.buffered + held)
         self._frames, self._frames_at = frames, now
 

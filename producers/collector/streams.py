@@ -104,6 +104,11 @@ class StreamRunner(Runner):
         return sum(link.session.held for link in self._links)
 
     @property
+    def asking_for(self) -> int:
+        """Symbols with a hole that REST may still fill."""
+        return sum(link.session.asking_for for link in self._links)
+
+    @property
     def away(self) -> Iterable[str]:
         """Connections that are wanted and cannot be had, and a REST side that does not answer."""
         return [text for text in (self.rest_away, *(link.away for link in self._links)) if text]

@@ -262,10 +262,25 @@ def test_what_a_new_connection_begins_with_is_not_said_again_where_nothing_has_c
     assert kinds == [Book, Gap]
 
 
-def test_a_line_lost_before_its_first_book_has_no_hole() -> None:
+def test_a_line_lost_before_its_first_book_has_a_hole_since_it_was_acknowledged() -> None:
     driver = Driver(new_session(None))
     driver.connect()
+    driver.advance(1.0)
     driver.lose()
+    driver.advance(1.0)
+    driver.connect("two")
+    driver.frame(book_frame())
+    gap, book = driver.out
+    assert isinstance(gap, Gap)
+    assert isinstance(book, Book)
+    assert (gap.from_time, gap.to_time) == (us(1.0), us(3.0))
+
+
+def test_a_line_lost_before_it_was_acknowledged_has_no_hole() -> None:
+    driver = Driver(new_session(None), answers=False)
+    driver.connect()
+    driver.lose()
+    driver.answers = True
     driver.connect("two")
     driver.frame(book_frame())
     assert [type(action) for action in driver.out] == [Book]
