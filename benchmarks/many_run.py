@@ -229,18 +229,20 @@ class Bench:
                 note(watched, message, CODEC.decode_as(Trade, value), began)
 
     def _wait_for_all(self, watched: Watched, reader: Consumer, process: "subprocess.Popen[bytes]") -> None:
-        """Until every feed flows; of kept books and single listings the venue's budget allows a few a second."""
+        """Until every feed has flowed; of kept books and single listings the venue's budget allows a few a second."""
         feeds = self.plan.symbols * len(DIALECTS[self.plan.venue].streams)
         task, began = self.bars.add_task("feeds that flow", total=feeds), time.monotonic()
-        flowing, flowing_at = 0, began
-        while flowing < feeds:
+        flowed: set[tuple[str, str]] = set()
+        news_at = began
+        while len(flowed) < feeds:
             self._read(watched, reader, None)
-            states = [feed.state for feed in watched.status.subscriptions] if watched.status else []
-            if states.count("FLOWING") > flowing:
-                flowing, flowing_at = states.count("FLOWING"), time.monotonic()
-            self.bars.update(task, completed=flowing)
-            if process.poll() is not None or time.monotonic() > flowing_at + UP_S:
-                raise SystemExit(f"only {flowing} of {feeds} feeds flow; the collector: {process.poll()}")
+            known = len(flowed)
+            if watched.status is not None:
+                flowed |= {(one.channel, one.symbol) for one in watched.status.subscriptions if one.state == "FLOWING"}
+            news_at = time.monotonic() if len(flowed) > known else news_at
+            self.bars.update(task, completed=len(flowed))
+            if process.poll() is not None or time.monotonic() > news_at + UP_S:
+                raise SystemExit(f"only {len(flowed)} of {feeds} feeds flow; the collector: {process.poll()}")
         watched.until_all_flow_s = time.monotonic() - began
         watched.rss_at_flow = psutil.Process(process.pid).memory_info().rss
 
