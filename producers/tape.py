@@ -121,6 +121,8 @@ class CountedTape:
         self._holes: list[Hole] = []
         self._broken_after = 0
         """What is held back up to this id came before the break."""
+        self._later_breaks: deque[tuple[int, Break]] = deque()
+        """Breaks among what is held back behind that one, and what came before each."""
         self._opened: str | None = None
         self._patch: Patch | None = None
         self._jump = JUMP
@@ -193,9 +195,11 @@ class CountedTape:
     def interrupt(self, why: Break, now_us: int, connection: str) -> list[Output]:
         """The feed breaks off: what is missing will not come by itself any more, and the next follows from nothing."""
         released = [] if self._asking else self.flush(now_us, connection)
+        highest = max((self.last or 0, *self._held))
         if self.broken is None:
-            self.broken, self.broken_us = why, now_us
-            self._broken_after = max((self.last or 0, *self._held))
+            self.broken, self.broken_us, self._broken_after = why, now_us, highest
+        elif highest > max((self._broken_after, *(after for after, _ in self._later_breaks))):
+            self._later_breaks.append((highest, why))
         return released
 
     def flush(self, now_us: int, connection: str) -> list[Output]:
@@ -353,7 +357,7 @@ class CountedTape:
             out += self._patched(record.event_time, now_us, connection) if self._patch is not None else []
             out.append(self._gap(record, sequence, now_us, connection))
         if breaks:
-            self.broken = None
+            self._mend_breaks(sequence)
         if fetched:
             assert self._why is not None
             self._patch = self._patch or Patch(sequence, self.last_us, self._why)
@@ -363,6 +367,14 @@ class CountedTape:
             out += self._patched(record.event_time, now_us, connection)
         self._why, self._jump = None, JUMP
         return out
+
+    def _mend_breaks(self, sequence: int) -> None:
+        """The first record after a break is published."""
+        self.broken = None
+        while self.broken is None and self._later_breaks:
+            after, why = self._later_breaks.popleft()
+            if sequence <= after:
+                self.broken, self._broken_after = why, after
 
     @property
     def _given_up(self) -> bool:
