@@ -497,7 +497,7 @@ def _recorded(time_ns: int, params: _Params) -> Iterator[Frame]:
         index = (_INDICES[root], rest.upper(), _index.decode(params.data).timestamp * 1_000)
         yield _notification(time_ns, channel, data, (index,))
     else:
-        yield _notification(time_ns, channel, data)
+        yield _notification(time_ns, channel, data, symbol=name if root == "book" else "")
 
 
 _INDICES = {"deribit_price_index": INDEX_PRICES, "deribit_volatility_index": VOLATILITY_INDEX}
