@@ -217,6 +217,10 @@ class _Demo:
         try:
             self._withdraw(self._wants if self._simulator is None else self._polled())
             wait_until_drained(self._left, self._draining, self._explain)
+            if self._simulator is not None and not self._plan.keep:
+                # As long as anybody is subscribed, an exchange may say again how things stand.
+                self._withdraw(self._wants)
+                wait_until_drained(self._left, self._draining, self._explain)
         except CommandFailed as error:
             return time.monotonic() - began, str(error)
         return time.monotonic() - began, None
@@ -350,7 +354,9 @@ class _Demo:
         assert self._simulator is not None
         demanded = [symbol for want in self._wants if want.venues == (source.name,) for symbol in want.symbols]
         kept = [symbol for symbol in demanded if source.sequencer(symbol) is not None]
-        return {symbol: self._simulator.book(name.venue, symbol) for symbol in kept}
+        told = {symbol: self._simulator.book(name.venue, symbol) for symbol in kept}
+        # A made market keeps every book that it tells of.
+        return told if self._plan.source == "recording" else {symbol: one or {} for symbol, one in told.items()}
 
     def _of_interest(self, name: feeds.Name, sent: Mapping[str, feeds.Sent]) -> Mapping[str, feeds.Sent]:
         """Symbols that are collected: those demanded, those that are polled, or all of a market."""

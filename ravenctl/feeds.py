@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from producers.contract import TRADES
+from producers.contract import TRADES, Poll
 from producers.registry import SOURCES
 from ravencore.decimals import to_text
 from ravencore.records import Book, Kline, Level, MarketRecord, Quote, Trade
@@ -20,8 +20,9 @@ from simulator.books import digest
 
 Range = tuple[int, int]
 """First and last id, inclusive."""
-Digests = Mapping[int, str]
-"""What a book of the exchange's was after each of its last changes (simulator.books), by update id or time."""
+Digests = Mapping[int, str] | None
+"""What a book of the exchange's was after each of its last changes (simulator.books), by update id or time; None: it
+keeps none itself, but tells differences as they were recorded."""
 
 
 class Name(NamedTuple):
@@ -117,7 +118,8 @@ class Row:
     `missing` not at all and no Gap names them, `in_gaps` Gaps name, `twice` are there more often than once, `again`
     too, but the venue itself sent them again, `strange` were never sent. `withheld` were never sent either, are not
     there, and Gaps name them. `repaired` came over REST, `late` after later ones. `kept_books` are books that Raven
-    keeps and that equal the exchange's, `wrong` those that do not, `renewed` is how often one was begun anew.
+    keeps and that equal the exchange's, `wrong` those that do not, `unchecked` those that nobody can hold against
+    any; `renewed` is how often one was begun anew.
     """
 
     name: Name
@@ -134,6 +136,7 @@ class Row:
     late: int = 0
     kept_books: int = 0
     wrong: int = 0
+    unchecked: int = 0
     repaired: int = 0
     renewed: int = 0
     example: str = ""
@@ -165,10 +168,12 @@ class Row:
         return ", ".join(self._told())
 
     def _told(self) -> Iterator[str]:
-        if self.once > self.kept_books or self.again or self.open:
+        if self.once > self.kept_books + self.unchecked or self.again or self.open:
             yield "each once"
         if self.kept_books:
             yield "kept by Raven, each the exchange's own"
+        elif self.unchecked:
+            yield "kept by Raven, with nothing to hold them against"
         if self.renewed:
             yield f"begun anew {self.renewed:,} time{'s' * (self.renewed != 1)}"
         if self.repaired:
@@ -198,7 +203,7 @@ def seen(name: Name, there: Mapping[str, Ids], ledger: Ledger) -> Row:
         once=records - twice,
         twice=twice,
         late=_late(name, there),
-        kept_books=sum(len(ids.kept) for ids in there.values()),
+        unchecked=sum(len(ids.kept) for ids in there.values()),
         repaired=ledger.repaired,
         renewed=ledger.renewed,
         example=next(iter(there), ""),
@@ -221,19 +226,20 @@ def compare(
         if symbol in kept:
             found, wrong = _compare_books(kept[symbol], ids)
         else:
-            found, wrong = _compare_symbol(sent.get(symbol, NOTHING), ids, list(_named(name, symbol, ids, ledger)))
+            named = list(_named(name, symbol, ids, ledger))
+            found, wrong = _compare_symbol(sent.get(symbol, NOTHING), ids, named, polled=_is_polled(name))
         total.update(found)
         if wrong and not example:
             example = f"{symbol} {wrong}"
     printed = [row for symbol, row in sent.items() if symbol not in kept]
     rows = [row for row in printed if row.delivered]
     # Of a kept book nobody counts what was sent: differences, of which several may come to one book.
-    changes = sum(map(len, kept.values())) if kept and not printed else None
+    changes = sum(len(told or ()) for told in kept.values()) if kept and not printed else None
     issued = sum(row.issued for row in printed) if changes is None else changes
     count = sum(len(row.ids) or row.delivered for row in rows) if changes is None else None
     return Row(
         name,
-        len(rows) + sum(bool(told) for told in kept.values()),
+        len(rows) + sum(bool(told) or symbol in there for symbol, told in kept.items()),
         issued,
         count,
         late=_late(name, there),
@@ -262,9 +268,16 @@ def _named(name: Name, symbol: str, there: Ids, ledger: Ledger) -> Iterator[Rang
         yield LEAST, GREATEST
 
 
-def _compare_symbol(sent: Sent, there: Ids, gaps: Sequence[Range]) -> tuple[dict[str, int], str]:
+def _is_polled(name: Name) -> bool:
+    source = SOURCES.get(source_of(name))
+    return source is not None and isinstance(source, Poll)
+
+
+def _compare_symbol(
+    sent: Sent, there: Ids, gaps: Sequence[Range], *, polled: bool = False
+) -> tuple[dict[str, int], str]:
     if not sent.ids and not there.numbers and not sent.withheld:
-        return _compare_counts(sent.delivered, there.records, away=bool(gaps))
+        return _compare_counts(sent.delivered, there.records, away=bool(gaps), polled=polled)
     if not sent.withheld and there.records == len(there.numbers) and array("q", sent.ids) == there.numbers:
         return {"once": len(sent.ids)}, ""
     counts, expected, withheld = Counter(there.numbers), set(sent.ids), set(sent.withheld)
@@ -286,14 +299,18 @@ def _compare_symbol(sent: Sent, there: Ids, gaps: Sequence[Range]) -> tuple[dict
     return found, _example((absent - named) | unsaid, more - again, strange)
 
 
-def _compare_counts(delivered: int, records: int, *, away: bool) -> tuple[dict[str, int], str]:
-    short, twice = max(delivered - records, 0), max(records - delivered, 0)
-    told = f"{delivered} sent, {records} there" if short or twice else ""
-    return {"once": min(delivered, records), "in_gaps" if away else "missing": short, "twice": twice}, told
+def _compare_counts(delivered: int, records: int, *, away: bool, polled: bool) -> tuple[dict[str, int], str]:
+    """A poll may ask for two answers, of which the exchange counts one: a symbol may be in the other alone."""
+    short, more = max(delivered - records, 0), max(records - delivered, 0)
+    told = f"{delivered} sent, {records} there" if short or (more and not polled) else ""
+    found = {"once": min(delivered, records), "in_gaps" if away else "missing": short}
+    return found | {"again" if polled else "twice": more}, told
 
 
 def _compare_books(digests: Digests, there: Ids) -> tuple[dict[str, int], str]:
     """Kept books against the exchange's own at the same update; it may have forgotten the oldest."""
+    if digests is None:
+        return {"once": len(there.kept), "unchecked": len(there.kept), "strange": there.records - len(there.kept)}, ""
     oldest = min(digests, default=LEAST)
     wrong = [key for key, told in there.kept if digests.get(key) != told and key >= oldest]
     printed = there.records - len(there.kept)

@@ -35,8 +35,9 @@ class Simulator:
         return {symbol: _sent(name, row, told["issued"].get(symbol, ())) for symbol, row in told["symbols"].items()}
 
     def book(self, venue: str, symbol: str) -> Digests:
-        """What a symbol's book was after each of its last changes; raises Unavailable."""
-        return {int(key): told for key, told in self._get("/sim/books", venue=venue, symbol=symbol).items()}
+        """What a symbol's book was after each of its last changes, None where it keeps none; raises Unavailable."""
+        told = self._get("/sim/books", venue=venue, symbol=symbol)
+        return {int(key): digest for key, digest in told.items()} or None
 
     def repeated_trades(self) -> int:
         """How many trades it has sent again to do harm; raises Unavailable."""

@@ -272,7 +272,7 @@ def feed(row: Row) -> dict[str, Any]:
     """A feed as JSON values."""
     names = (
         *("symbols", "issued", "sent", "once", "missing", "in_gaps", "withheld", "twice", "again"),
-        *("repaired", "late", "kept_books", "renewed", "wrong"),
+        *("repaired", "late", "kept_books", "wrong", "unchecked", "renewed"),
     )
     counts = {name: getattr(row, name) for name in names} | {"never_sent": row.strange}
     return {"source": row.source, **row.name._asdict(), **counts, "kept": row.kept, "verdict": row.verdict}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producers.contract import BOOKS, KLINES, QUOTES, TRADES
+from producers.contract import BOOKS, KLINES, OPTION_TICKERS, QUOTES, TRADES
 from producers.registry import SOURCES
 from ravencore.records import Book, Kline, Level, MarketRecord, Quote
 from ravenctl.feeds import Digests, Ids, Ledger, Name, Row, Sent, compare, identity_of, seen, source_of
@@ -76,6 +76,12 @@ def test_records_without_ids_are_counted(kept: Ids, wrong: str) -> None:
     found = row(Sent(2, 2, ()), uncounted)
     assert found.kept == (not wrong)
     assert wrong in found.verdict
+
+
+def test_of_two_answers_to_a_poll_the_exchange_counts_one() -> None:
+    polled = Name("BINANCE_OPTIONS", OPTION_TICKERS)
+    assert row(Sent(2, 2, ()), Ids(3), name=polled).verdict == "each once, 1 as often as they came"
+    assert row(Sent(2, 2, ()), Ids(1), name=polled).missing == 1
 
 
 def test_a_record_without_an_id_among_others_was_never_sent() -> None:
@@ -153,6 +159,12 @@ def test_a_kept_book_that_is_not_the_exchanges_own_is_noticed(found: Row, says: 
 def test_books_that_the_exchange_has_forgotten_are_not_held_against_it() -> None:
     found = books((1, "?"), (3, "b"), digests={2: "b", 3: "b"})
     assert (found.kept, found.once) == (True, 1)
+
+
+def test_books_told_by_differences_that_were_recorded_are_only_counted() -> None:
+    found = books((1, "a"), (2, "b"), digests=None)
+    assert (found.kept, found.once, found.kept_books) == (True, 2, 0)
+    assert found.verdict.startswith("kept by Raven, with nothing to hold them against")
 
 
 def test_a_printed_book_where_one_is_kept_was_never_sent() -> None:
