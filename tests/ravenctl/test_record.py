@@ -138,7 +138,7 @@ def told_by(folder: Path, source: str) -> list[bytes]:
     """The frames that hold records; Coinbase numbers the messages of each connection, its heartbeats among them."""
     stream = SOURCES[source]
     assert isinstance(stream, Stream)
-    (path,) = folder.glob(f"{source.lower()}_*{FRAMES}")
+    (path,) = (path for path in folder.glob(f"{source.lower()}_*{FRAMES}") if "_books_" not in path.name)
     receipt = Receipt(2 * NOW_US)
     market = [raw for _, raw in lines(path) if any(type(one) in CHANNELS for one in stream.parse(raw, receipt))]
     return [re.sub(rb'"sequence_num":\d+', b"", raw) for raw in market]
