@@ -22,7 +22,6 @@ from tests.chaos.evidence import (
 )
 
 SLACK_US = 1_000_000
-LAG_EVERY_US = 500_000
 """How far the times of a fault and of its Gap may lie apart: frames are in flight, events are older than frames."""
 COUNTED = frozenset({"COINBASE"})
 """Venues that count the frames of a connection: what is missing there may be of any of its feeds."""
@@ -91,20 +90,21 @@ class Case:
         return self._received[feed]
 
     @cached_property
-    def _lags(self) -> tuple[list[int], list[int]]:
-        """By when records came, in spans of LAG_EVERY_US, by how much the exchanges' clock was behind at least."""
-        least: dict[int, int] = {}
-        for name in self.names:
-            for received_us, issued_us in self._receipts(name):
-                at = received_us // LAG_EVERY_US
-                least[at] = min(least.get(at, received_us - issued_us), received_us - issued_us)
-        return [at * LAG_EVERY_US for at in sorted(least)], [max(least[at], 0) for at in sorted(least)]
+    def _clock(self) -> tuple[list[int], list[int]]:
+        """When records came, and when the newest until then had been issued."""
+        newest, came, shown = 0, [], []
+        for received_us, issued_us in sorted(row for name in self.names for row in self._receipts(name)):
+            if issued_us > newest:
+                newest = issued_us
+                came.append(received_us)
+                shown.append(newest)
+        return came, shown
 
     def market_time(self, here_us: int) -> int:
         """What the exchanges' clock showed: on a busy machine it falls behind the clocks of all others."""
-        times, lags = self._lags
-        at = bisect_right(times, here_us) - 1
-        return here_us - lags[max(at, 0)] if lags else here_us
+        came, shown = self._clock
+        at = bisect_right(came, here_us) - 1
+        return shown[at] + here_us - came[at] if at >= 0 else here_us
 
     def span(self, hole: Hole) -> tuple[int, int]:
         """When that was issued which a Gap leaves out, at the earliest and at the latest.
@@ -115,10 +115,10 @@ class Case:
         gap = hole.gap
         begin, end = gap.from_time or 0, gap.to_time
         if gap.channel not in COUNTING:
-            end = self.market_time(end)
             received, issued = self._flow_of(hole.name)
             at = bisect_right(received, begin)
-            begin = min(issued[at - 1], self.market_time(begin)) if at else begin
+            begin, end = self.market_time(begin), self.market_time(end)
+            begin = min(issued[at - 1], begin) if at else begin
         came = self.received(hole.name)
         goes_on = not came or came[-1] < gap.to_time
         return begin, max(end, self.evidence.ended_us) if goes_on else end

@@ -501,8 +501,8 @@ def test_a_frame_that_two_connections_brought_is_a_dead_letter_of_each() -> None
     garbage = [fault("garbage", SPOT, 3)]
     heir = unread(1, "ws://venue#2")
     assert judge(trades_case(ALL_TRADES, [], garbage, letters={"BINANCE_SPOT": [*unread(1), *heir]})) == []
-    finding = only(trades_case(ALL_TRADES, [], garbage, letters={"BINANCE_SPOT": [*unread(1), *unread(1)]}))
-    assert "is a dead letter twice" in finding.what
+    finding = only(trades_case(ALL_TRADES, [], garbage, letters={"BINANCE_SPOT": unread(1) * 3}))
+    assert "a frame is a dead letter 3 times" in finding.what
 
 
 @pytest.mark.parametrize("letters", [0, 1, 3])

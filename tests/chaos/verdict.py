@@ -23,6 +23,8 @@ VENUE_KINDS = ("cut", "stall", "close", "limit")
 """Faults of any feed that streams, and of all of a venue at once."""
 POLL_KINDS = ("garbage", "limit")
 """Faults that an answer over REST can have."""
+MOST_CONNECTIONS = 2
+"""While a connection is being replaced, the old and the new one bring the same frame."""
 EXAMPLES = 5
 """Breaches of one rule by one feed that are told one by one."""
 
@@ -173,10 +175,7 @@ def _unnoticed_loss(case: Case, fault: Fault) -> Iterator[Finding]:
 
 
 def letters(case: Case) -> Iterator[Finding]:
-    """d. Each frame that nobody can read is one dead letter, and nothing else is.
-
-    While a connection is being replaced, the old and the new one bring the same frame.
-    """
+    """d. Each frame that nobody can read is a dead letter of each connection that brought it; nothing else is."""
     garbage = {(fault.venue, fault.origin) for fault in case.evidence.faults if fault.kind == "garbage"}
     spoilt = Counter(venue for venue, _ in garbage)
     for venue in sorted({*spoilt, *case.evidence.letters}):
@@ -184,9 +183,9 @@ def letters(case: Case) -> Iterator[Finding]:
         if len({letter.payload for letter in found}) != spoilt[venue]:
             what = f"{spoilt[venue]} unreadable frames were sent, {len(found)} are dead letters"
             yield Finding("dead letters", name, f"{what}: {'; '.join(map(str, found))}")
-        again = Counter((letter.connection, letter.payload) for letter in found)
-        for connection, payload in (one for one, times in again.items() if times > 1):
-            yield Finding("dead letters", name, f"a frame of {connection} is a dead letter twice: {payload!r}")
+        again = Counter(letter.payload for letter in found)
+        for payload in (one for one, times in again.items() if times > MOST_CONNECTIONS):
+            yield Finding("dead letters", name, f"a frame is a dead letter {again[payload]} times: {payload!r}")
 
 
 def twice(case: Case) -> Iterator[Finding]:
