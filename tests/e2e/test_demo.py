@@ -22,9 +22,9 @@ SYMBOLS = ("BTCUSDT", "ETHUSDT")
 
 @pytest.fixture(scope="module")
 def faulty(files: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    """A run with faults that lose nothing, kept."""
+    """A run with every fault that a replay at its own pace can have, kept."""
     home = tmp_path_factory.mktemp("faulty")
-    faults = "duplicate=20,reorder=20,garbage=9,cut=3"
+    faults = "gap=0.003,duplicate=20,reorder=20,garbage=9,cut=3"
     try:
         yield demo(home, "--recording", *files, "--speed", "max", "--fault", faults, "--seed", "7", "--keep")
     finally:
@@ -58,8 +58,10 @@ def test_every_trade_arrives_everywhere(clean: Demo) -> None:
 
 
 def test_the_recordings_own_holes_are_gaps(clean: Demo) -> None:
-    assert (clean.figures["gaps"], clean.figures["missing_ids"]) == (2, 4)
+    """Whoever asks for them over REST is told nothing."""
+    assert (clean.figures["gaps"], clean.figures["missing_ids"], clean.figures["unfilled"]) == (2, 4, 0)
     assert clean.figures["gaps_by_cause"] == {"SEQUENCE": 2}
+    assert clean.figures["repaired"] == 0
     assert clean.figures["symbols"]["BINANCE_SPOT:BTCUSDT"]["missing_ids"] == 4
     assert clean.figures["duplicates"] == clean.figures["dead_letters"] == 0
 
@@ -87,29 +89,29 @@ def test_a_demo_leaves_nothing_behind(clean: Demo) -> None:
     assert not (clean.home / "demo").exists()
 
 
-def test_faults_are_counted_exactly_and_change_no_bar(clean: Demo, faulty: Demo) -> None:
-    """The same input gives the same bars bit for bit, and what loses nothing changes nothing."""
-    found = faulty
-    assert found.exit_code == 0, found.output
-    injected = found.figures["injected"]
-    assert injected["duplicate"] == found.figures["duplicates"] == 20
-    assert injected["garbage"] == found.figures["dead_letters"] == 9
+def test_no_fault_changes_a_bar(clean: Demo, faulty: Demo) -> None:
+    """What was left out is fetched over REST and put back in order: the bars are those of the run without faults."""
+    assert faulty.exit_code == 0, faulty.output
+    assert faulty.figures["repaired"] > 10
+    assert faulty.figures["repaired_late"] == 0
+    assert faulty.figures["trades_in_kafka"] == 2 * TRADES - 4
+    assert faulty.figures["digest"] == clean.figures["digest"]
+
+
+def test_faults_are_counted_exactly(faulty: Demo) -> None:
+    figures, injected = faulty.figures, faulty.figures["injected"]
+    assert injected["duplicate"] == figures["duplicates"] == 20
+    assert injected["garbage"] == figures["dead_letters"] == 9
     assert (injected["reorder"], injected["cut"]) == (20, 3)
-    assert (found.figures["gaps"], found.figures["missing_ids"]) == (2, 4)
-    assert found.figures["digest"] == clean.figures["digest"]
+    assert figures["repaired"] >= injected["gap_trades"] >= injected["gap"] > 10
+    assert (figures["gaps"], figures["missing_ids"], figures["unfilled"]) == (2, 4, 0)
 
 
-def test_holes_that_are_made_are_gaps_exactly(files: list[str], tmp_path: Path) -> None:
-    found = demo(
-        tmp_path, f"--recording={files[0]}", files[1], "--speed", "max", "--fault", "gap=0.003,garbage=2", "--seed", "3"
-    )
-    assert found.exit_code == 0, found.output
-    injected = found.figures["injected"]
-    assert injected["gap"] > 10
-    assert found.figures["gaps"] == injected["gap"] + 2
-    assert found.figures["missing_ids"] == injected["gap_trades"] + 4
-    assert found.figures["trades_in_kafka"] == 2 * TRADES - 4 - injected["gap_trades"]
-    assert found.figures["dead_letters"] == 2
+def test_a_person_is_told_that_all_was_mended(faulty: Demo) -> None:
+    injected, repaired = faulty.figures["injected"], faulty.figures["repaired"]
+    gaps = f"injected: {injected['gap']} gaps of {injected['gap_trades']} trades, 20 duplicates, 20 reorders,"
+    assert gaps in faulty.output
+    assert f"all {repaired} trades were fetched over REST and put back in order" in faulty.output
 
 
 # What was kept

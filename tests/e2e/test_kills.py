@@ -71,12 +71,17 @@ def test_killed_workers_and_sinks_change_nothing(files: list[str], clean: Demo, 
     assert found.figures["trades_in_influx"] == clean.figures["trades_in_influx"] == 2 * TRADES - 4
 
 
-def test_what_was_sent_to_a_killed_collector_is_one_gap(files: list[str], tmp_path: Path) -> None:
+def test_what_was_sent_to_a_killed_collector_is_fetched_over_rest(
+    files: list[str], clean: Demo, tmp_path: Path
+) -> None:
     # After 3,000 frames of both the first is past its first hole, and a quarter of a minute before its second.
     found = killed(tmp_path, files, "collector", every=3_000, pace="3")
     assert found.exit_code == 0, found.output
     figures = found.figures
     assert figures["restarts"]["collector"] == 1
-    assert figures["gaps_by_cause"] == {"DISCONNECT": 2, "SEQUENCE": 2}
-    assert figures["trades_in_kafka"] + figures["missing_ids"] == 2 * TRADES
-    assert figures["missing_ids"] > 4
+    assert figures["repaired"] > 4
+    assert figures["repaired_by_cause"] == {"DISCONNECT": 2}
+    assert (figures["gaps_by_cause"], figures["missing_ids"]) == ({"SEQUENCE": 2}, 4)
+    assert figures["trades_in_kafka"] == 2 * TRADES - 4
+    assert figures["repaired_late"] == 0
+    assert figures["digest"] == clean.figures["digest"]
