@@ -14,7 +14,20 @@ from websockets.sync.client import connect
 
 from benchmarks.many_bare import parts, shared_out, source_of
 from benchmarks.many_figures import MIB, Lags, Sample, drawing, growth, slope_of
-from benchmarks.many_market import FIRST_ID, IDS_PER_UPDATE, TOP, VARIANTS, Coin, Depth, Plan, Turns, best, change, zipf
+from benchmarks.many_market import (
+    FIRST_ID,
+    IDS_PER_UPDATE,
+    TOP,
+    VARIANTS,
+    Coin,
+    Depth,
+    Plan,
+    Turns,
+    best,
+    change,
+    template,
+    zipf,
+)
 from producers.contract import (
     BOOKS,
     QUOTES,
@@ -240,3 +253,8 @@ def test_the_venue_speaks_over_a_socket() -> None:
     for name, ids in heard.items():
         step = IDS_PER_UPDATE if name.startswith("Book") else 1
         assert ids == list(range(ids[0], ids[0] + step * len(ids), step)), name
+
+
+def test_a_header_that_holds_a_percent_sign_is_no_template() -> None:
+    made = template("x" * 0x125, 1)
+    assert payload(made % {}) == b"x" * 0x125
