@@ -6,6 +6,7 @@ at the URL that the case names). CASE is a file that benchmarks/feeds.py has wri
 """
 
 import asyncio
+import itertools
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -83,7 +84,7 @@ async def socket(case: dict[str, Any], outlet: Outlet) -> dict[str, float]:
     async with aiohttp.ClientSession() as http:
         pulse = Pulse(outlet)
         gate = Gate(case["source"], into.source.limits, None, http)
-        bonds = Bonds(gate, outlet, pulse, print, print, print, LIFE_S, FAILURES_ALLOWED)
+        bonds = Bonds(gate, outlet, pulse, print, print, print, itertools.count(1), LIFE_S, FAILURES_ALLOWED)
         beating = asyncio.create_task(pulse.run())
         link = Link(into, bonds)
         running = asyncio.create_task(link.run())

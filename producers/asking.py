@@ -61,14 +61,17 @@ class Asking:
         """Trades of all symbols of a feed, which may bring symbols that were never heard of."""
         out: list[Action] = []
         by_symbol: dict[str, list[Trade]] = {}
+        line = self._desk.lines.get(fetch.feed)
+        ended = line.tapes.whole.ended if line is not None and line.tapes.whole is not None else None
         for trade in trades:
-            by_symbol.setdefault(trade.symbol, []).append(trade)
+            # REST may be ahead of the stream, which will bring that itself.
+            if ended is None or trade.event_time <= ended.to_time:
+                by_symbol.setdefault(trade.symbol, []).append(trade)
         for symbol, some in by_symbol.items():
             found = self._desk.find(fetch.feed.channel, symbol)
             if found is not None and isinstance(tape := found[1], CountedTape):
                 out += tape.answered(some, now, now_us, self._desk.connection)
                 self._desk.restless[id(tape)] = fetch.feed, symbol, tape
-        line = self._desk.lines.get(fetch.feed)
         if line is not None and line.tapes.whole is not None:
             out += self._whole_swept(line.tapes.whole, fetch, trades, out, now_us)
         return out

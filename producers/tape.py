@@ -237,7 +237,13 @@ class CountedTape:
     def answered(self, records: Sequence[Counted], now: float, now_us: int, connection: str) -> list[Output]:
         """What to publish, in order, now that the venue has answered."""
         span, self._asked = self._asked, None
-        fresh = {sequence: record for record in records if self._misses(sequence := count_of(record) or 0)}
+        # REST may be ahead of the stream, which will bring that itself.
+        last = span.last if span is not None and span.last is not None else math.inf
+        fresh = {
+            sequence: record
+            for record in records
+            if (sequence := count_of(record) or 0) <= last and self._misses(sequence)
+        }
         self._failed = 0
         if fresh:
             self._vain, self._ask_at = 0, now
@@ -451,9 +457,8 @@ class CountedTape:
         return f"{self._venue}:{self._channel}:{self._symbol}:{part}"
 
     def _named(self, gap: Gap, first: int, last: int) -> Gap:
-        """The Gap with the ids that are missing; a candle's number is no id of the venue."""
-        ids = (first, last) if self._channel == TRADES else (None, None)
-        return replace(gap, from_sequence=ids[0], to_sequence=ids[1], missing=last - first + 1)
+        """The Gap with the ids that are missing."""
+        return replace(gap, from_sequence=first, to_sequence=last, missing=last - first + 1)
 
     # Late repairs
 

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from producers.contract import BOOKS, TRADES
+from producers.contract import BOOKS, KLINES, TRADES
 from ravencore.codec import iso_time, plain
 from ravencore.records import Gap
 from ravenctl.completeness import COUNTING, Hour
@@ -81,8 +81,15 @@ def missing(gap: Gap) -> str:
     if gap.missing == 0:
         return "nothing"
     first, last = gap.from_sequence, gap.to_sequence
+    if gap.channel == KLINES and first is not None and last is not None:
+        return f"{count(gap.missing, gap.channel)}, {_minute(first)}" + (f"-{_minute(last)}" if last > first else "")
     ids = "" if first is None else f", id {first}" if first == last else f", ids {first}-{last}"
     return count(gap.missing, gap.channel) + ids
+
+
+def _minute(number: int) -> str:
+    """The time of day of a candle, by its number."""
+    return f"{number // 60 % 24:02}:{number % 60:02}"
 
 
 def outcome(gap: Gap, is_open: bool) -> tuple[str, str]:

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import NamedTuple, NoReturn
 
 from aiolimiter import AsyncLimiter
@@ -48,6 +48,8 @@ class Bonds(NamedTuple):
     """This link's connection will end: replace it."""
     move: Callable[["Link", Feed], None]
     """This link's feed is to be had elsewhere."""
+    numbers: Iterator[int]
+    """Of connections, each used once."""
     life_s: float
     failures_allowed: int
     tap: Tap | None = None
@@ -75,7 +77,6 @@ class Link:
         self._limits = session.source.limits
         self._gate, self._outlet, self._pulse, self._tell = bonds.gate, bonds.taker, bonds.pulse, bonds.tell
         self._messages: AsyncLimiter = limiter(self._limits.messages)
-        self._opened = 0
         self._orders: list[Send | Close] = []
         self._fetching: set[asyncio.Task[None]] = set()
         self._why: Break | None = None
@@ -166,7 +167,6 @@ class Link:
 
     async def _connection(self) -> None:
         """One connection from opening to end."""
-        self._opened += 1
         url = self.session.url
         opening = connect(
             url,
@@ -180,7 +180,7 @@ class Link:
         try:
             async with opening as socket:
                 self._gate.worked(url)
-                await self._talk(socket, f"{url}#{self._opened}")
+                await self._talk(socket, f"{url}#{next(self._bonds.numbers)}")
         except InvalidStatus as error:
             self._gate.heard(error.response.status_code, error.response.headers)
             if error.response.status_code not in TOO_MANY:

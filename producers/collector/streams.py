@@ -5,6 +5,7 @@ takes its place when it hears all that the old one hears.
 """
 
 import asyncio
+import itertools
 import logging
 import time
 from collections import Counter
@@ -49,6 +50,7 @@ class StreamRunner(Runner):
             tell=self._tell,
             renew=self._renew,
             move=self._move,
+            numbers=itertools.count(1),
             life_s=life_s,
             failures_allowed=failures_allowed,
             tap=self._tap,

@@ -2,6 +2,7 @@
 
 import asyncio
 import http.server
+import itertools
 import json
 import threading
 import time
@@ -369,7 +370,7 @@ def test_only_a_connection_that_brings_neither_pong_nor_frame_is_dead(rig: Rig, 
         http = aiohttp.ClientSession()
         pulse = Pulse(outlet)
         gate = Gate(source.venue, source.limits, endpoints, http)
-        link = Link(session, Bonds(gate, outlet, pulse, told.append, print, print, 3600.0, 50))
+        link = Link(session, Bonds(gate, outlet, pulse, told.append, print, print, itertools.count(1), 3600.0, 50))
         others = [asyncio.create_task(outlet.run()), asyncio.create_task(pulse.run())]
         running = asyncio.create_task(link.run())
         await asyncio.sleep(1.5)
