@@ -16,7 +16,7 @@ from producers.contract import TRADES, Poll
 from producers.registry import SOURCES
 from ravencore.decimals import to_text
 from ravencore.records import Book, Kline, Level, MarketRecord, Quote, Trade
-from simulator.books import digest
+from simulator.books import DIGESTED_LEVELS, VERIFIED_LEVELS, digest
 
 Range = tuple[int, int]
 """First and last id, inclusive."""
@@ -47,7 +47,14 @@ class Ids:
         self.records += 1
         number = identity_of(record)
         if isinstance(record, Book) and record.source == "MAINTAINED":
-            self.kept.append((number or 0, digest(_texts(record.bids), _texts(record.asks))))
+            self.kept.append(
+                (
+                    number or 0,
+                    digest(
+                        _texts(record.bids), _texts(record.asks), VERIFIED_LEVELS.get(record.venue, DIGESTED_LEVELS)
+                    ),
+                )
+            )
             return
         if number is not None:
             self.numbers.append(number)

@@ -108,16 +108,18 @@ def cut(snapshot: Snapshot, limit: int) -> Snapshot:
 
 
 DIGESTED_LEVELS = 20
+VERIFIED_LEVELS = {"KRAKEN": 10}
+"""By venue, where its readers can be sure of fewer: Kraken's checksum covers ten, and its frames have no numbers."""
 DIGEST_BYTES = 8
 
 
-def digest(bids: Levels, asks: Levels) -> str:
-    """Sixteen hexadecimal digits that stand for the best 20 levels of each side, best first.
+def digest(bids: Levels, asks: Levels, levels: int = DIGESTED_LEVELS) -> str:
+    """Sixteen hexadecimal digits that stand for the best levels of each side, best first.
 
     They are the beginning of the SHA-256 of `price:quantity,price:quantity|price:quantity`, bids before the bar, with
     plain decimals: no exponent, no last zeros.
     """
-    sides = (",".join([_plain_level(*level) for level in side[:DIGESTED_LEVELS]]) for side in (bids, asks))
+    sides = (",".join([_plain_level(*level) for level in side[:levels]]) for side in (bids, asks))
     return sha256("|".join(sides).encode()).hexdigest()[: 2 * DIGEST_BYTES]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from simulator.books import DIGESTED_LEVELS, BookKeeper, Digests, cut
+from simulator.books import DIGESTED_LEVELS, VERIFIED_LEVELS, BookKeeper, Digests, cut
 from simulator.contract import TRADES, Answer, Books, Change, Dialect, Frame, Identity, Market, Snapshot
 from simulator.faultlog import EVERY_SYMBOL, Fault, FaultLog, Feed, feed_of
 from simulator.faults import TIMES, Action, Calm, Intent, Times, channel_of, garble
@@ -39,7 +39,9 @@ class Exchange:
         self.time_ns = market.begins_ns
         self._subscriptions: Counter[str] = Counter()
         books, symbols = dialect.books, dict.fromkeys([*market.traded, *market.snapshots])
-        self._books = {symbol: _Depth(books, market, symbol) for symbol in symbols} if books is not None else {}
+        self._books = (
+            {symbol: _Depth(dialect.venue, books, market, symbol) for symbol in symbols} if books is not None else {}
+        )
         self._counted: dict[str, tuple[str, ...]] = {}
         self._history: dict[str, deque[Frame]] = {}
         self._newest: dict[str, Frame] = {}
@@ -297,8 +299,9 @@ class Exchange:
 class _Depth:
     """The book of one symbol, folded only when somebody wants it, and the frames that are made of it."""
 
-    def __init__(self, books: Books, market: Market, symbol: str) -> None:
+    def __init__(self, venue: str, books: Books, market: Market, symbol: str) -> None:
         self.books = books
+        self._digested = VERIFIED_LEVELS.get(venue, DIGESTED_LEVELS)
         self.listed = market.instruments[symbol]
         self.top_stream = books.top_stream(symbol)
         self.recorded = symbol in market.has_depth20
@@ -376,7 +379,7 @@ class _Depth:
         return cut(msgspec.structs.replace(first, time_ns=self.begins_ns), levels)
 
     def _digest(self) -> None:
-        top = self._top(DIGESTED_LEVELS)
+        top = self._top(self._digested)
         self.digests.add(top.last_id if self.books.numbered else top.time_ns // 1_000, top)
 
     def show(self, limit: int) -> Snapshot | None:

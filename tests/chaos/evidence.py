@@ -17,6 +17,7 @@ from producers.registry import SOURCES
 from ravencore.decimals import to_text
 from ravencore.records import Book, Gap, Level, MarketRecord
 from ravenctl import feeds
+from simulator.books import VERIFIED_LEVELS
 
 Range = tuple[int, int]
 """First and last id, inclusive."""
@@ -129,7 +130,8 @@ class Log:
         self.contents.append(hash(replace(record, received_time=0, connection_time=0, connection_sequence=0)))
         if isinstance(record, Book) and record.source == "MAINTAINED":
             key = record.sequence if record.sequence is not None else record.event_time or 0
-            self.kept.append(Kept(key, digest(record.bids, record.asks), record.received_time))
+            verified = VERIFIED_LEVELS.get(record.venue, len(record.bids) + len(record.asks))
+            self.kept.append(Kept(key, digest(record.bids[:verified], record.asks[:verified]), record.received_time))
 
 
 def digest(bids: Sequence[Level], asks: Sequence[Level]) -> str:
