@@ -12,8 +12,9 @@ from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
+from producers.breaks import Breaks
 from producers.contract import Feed
-from producers.tape import AWAY, Break, Output, Seen
+from producers.tape import Break, Output, Seen
 from ravencore.records import Gap, MarketRecord
 
 REMEMBERED = 8
@@ -24,19 +25,15 @@ UNDER_WAY_US = 500_000
 DEAF = Break("SILENCE", "a connection was deaf: another one that took its place heard more")
 
 
-class FeedTape:
+class FeedTape(Breaks):
     """One feed, of a symbol or of a whole market."""
 
     def __init__(self, venue: str, feed: Feed, seen: Seen | None) -> None:
-        self.broken: Break | None = AWAY if seen else None
-        self.broken_us: int | None = None
+        super().__init__(venue, feed, seen.time_us if seen else None)
         self.duplicates = 0
-        self._last_us = seen.time_us if seen else None
         self._newest: dict[str, int] = {}
         self._recent: dict[str, deque[MarketRecord]] = {}
         self._said: set[MarketRecord] | None = None
-        self._opened: str | None = None
-        self._venue, self._feed = venue, feed
 
     def add(self, record: MarketRecord, connection: str) -> Sequence[Output]:
         """What to publish, in order, now that this record has come."""
@@ -52,8 +49,8 @@ class FeedTape:
         if known and self.broken is None:
             self.duplicates += 1
             return ()
-        out = () if self.broken is None else (self._close(record.received_time, connection),)
-        self._last_us = max(record.received_time, self._last_us or 0)
+        out = () if self.broken is None else (self.close(record.received_time, connection),)
+        self.last_us = max(record.received_time, self.last_us or 0)
         if known:
             return out
         recent.append(record)
@@ -63,19 +60,7 @@ class FeedTape:
 
     def begin(self, now_us: int) -> None:
         """The venue has acknowledged the feed: what is lost from now on is missing."""
-        self._last_us = self._last_us or now_us
-
-    def interrupt(self, why: Break, now_us: int) -> None:
-        """The feed breaks off; before it has begun, nothing is lost."""
-        if self._last_us is not None and self.broken is None:
-            self.broken, self.broken_us = why, now_us
-
-    def tell_open(self, now_us: int, connection: str) -> list[Output]:
-        """The Gap of a break that lasts, once; it is written anew, with its end, when records come again."""
-        if self.broken is None or self._opened is not None:
-            return []
-        self._opened = self._gap_id(now_us)
-        return [self._gap(self._opened, self.broken, now_us, connection)]
+        self.last_us = self.last_us or now_us
 
     def watch(self) -> None:
         """From now on another connection brings the same."""
@@ -90,96 +75,42 @@ class FeedTape:
         said, self._said = self._said or set(), None
         unsaid = [record for record in others if _content(record) not in said]
         first_us = min((record.received_time for record in unsaid), default=now_us)
-        if (self._last_us or 0) < first_us < now_us - UNDER_WAY_US:
+        if (self.last_us or 0) < first_us < now_us - UNDER_WAY_US:
             self.interrupt(DEAF, now_us)
         return [output for record in unsaid for output in self.add(record, connection)]
 
-    def _close(self, now_us: int, connection: str) -> Gap:
-        assert self.broken is not None
-        gap = self._gap(self._opened or self._gap_id(now_us), self.broken, now_us, connection)
-        self.broken = self._opened = None
-        return gap
 
-    def _gap_id(self, now_us: int) -> str:
-        return f"{self._venue}:{self._feed.channel}:{self._feed.symbol}:t{now_us}"
-
-    def _gap(self, gap_id: str, why: Break, now_us: int, connection: str) -> Gap:
-        return Gap(
-            gap_id=gap_id,
-            venue=self._venue,
-            channel=self._feed.channel,
-            symbol=self._feed.symbol,
-            cause=why.cause,
-            from_time=self._last_us,
-            to_time=now_us,
-            detected_time=now_us,
-            connection=connection,
-            detail=why.detail,
-        )
-
-
-class MarketTape:
+class MarketTape(Breaks):
     """A feed that brings the counted records of many symbols: a break of it is a hole for each that is not heard of
     again, too. Where REST tells what was missed, its Gap is written again, BACKFILLED."""
 
     def __init__(self, venue: str, feed: Feed, last_us: int | None) -> None:
-        self.broken: Break | None = AWAY if last_us is not None else None
-        self.broken_us: int | None = None
-        self.last_us = last_us
-        """The newest time of any record."""
+        super().__init__(venue, feed, last_us)
         self.ended: Gap | None = None
         """The Gap of the last break, which nobody has mended."""
-        self._opened: str | None = None
-        self._venue, self._feed = venue, feed
 
     def heard(self, record: MarketRecord, connection: str) -> Sequence[Output]:
         """What to publish before this record."""
-        time_us = record.event_time or record.received_time
-        before_us = self.last_us
-        if before_us is None or time_us > before_us:
-            self.last_us = time_us
+        time_us = max(record.event_time or record.received_time, self.last_us or 0)
         if self.broken is None:
+            self.last_us = time_us
             return ()
-        self.ended = self._gap(self.broken, before_us, max(time_us, before_us or 0), connection)
-        self.broken = self._opened = None
+        self.ended = self.close(time_us, connection)
+        self.last_us = time_us
         return (self.ended,)
 
     def interrupt(self, why: Break, now_us: int) -> None:
-        """The feed breaks off; where nothing has come yet, nothing is lost."""
+        """The feed breaks off; before its first record, nothing is lost."""
         if self.last_us is not None and self.broken is None:
-            self.broken, self.broken_us, self.ended = why, now_us, None
-
-    def tell_open(self, now_us: int, connection: str) -> list[Output]:
-        """The Gap of a break that lasts, once."""
-        if self.broken is None or self._opened is not None:
-            return []
-        gap = self._gap(self.broken, self.last_us, now_us, connection)
-        self._opened = gap.gap_id
-        return [gap]
+            self.ended = None
+        super().interrupt(why, now_us)
 
     def swept(self, count: int, now_us: int, connection: str) -> list[Output]:
         """What to publish now that REST has told all that was missed, `count` records."""
-        gap = self.ended
-        if self.broken is not None:
-            gap = self._gap(self.broken, self.last_us, now_us, connection)
-        self.broken = self._opened = self.ended = None
+        gap, self.ended = self.ended if self.broken is None else self.close(now_us, connection), None
         if gap is None:
             return []
         return [replace(gap, missing=0, repair="BACKFILLED", repaired=count, detected_time=now_us)]
-
-    def _gap(self, why: Break, from_us: int | None, to_us: int, connection: str) -> Gap:
-        return Gap(
-            gap_id=self._opened or f"{self._venue}:{self._feed.channel}:{self._feed.symbol}:t{to_us}",
-            venue=self._venue,
-            channel=self._feed.channel,
-            symbol=self._feed.symbol,
-            cause=why.cause,
-            from_time=from_us,
-            to_time=to_us,
-            detected_time=to_us,
-            connection=connection,
-            detail=why.detail,
-        )
 
 
 def _place(record: MarketRecord) -> int | None:
