@@ -20,6 +20,8 @@ from ravencore.records import Gap, MarketRecord
 REMEMBERED = 8
 """Newest records of a symbol that one like them is compared with."""
 
+MOST_SAID = 200_000
+"""Records remembered while another connection is on its way; it has not listened since the oldest of so many."""
 UNDER_WAY_US = 500_000
 """What one connection brings so much before another is not only under way there."""
 DEAF = Break("SILENCE", "a connection was deaf: another one that took its place heard more")
@@ -56,6 +58,8 @@ class FeedTape(Breaks):
         recent.append(record)
         if self._said is not None:
             self._said.add(_content(record))
+            if len(self._said) > MOST_SAID:
+                self.watch()
         return (*out, record)
 
     def begin(self, now_us: int) -> None:

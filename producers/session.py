@@ -505,6 +505,12 @@ class Session:
         return heir
 
     @property
+    def listens(self) -> bool:
+        """Whether all feeds are acknowledged on this connection, their books in step or not."""
+        wanted = [line for line in self.desk.lines.values() if line.wanted and line.refused is None]
+        return self.connection is not None and all(line.phase == "live" for line in wanted)
+
+    @property
     def ready(self) -> bool:
         """Whether all feeds would go on without a hole if the other connection ended now."""
         return self.connection is not None and all(line.ready for line in self.desk.lines.values())

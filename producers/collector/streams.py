@@ -28,6 +28,7 @@ log = logging.getLogger("raven.collector")
 
 OVERLAP_S = 1.0
 """How long an heir that hears all is listened to beside the old connection: what is under way there still comes."""
+LONGEST_OVERLAP_S = 60.0
 YOUNG_S = 20.0
 """Whoever says farewell on a connection so young says it on each, and it is not replaced."""
 COUNTED = ("frames", "trades_received", "duplicates", "reconnects")
@@ -178,14 +179,14 @@ class StreamRunner(Runner):
 
     async def _hand_over(self, link: Link, heir: Link) -> None:
         """Close the old connection when the heir has heard all for a while; the old one may end before."""
-        heard_all_at: float | None = None
+        listens_at: float | None = None
         while link in self._running:
             await self._pulse.beat()
-            if not heir.session.ready:
-                heard_all_at = None
-            elif heard_all_at is None:
-                heard_all_at = self._pulse.now
-            elif self._pulse.now - heard_all_at >= OVERLAP_S:
+            now = self._pulse.now
+            listens_at = (listens_at or now) if heir.session.listens else None
+            # Books may have to wait for REST; all else does not wait for them for ever.
+            overlap_s = OVERLAP_S if heir.session.ready else LONGEST_OVERLAP_S
+            if listens_at is not None and now - listens_at >= overlap_s:
                 await link.stop()
                 return
 
