@@ -74,8 +74,8 @@ def test_killed_workers_and_sinks_change_nothing(files: list[str], clean: Demo, 
 def test_what_was_sent_to_a_killed_collector_is_fetched_over_rest(
     files: list[str], clean: Demo, tmp_path: Path
 ) -> None:
-    # After 3,000 frames of both the first is past its first hole, and a quarter of a minute before its second.
-    found = killed(tmp_path, files, "collector", every=3_000, pace="3")
+    # After 4,000 frames the first file is past its first hole, which was given up, and well before its second.
+    found = killed(tmp_path, files, "collector", every=4_000, pace="3")
     assert found.exit_code == 0, found.output
     figures = found.figures
     assert figures["restarts"]["collector"] == 1
