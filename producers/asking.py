@@ -7,13 +7,11 @@ from producers.contract import BadFrame, HasHistory, Receipt, Span
 from producers.desk import Desk
 from producers.feedtape import MarketTape
 from producers.line import Cure, Line
-from producers.tape import Break, CountedTape
+from producers.tape import MOST_TOLD, Break, CountedTape
 from ravencore.records import Trade
 
 SWEEP_SECONDS = 3.0
 """After a break, a feed of trades that brings nothing for this long is asked for over REST."""
-MOST_TOLD = 1000
-"""An answer with so many trades may not be all."""
 MOST_CURES = 2
 """A new subscription, and one on another connection; then only patience helps."""
 BEHIND = Break("SILENCE", "the feed brought nothing, though it was acknowledged, and REST had newer trades")
@@ -83,6 +81,9 @@ class Asking:
         newest_us = max((trade.event_time for trade in trades), default=0)
         if len(trades) >= MOST_TOLD and newest_us > (fetch.span.from_us or 0):
             return [fetch._replace(span=fetch.span._replace(from_us=newest_us))]
+        if (line := self._desk.lines.get(fetch.feed)) is not None:
+            for tape in line.tapes.counted.values():
+                tape.mended()
         news = sum(isinstance(output, Trade) for output in out)
         return [*whole.swept(news, now_us, self._desk.connection)]
 

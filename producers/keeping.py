@@ -54,9 +54,14 @@ class Keeping:
         assert line.sequencer is not None
         out = [] if line.shadow else self._desk.interrupted(line, why, now_us)
         if not line.sequencer.wants_snapshot:
-            line.cure = line.cure or Cure(why, moves=False)
-            line.sequencer = None
+            self.give_up(line, why)
         return [*out, *self.snapshot(line, now)]
+
+    def give_up(self, line: Line, why: Break) -> None:
+        """The book is wrong, and is to be told anew from the beginning."""
+        line.cure = line.cure or Cure(why, moves=False)
+        line.sequencer = None
+        self.due.pop(line.feed, None)
 
     def snapshot(self, line: Line, now: float) -> list[Action]:
         """Ask for the whole book where it is needed and not asked for."""

@@ -57,7 +57,7 @@ from producers.contract import (
 from producers.desk import Desk
 from producers.feedtape import FeedTape
 from producers.keeping import Keeping
-from producers.line import Cure, Line
+from producers.line import Line
 from producers.pace import QUIET_US, Latency, Pace
 from producers.tape import NOT_DEMANDED, Break, CountedTape, Seen, count_of
 from ravencore.records import Book, MarketRecord, Subscription, Trade
@@ -130,6 +130,10 @@ class Session:
         """Take over a feed that another session has released."""
         line.stranded = False
         self.desk.lines[line.feed] = line
+
+    def keep(self, feed: Feed) -> None:
+        """A feed that was to be had elsewhere is not: this connection is being replaced."""
+        self.desk.lines[feed].stranded = False
 
     def knows(self, feed: Feed) -> bool:
         """Whether this session has had the feed before, and so remembers where it stopped."""
@@ -329,7 +333,7 @@ class Session:
             if line.phase != "off" and not line.tapes.counted:
                 out += self.desk.interrupted(line, why, now_us)
                 if line.sequencer is not None:
-                    line.cure, line.sequencer = Cure(why, moves=False), None
+                    self.books.give_up(line, why)
         return out
 
     # Requests and replies

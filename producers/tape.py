@@ -38,6 +38,8 @@ KNOWN_HOLES = 10_000
 """Holes of a symbol that can still be repaired; an id of an older one counts as a duplicate."""
 ASK_AGAIN_S = (0.5, 2.0, 10.0)
 """After answers that had nothing new: venues' REST may be behind their streams."""
+MOST_TOLD = 1000
+"""An answer with so many records may not be all."""
 FAILED_AGAIN_S, FAILED_CAP_S = 1.0, 30.0
 """After requests that failed; doubled each time."""
 
@@ -206,6 +208,11 @@ class CountedTape:
         """Wait no longer."""
         return self._release(math.inf, now_us, connection)
 
+    def mended(self) -> None:
+        """All that a break has left out has been told."""
+        if not self._held and self.last is not None and self._opened is None:
+            self.broken = None
+
     def tell_open(self, now_us: int, connection: str) -> list[Output]:
         """The Gap of a break that lasts, once."""
         if self.broken is None or self._opened is not None or self.last_us is None:
@@ -245,6 +252,8 @@ class CountedTape:
             if (sequence := count_of(record) or 0) <= last and self._misses(sequence)
         }
         self._failed = 0
+        if span is not None and span.last is None and len(records) < MOST_TOLD:
+            self._probing = False
         if fresh:
             self._vain, self._ask_at = 0, now
         elif span is not None:
@@ -359,7 +368,9 @@ class CountedTape:
         if breaks or fetched or not follows:
             self._why = (self.broken if breaks else None) or self._why or self._jump
         out: list[Output] = []
-        if not follows or (breaks and not fetched):
+        # Where only this collector found a feed too silent, and nothing is missing, nothing was.
+        suspected = self._why is not None and self._why.cause == "SILENCE" and self._opened is None
+        if not follows or (breaks and not fetched and not suspected):
             out += self._patched(record.event_time, now_us, connection) if self._patch is not None else []
             out.append(self._gap(record, sequence, now_us, connection))
         if breaks:

@@ -95,16 +95,20 @@ class Link:
 
     async def run(self) -> None:
         """Be connected while anything is wanted, until stopped."""
-        pump = asyncio.create_task(self._pump())
+        tasks = [asyncio.create_task(self._pump()), asyncio.create_task(self._keep_connected())]
         try:
-            while not self._stop.is_set():
-                await self._once()
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
         finally:
-            pump.cancel()
-            if self.heir is None:
-                for task in self._fetching:
-                    task.cancel()
-            await asyncio.gather(pump, *self._fetching, return_exceptions=True)
+            # Answers that are on their way to an heir are still waited for.
+            for task in tasks if self.heir is not None else [*tasks, *self._fetching]:
+                task.cancel()
+            await asyncio.gather(*tasks, *self._fetching, return_exceptions=True)
+
+    async def _keep_connected(self) -> None:
+        while not self._stop.is_set():
+            await self._once()
 
     async def stop(self) -> None:
         """Connect no more and close the connection; `run` takes in what has come and returns."""

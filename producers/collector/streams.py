@@ -194,6 +194,9 @@ class StreamRunner(Runner):
 
     def _move(self, link: Link, feed: Feed) -> None:
         """Take a feed to another connection, at the next of the venue's addresses."""
+        if link.heir is not None:
+            link.session.keep(feed)
+            return
         line = link.session.release(feed)
         if line is None:
             return

@@ -184,6 +184,29 @@ def test_an_error_of_ours_ends_one_connection_and_not_the_collector(monkeypatch:
     run(test())
 
 
+def test_an_error_of_ours_at_a_tick_is_not_silent_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        exchange = Exchange(HOT)
+        async with collecting(exchange, OneRouteEach(), SEEN) as (runner, kept):
+            runner.demand({HOT})
+            await until(lambda: len(exchange.streams) == 2, "both are subscribed")
+            tick, failing = session.Session.tick, [True]
+
+            def fails_once(self: session.Session, now: float, now_us: int) -> object:
+                if failing:
+                    failing.clear()
+                    raise ZeroDivisionError
+                return tick(self, now, now_us)
+
+            monkeypatch.setattr(session.Session, "tick", fails_once)
+            await until(lambda: exchange.attempts == 3, "it connects again")
+            await until(lambda: len(exchange.streams) == 2, "and subscribes")
+            await exchange.socket_of("hotusdt@aggTrade").send_str(trade(HOT, 1))
+            await until(lambda: ids(kept, HOT) == [1], "and goes on")
+
+    run(test())
+
+
 # The breaker
 
 

@@ -284,8 +284,19 @@ def test_a_cause_given_at_the_close_is_the_gaps() -> None:
     driver.trades(101)
     driver.lose(Break("SILENCE", "nothing came"))
     driver.connect("two")
+    driver.trades(103)
+    driver.advance(0.6)
+    assert driver.holes[-1] == ("SILENCE", 102, 102, 1)
+
+
+def test_a_silence_in_which_nothing_was_lost_is_no_hole() -> None:
+    driver = connected()
+    driver.trades(101)
+    driver.lose(Break("SILENCE", "nothing came"))
+    driver.connect("two")
     driver.trades(102)
-    assert driver.holes[-1] == ("SILENCE", None, None, 0)
+    assert driver.holes == [("DISCONNECT", None, None, 0)]
+    assert driver.ids == [101, 102]
 
 
 # Clocks
