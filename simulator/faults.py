@@ -32,7 +32,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from simulator.contract import BOOKS, KLINES, Frame, SimulatorError
+from simulator.contract import BOOKS, KLINES, LIQUIDATIONS, Frame, SimulatorError
 
 FRAME_KINDS = ("gap", "duplicate", "reorder", "garbage")
 VENUE_KINDS = ("cut", "stall", "close", "limit")
@@ -152,6 +152,8 @@ def check(spec: Mapping[str, float | int], speed: float | None, has_end: bool) -
 
 _NOTHING: frozenset[str] = frozenset()
 _UNCOUNTED = frozenset({"duplicate", "garbage", "mute"})
+_RARE = _UNCOUNTED - {"mute"}
+"""Liquidations come so seldom that no silence of theirs is strange within the life of a connection."""
 _LEFT_OUT = _UNCOUNTED | {"gap"}
 _COUNTED = _LEFT_OUT | {"reorder"}
 
@@ -164,6 +166,8 @@ def kinds_of(frame: Frame) -> frozenset[str]:
         return _NOTHING
     if frame.numbered:
         return _COUNTED
+    if frame.marks[0][0] == LIQUIDATIONS:
+        return _RARE
     return _LEFT_OUT if is_kline(frame) else _UNCOUNTED
 
 

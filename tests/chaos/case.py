@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
-from producers.contract import ALL, BOOKS, TRADES
+from producers.contract import ALL, BOOKS, KLINES, TRADES
+from producers.pace import FIRST_PATIENCE_S, LEAST_PATIENCE_S
 from tests.chaos.evidence import (
     COUNTING,
     Evidence,
@@ -264,6 +265,9 @@ def allowed(fault: Fault, hole: Hole, patience_us: int) -> frozenset[str]:
             return jump
         case "cut" | "limit":
             return frozenset({"DISCONNECT"})
+        case "mute" if name.channel in COUNTING and fault.to_us - fault.from_us < _strange_us(name.channel):
+            # A new connection ended it before it was strange: then the ids alone tell.
+            return frozenset({"SILENCE", "SEQUENCE"})
         case "mute":
             return frozenset({"SILENCE"})
         case "stall":
@@ -272,3 +276,9 @@ def allowed(fault: Fault, hole: Hole, patience_us: int) -> frozenset[str]:
             return frozenset({"DISCONNECT"})
         case _:
             return frozenset()
+
+
+def _strange_us(channel: str) -> int:
+    """How long a feed may be silent before anybody can find that strange."""
+    seconds = FIRST_PATIENCE_S[channel] if channel == KLINES else LEAST_PATIENCE_S
+    return round(seconds * 1_000_000)
