@@ -249,7 +249,7 @@ class CountedTape:
         fresh = {
             sequence: record
             for record in records
-            if (sequence := count_of(record) or 0) <= last and self._misses(sequence)
+            if (sequence := count_of(record) or 0) <= last and self._misses(sequence, swept=span is None)
         }
         self._failed = 0
         if span is not None and span.last is None and len(records) < MOST_TOLD:
@@ -306,11 +306,12 @@ class CountedTape:
         else:
             self._hopeless = max(self._hopeless, span.last)
 
-    def _misses(self, sequence: int) -> bool:
+    def _misses(self, sequence: int, *, swept: bool) -> bool:
+        """Whether a record is news; from before a cold start only where all since a break was asked for."""
         if self.last is None or sequence > self.last:
             return sequence not in self._held
         hole = self._hole_of(sequence)
-        return hole is not None and hole.gap.missing is not None
+        return hole is not None and (swept or hole.gap.missing is not None)
 
     def _fill(self, fresh: dict[int, Counted], now: float, now_us: int, connection: str) -> list[Output]:
         out: list[Output] = []
