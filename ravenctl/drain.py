@@ -96,15 +96,17 @@ def wait_until_drained(
 
     `measure` says how much is left where; `explain` says why the places named may be stuck.
     """
-    before: Mapping[str, int] = {}
+    seen: set[frozenset[tuple[str, int]]] = set()
     deadline = time.monotonic() + no_progress_s
     while True:
         left = {name: count for name, count in measure().items() if count}
         if not left:
             return
         say(left)
-        if left != before:
-            before, deadline = left, time.monotonic() + no_progress_s
+        # What comes and goes, as a feed that is subscribed to again and again, is no progress.
+        if (state := frozenset(left.items())) not in seen:
+            seen.add(state)
+            deadline = time.monotonic() + no_progress_s
         if time.monotonic() > deadline:
             told = ", ".join(f"{name}: {count:,}" for name, count in left.items())
             raise CommandFailed(f"nothing has moved for {no_progress_s:.0f} s; left are {told}. {explain(left)}")

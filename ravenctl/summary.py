@@ -196,7 +196,7 @@ def _filled(found: Findings) -> str:
         told[0] += f", {found.late:,} of them too late to be put in order" if found.late else ", all put back in order"
     if found.unfilled:
         told.append(f"{found.unfilled:,} still missing")
-    if never := found.missing_ids - found.unfilled:
+    if never := sum(entry["hole_trades"] for _, entry, _ in _sent(found)):
         told.append(f"{_many(never, 'id')} missing that the exchange never had")
     return "; ".join(told)
 

@@ -31,7 +31,7 @@ def kept_all() -> Findings:
     It sent 7 twice, and garbage once.
     """
     sent = (1, 2, 3, 6, 7, 8, 9, 10, 11)
-    entry = {"issued": 9, "delivered": 10, "delivered_unique": 9}
+    entry = {"issued": 9, "delivered": 10, "delivered_unique": 9, "hole_trades": 2}
     quiet = {"symbols": {}, "observable": {"dead_letters": 0}}
     return Findings(
         source={
@@ -177,7 +177,10 @@ def test_a_narrow_screen_shows_every_count_whole() -> None:
 def test_many_markets_are_folded_by_venue_and_none_is_lost() -> None:
     found = kept_all()
     assert found.source is not None
-    options = {f"BTC-{number}-C": {"issued": 2, "delivered": 2, "delivered_unique": 2} for number in range(300)}
+    options = {
+        f"BTC-{number}-C": {"issued": 2, "delivered": 2, "delivered_unique": 2, "hole_trades": 0}
+        for number in range(300)
+    }
     venues = found.source["venues"] | {"DERIBIT": {"symbols": options, "observable": {"dead_letters": 0}}}
     text = shown(replace(found, source={**found.source, "venues": venues}))
     assert f"DERIBIT: {300 - MARKETS_SHOWN + 1} others" in text
