@@ -16,6 +16,7 @@ it follows the frames' times and waits for nobody. Faults that take time last by
 
 import asyncio
 import contextlib
+import itertools
 import json
 import logging
 import math
@@ -45,7 +46,7 @@ from simulator.contract import (
 )
 from simulator.exchange import Exchange
 from simulator.faultlog import Fault
-from simulator.faults import TIMES, VENUE_KINDS, Action, Times, check
+from simulator.faults import CHAOS, TIMES, VENUE_KINDS, Action, Times, check
 from simulator.playback import Faults, Plans, Step, make_plans, steps
 
 LOOPBACK = "127.0.0.1"
@@ -57,6 +58,7 @@ TICK_SECONDS = 0.25
 CUT_LINGER_SECONDS = 10.0
 MILLISECOND_NS = 1_000_000
 GOING_AWAY = 1001
+HEAD_START_SECONDS = 3.0
 OTHER_ROUTE = "~2"
 LIFE_MARGIN_SECONDS = 15.0
 TOO_MANY = b'{"code":-1003,"msg":"Too many requests."}'
@@ -631,13 +633,18 @@ class Server:
         await self._all_subscribed()
         self.state = "playing"
         log.info("playing at speed %s", self.settings.speed or "max")
-        start_ns = time.time_ns() // MILLISECOND_NS * MILLISECOND_NS if self.settings.speed == 1.0 else None
+        head_start_s = HEAD_START_SECONDS if CHAOS in self._faults.spec else 0.0
+        begins_s = time.time() + head_start_s
+        start_ns = int(begins_s * 1e3) * MILLISECOND_NS if self.settings.speed == 1.0 else None
         exchanges = [venue.exchange for venue in self.venues.values()]
         played = steps(exchanges, self._faults, start_ns, self.settings.duration_ns, self._plans)
         if self.settings.speed is None:
             await self._play_at_will(played)
         else:
-            await self._play_in_time(played, self.settings.speed)
+            # Faults look ahead: to make what they see first takes a while, in which clients are to be answered.
+            first = await asyncio.to_thread(lambda: list(itertools.islice(played, 1)))
+            await asyncio.sleep(begins_s - time.time())
+            await self._play_in_time(itertools.chain(first, played), self.settings.speed)
             await asyncio.sleep(self._busy_until - time.monotonic())
         await self._flush()
         for exchange in exchanges:
