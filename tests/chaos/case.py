@@ -56,7 +56,7 @@ class Case:
             self._holes[hole.name].append(hole)
         self._times: dict[Name, dict[int, int]] = {}
         self._received: dict[Name, list[int]] = {}
-        self._newest: dict[Name, int] = {}
+        self._counts: dict[Name, set[int]] = {}
         self._flow: dict[Name, tuple[list[int], list[int]]] = {}
         self._touching: dict[str, list[Fault]] = {}
 
@@ -150,16 +150,23 @@ class Case:
         if hole.missing is not None:
             return hole.missing[0] <= number <= hole.missing[1]
         if hole.gap.cause == "COLD_START":
-            return time_us <= hole.gap.to_time
+            return number < self.oldest(name)
         # A break that has not ended yet names no ids.
         return hole.gap.missing is None and number > self.newest(name) and time_us >= (hole.gap.from_time or 0)
 
     def newest(self, name: Name) -> int:
         """The highest number of a symbol in its topic, of a channel that counts."""
-        if name not in self._newest:
+        return max(self._numbers(name), default=-1)
+
+    def oldest(self, name: Name) -> int:
+        """The lowest."""
+        return min(self._numbers(name), default=0)
+
+    def _numbers(self, name: Name) -> set[int]:
+        if name not in self._counts:
             counts = (count_of(name.channel, one) for one in self.log(name).identities)
-            self._newest[name] = max((number for number in counts if number is not None), default=-1)
-        return self._newest[name]
+            self._counts[name] = {number for number in counts if number is not None}
+        return self._counts[name]
 
     @cached_property
     def accounts(self) -> dict[Name, Account]:
@@ -248,7 +255,11 @@ def may_befall(fault: Fault, name: Name) -> bool:
         return False
     if fault.symbol in ("", ALL, name.symbol) or name.symbol == ALL:
         return True
-    return name.channel != TRADES and name == feed_of(name._replace(symbol=fault.symbol))
+    feed = feed_of(name._replace(symbol=fault.symbol))
+    if fault.kind == "mute":
+        # It is of a stream, and told for each symbol that was to come in it.
+        return feed in (name, feed_of(name))
+    return name.channel != TRADES and name == feed
 
 
 def allowed(fault: Fault, hole: Hole, patience_us: int) -> frozenset[str]:

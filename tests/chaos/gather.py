@@ -28,6 +28,8 @@ RETRY_S = 1.0
 US = 1_000
 """Nanoseconds of a microsecond."""
 BUSY = (418, 429)
+MARGIN_US = 1_000_000
+"""Trades happened a little before their frame was made, and venues that find them by time leave out the bounds."""
 SINCE_2001_US = 10**15
 """Keys of books that are greater are times: of venues whose books have no ids."""
 
@@ -156,7 +158,8 @@ def still_served(found: Evidence, rest_urls: Mapping[str, str]) -> dict[Name, li
     for name, missing in found.missing().items():
         source = SOURCES[feeds.source_of(feeds.Name(name.venue, name.channel))]
         if isinstance(source, HasHistory):
-            times = {count_of(name.channel, identity): time_us for identity, time_us in found.issued[name]}
+            counted = ((count_of(name.channel, identity), time_us) for identity, time_us in found.issued[name])
+            times = {number: time_us for number, time_us in counted if number is not None}
             asked = [_ask(source, rest_urls[name.venue], name, run, times) for run in runs(missing)]
             if told := sorted(set(missing) & set().union(*asked)):
                 served[name] = told
@@ -170,12 +173,12 @@ def runs(numbers: Sequence[int]) -> Iterator[Range]:
         yield rows[0], rows[-1]
 
 
-def _ask(source: HasHistory, base: str, name: Name, span: Range, times: Mapping[int | None, int]) -> set[int]:
+def _ask(source: HasHistory, base: str, name: Name, span: Range, times: Mapping[int, int]) -> set[int]:
     """Ids that are told of a span; asked from where an answer ended, until it brings nothing more of it."""
     first, last = span
     told: set[int] = set()
     while first <= last:
-        get = source.history(base, name.symbol, Span(first, last, times.get(first - 1), times.get(span[1] + 1)))
+        get = source.history(base, name.symbol, Span(first, last, times[first] - MARGIN_US, times[last] + MARGIN_US))
         body = _body(get)
         if body is None:
             break

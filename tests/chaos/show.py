@@ -1,5 +1,6 @@
 """What a person sees of a chaos run: how it goes, then a table for each venue, what breaks a rule, and a last line."""
 
+import re
 import sys
 import time
 from collections import Counter
@@ -16,6 +17,9 @@ from tests.chaos.case import Account, Case
 from tests.chaos.market import Sight
 from tests.chaos.verdict import Finding
 
+TIME = re.compile(r"\b[0-9]{16}\b")
+"""Microseconds since the epoch."""
+A_DAY_S = 86_400
 REFRESH_S = 0.5
 LINE_EVERY_S = 10.0
 SHOWN = 3
@@ -180,8 +184,18 @@ def report(console: Console, case: Case, findings: Sequence[Finding]) -> None:
     for table in tables(case):
         console.print(table)
     for text in some(findings):
-        console.print(Text(text, style="red"), soft_wrap=True)
+        console.print(Text(in_seconds(text, case.evidence.began_us), style="red"), soft_wrap=True)
     console.print(Text(summary(case, findings), style="bold red" if findings else "bold green"), soft_wrap=True)
+
+
+def in_seconds(text: str, began_us: int) -> str:
+    """With times as a person reads them, in seconds of the run."""
+
+    def told(found: re.Match[str]) -> str:
+        seconds = (int(found[0]) - began_us) / 1e6
+        return f"{seconds:.3f} s" if abs(seconds) < A_DAY_S else found[0]
+
+    return TIME.sub(told, text)
 
 
 def some(findings: Sequence[Finding]) -> Iterable[str]:

@@ -50,6 +50,17 @@ def test_kept_books_are_told_with_their_breaks() -> None:
     assert "KRAKEN BTC/USD" in shown(book_case(QUARTERS))
 
 
+def test_times_are_told_in_seconds_of_the_run() -> None:
+    text = "at 1800000012345678, of 1500000000000042, id 12"
+    assert show.in_seconds(text, 1_800_000_000_000_000) == "at 12.346 s, of 1500000000000042, id 12"
+
+
+def test_of_many_findings_a_few_of_each_kind_are_told() -> None:
+    told = list(show.some(judge(trades_case(range(1, 60)))))
+    assert len(told) == show.SHOWN + 1
+    assert told[-1] == "[unexplained] BINANCE_SPOT trades: 3 findings more"
+
+
 def test_the_figures_hold_every_finding() -> None:
     case = Case(trades_case(range(1, 60)))
     figures = show.figures(case, judge(case.evidence))

@@ -473,6 +473,16 @@ OTHER = OPTION._replace(symbol="BTC-25DEC26-90000-C")
 CURRENCY = OPTION._replace(symbol="BTC")
 
 
+def test_a_mute_is_of_all_symbols_of_its_stream() -> None:
+    """It is told for each symbol that was to come; the collector doubts all of them."""
+    quiet = OPTION._replace(symbol="BTC-25DEC26-50000-P")
+    mute = fault("mute", OPTION, 10, 20, (5,))
+    assert judge(Evidence(T0, END, {}, {}, [gap(one, "SILENCE", 9, 21) for one in (OPTION, quiet)], [mute])) == []
+    other = Name("KRAKEN", "trades", "ETH/USD")
+    apart = fault("mute", other._replace(symbol="BTC/USD"), 10, 20, (5,))
+    assert "cause" in rules(Evidence(T0, END, {}, {}, [gap(other, "SILENCE", 9, 21)], [apart]))
+
+
 def test_a_gap_of_a_whole_market_lists_symbols_that_were_not_heard_of_again() -> None:
     issued = {OPTION: [(1, at(1)), (2, at(20))], OTHER: [(8, at(30))]}
     logs = {

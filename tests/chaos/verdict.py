@@ -330,7 +330,8 @@ RULES: tuple[Callable[[Case], Iterable[Finding]], ...] = (
 
 def _finding(rule: str, case: Case, name: Name, what: str, time_us: int) -> Finding:
     """With the faults of that time, and the Gap nearest to it."""
-    faults = "; ".join(map(str, case.faults_at(name, time_us)[:EXAMPLES]))
+    once = {fault.origin: fault for fault in reversed(case.faults_at(name, time_us))}
+    faults = "; ".join(str(fault) for _, fault in sorted(once.items())[:EXAMPLES])
     return Finding(rule, name, what + (f" (at that time: {faults})" if faults else ""), case.nearest(name, time_us))
 
 
