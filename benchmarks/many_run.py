@@ -162,6 +162,8 @@ class Bench:
             time.sleep(SAMPLE_S)
             self.bars.update(task, completed=round(seconds))
         self.bars.update(task, completed=round(self.bare_seconds))
+        if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+            raise SystemExit("the bare loop has ended by itself")
         return Bare(self.told("stats")["sent"] - sent, seconds, cpu_seconds(process) - cpu)
 
     def collector(self) -> Watched:
@@ -270,6 +272,7 @@ class Bench:
                 raise SystemExit(f"the collector ended with {process.returncode}")
         watched.samples.append(sample(seen, began))
         self.bars.update(task, completed=round(whole_s))
+        self.told("calm")
         watched.venue_cpu_seconds = cpu_seconds(self.venue) - venue_cpu
         watched.venue = since(before, self.told("stats"))
         watched.counters = since(counted, counters(watched))

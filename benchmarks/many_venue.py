@@ -6,6 +6,7 @@ for each connection; a time in a frame is that of its write. Beside Binance's ow
 - /bench/stats: what was sent, and how late the ticks were
 - /bench/disturb: from now on cut a connection every `cut_seconds`, and every `hole_seconds` keep HOLE_TRADES of one
   symbol from the sockets; every LOST_HOLE-th such hole is not to be had over REST either
+- /bench/calm: no more of that
 """
 
 import asyncio
@@ -169,6 +170,7 @@ class Venue:
             app.router.add_get(path, self._history)
         app.router.add_get("/bench/stats", self._stats)
         app.router.add_get("/bench/disturb", self._disturb)
+        app.router.add_get("/bench/calm", self._calm)
         return app
 
     async def _listen(self, request: web.Request) -> web.WebSocketResponse:
@@ -229,6 +231,11 @@ class Venue:
 
     async def _disturb(self, _request: web.Request) -> web.Response:
         self._disturbed = True
+        return _json("{}")
+
+    async def _calm(self, _request: web.Request) -> web.Response:
+        self._disturbed = False
+        self._withheld.clear()
         return _json("{}")
 
 
