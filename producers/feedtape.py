@@ -8,7 +8,7 @@ new one brings is kept until the old one is given up; then what the old one has 
 """
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from msgspec.structs import replace
 
@@ -20,8 +20,6 @@ from ravencore.records import Gap, MarketRecord
 REMEMBERED = 8
 """Newest records of a symbol that one like them is compared with."""
 
-MOST_SAID = 200_000
-"""Records remembered while another connection is on its way; it has not listened since the oldest of so many."""
 UNDER_WAY_US = 500_000
 """What one connection brings so much before another is not only under way there."""
 DEAF = Break("SILENCE", "a connection was deaf: another one that took its place heard more")
@@ -36,6 +34,9 @@ class FeedTape(Breaks):
         self._newest: dict[str, int] = {}
         self._recent: dict[str, deque[MarketRecord]] = {}
         self._said: set[MarketRecord] | None = None
+        """What another connection has not brought yet, while there is one."""
+        self._heard: dict[MarketRecord, MarketRecord] = {}
+        """What only the other one has brought, by its content."""
 
     def add(self, record: MarketRecord, connection: str) -> Sequence[Output]:
         """What to publish, in order, now that this record has come."""
@@ -57,27 +58,38 @@ class FeedTape(Breaks):
             return out
         recent.append(record)
         if self._said is not None:
-            self._said.add(_content(record))
-            if len(self._said) > MOST_SAID:
-                self.watch()
+            content = _content(record)
+            if self._heard.pop(content, None) is None:
+                self._said.add(content)
         return (*out, record)
 
     def begin(self, now_us: int) -> None:
         """The venue has acknowledged the feed: what is lost from now on is missing."""
         self.last_us = self.last_us or now_us
 
-    def watch(self) -> None:
-        """From now on another connection brings the same."""
-        recent = [record for records in self._recent.values() for record in records]
-        self._said = set(map(_content, recent))
+    def shadow(self, record: MarketRecord) -> None:
+        """Another connection has brought this record: it is kept until this one brings it, too, or is given up."""
+        if self._said is None:
+            recent = [record for records in self._recent.values() for record in records]
+            self._said = set(map(_content, recent))
+        content = _content(record)
+        if content in self._said:
+            self._said.discard(content)
+        else:
+            self._heard[content] = record
 
-    def take_over(self, others: Iterable[MarketRecord], now_us: int, connection: str) -> list[Output]:
-        """What of the other connection's records was not said yet; from now on it is the one.
+    def shadow_lost(self) -> None:
+        """The other connection is gone."""
+        self._said = None
+        self._heard.clear()
+
+    def take_over(self, now_us: int, connection: str) -> list[Output]:
+        """What the other connection brought and this one did not; from now on the other is the one.
 
         Where that came long ago, the old connection was deaf: what was lost before the other one listened is a hole.
         """
-        said, self._said = self._said or set(), None
-        unsaid = [record for record in others if _content(record) not in said]
+        unsaid = list(self._heard.values())
+        self.shadow_lost()
         first_us = min((record.received_time for record in unsaid), default=now_us)
         if (self.last_us or 0) < first_us < now_us - UNDER_WAY_US:
             self.interrupt(DEAF, now_us)

@@ -9,7 +9,7 @@ from producers.contract import BookUpdate, Feed, Sequencer
 from producers.feedtape import FeedTape, MarketTape
 from producers.pace import Patience
 from producers.tape import Break, CountedTape, Output
-from ravencore.records import MarketRecord, SubscriptionState
+from ravencore.records import SubscriptionState
 
 Phase = Literal["off", "asked", "live", "ending"]
 """Not subscribed on this connection; SUBSCRIBE sent; acknowledged; UNSUBSCRIBE sent."""
@@ -83,8 +83,6 @@ class Line:
     """It waits to be taken to another connection."""
     shadow: bool = False
     """Another connection still brings the same."""
-    pending: list[MarketRecord] = field(default_factory=list)
-    """What came in the shadow."""
     sequencer: Sequencer | None = None
     update: BookUpdate | None = None
     """The last that changed the book."""
@@ -113,8 +111,6 @@ class Line:
 
     def in_shadow(self) -> "Line":
         """The same feed for another connection, to take this one's place."""
-        if self.tapes.others is not None:
-            self.tapes.others.watch()
         return Line(self.feed, self.tapes, wanted=True, shadow=True)
 
     def heard(self, now: float) -> None:

@@ -67,6 +67,8 @@ TOLD_US = 5_000_000
 SILENT_JUMP = Break("SILENCE", "the feed said nothing for a time, and then the ids jump")
 GOODBYE_SECONDS = 1.0
 """How long a connection that nothing is wanted of is kept for the replies to the last requests."""
+READING_SECONDS, LONGEST_READING_SECONDS = 1.0, 50.0
+"""Where frames come without a pause like that, a reply is waited for so much longer."""
 LOOK_SECONDS = 0.5
 """How often all lines are looked at for silence, and for breaks that last."""
 
@@ -212,8 +214,8 @@ class Session:
         for line in self.desk.lines.values():
             if line.phase != "off":
                 out += self._ended(line, why if line.wanted else NOT_DEMANDED, now_us)
-            if line.shadow:
-                line.pending.clear()
+            if line.shadow and line.tapes.others is not None:
+                line.tapes.others.shadow_lost()
         self._request = None
         self.connection, self.desk.connection = None, self.source.venue
         return out
@@ -293,7 +295,7 @@ class Session:
             line.heard(now)
         if isinstance(tape, FeedTape):
             if line.shadow:
-                line.pending.append(record)
+                tape.shadow(record)
                 return ()
             return tape.add(record, self.desk.connection)
         return self._take_counted(line, tape, record, now)
@@ -485,6 +487,9 @@ class Session:
     def _watch(self, now: float) -> list[Action]:
         """Close a connection that nothing is wanted of, or that has gone dead."""
         overdue = self._request is not None and now >= self._request.deadline
+        if overdue and self._request is not None and now - self._pace.last < READING_SECONDS:
+            # Its reply may lie behind all that is being read.
+            overdue = now >= self._request.deadline + LONGEST_READING_SECONDS
         subscribed = any(line.phase != "off" for line in self.desk.lines.values())
         if not self.idle:
             self._idle_from = None
@@ -541,11 +546,10 @@ class Session:
     def come_forward(self, line: Line, now: float, now_us: int) -> list[Action]:
         """Publish what this feed brings from now on, and what of it the other connection did not bring."""
         line.shadow = False
-        pending, line.pending = line.pending, []
         if line.phase == "live":
             line.tapes.patience.start(now)
         if line.tapes.others is not None:
-            return [*line.tapes.others.take_over(pending, now_us, self.desk.connection)]
+            return [*line.tapes.others.take_over(now_us, self.desk.connection)]
         if line.sequencer is not None and line.sequencer.in_step and line.update is not None:
             return self.books.changed(line, line.update)
         return []

@@ -170,21 +170,25 @@ class Outlet:
         self.blocked = False
         self._free.set()
         self._stuck.clear()
+        new_gaps = False
         while self._queue and not self.blocked:
             venue, record = self._queue[0]
+            if new_gaps and not _is_new_gap(record):
+                break
             if isinstance(record, Gap) and record.repair != "NONE" and len(self.producer):
                 self._block(emptying=True)
                 return
             try:
                 self._writers[type(record)](venue, record)
             except BufferError:
-                self._block(emptying=False)
+                self._block(emptying=new_gaps)
                 return
             except KafkaException as error:
                 raise _refused(record, error) from None
             self._queue.popleft()
-            if isinstance(record, Gap) and record.repair == "NONE":
-                self._block(emptying=True)
+            new_gaps = new_gaps or _is_new_gap(record)
+        if new_gaps:
+            self._block(emptying=True)
 
     def _block(self, *, emptying: bool) -> None:
         self.blocked, self._emptying = True, emptying
@@ -278,6 +282,10 @@ class Outlet:
     def _on_refused(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:
             self._refused = f"Kafka refused a record of {message.topic()}: {error.str()}"
+
+
+def _is_new_gap(record: Published) -> bool:
+    return isinstance(record, Gap) and record.repair == "NONE"
 
 
 def _refused(record: Published, error: KafkaException) -> ProducerFailed:
