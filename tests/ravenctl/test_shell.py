@@ -181,10 +181,15 @@ def test_without_options_it_is_two_minutes_of_the_synthetic_market() -> None:
     simulator = services(made)[0]
     assert simulator.argv[3:] == [
         *("--synthetic", "--venues", "BINANCE_SPOT", "--feeds", "BINANCE_SPOT"),
-        *("--speed", "1", "--seed", "0", "--duration", "120s"),
+        *("--speed", "1", "--seed", "0", "--symbols", "BTCUSDT,ETHUSDT,SOLUSDT", "--duration", "120s"),
     ]
     assert simulator.announces
     assert not any("RAVEN_COLLECTOR__CLOCKS" in one.env for one in services(made))
+
+
+def test_where_deribit_is_there_is_a_perpetual_for_its_books() -> None:
+    assert plan(venues="all").symbols == ("BTCUSDT", "ETHUSDT", "SOLUSDT", "BTCUSD")
+    assert plan(venues="deribit", symbols=("ETHUSD",)).symbols == ("ETHUSD",)
 
 
 def test_all_venues_are_all_that_anything_is_collected_from() -> None:
