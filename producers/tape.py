@@ -136,6 +136,10 @@ class CountedTape:
         self._asked: Span | None = None
         self._ask_at = -math.inf
         self._vain = self._failed = 0
+        self._vain_first = 0
+        """Where the hole begins that was asked for in vain."""
+        self._first_at = -math.inf
+        """Since when the hole before what is held back is the first."""
         self._hopeless = 0
         """Up to this id the venue does not have what is missing."""
         for gap in seen.holes if seen else ():
@@ -236,9 +240,12 @@ class CountedTape:
 
     def ask(self, now: float) -> Span | None:
         """What to ask for now, None while an answer is awaited; to be followed by `answered` or `unanswered`."""
-        if self._asked is not None or now < self._ask_at or self._waits.repair is None:
+        if self._asked is not None or self._waits.repair is None:
             return None
-        self._asked = self._open_span(now) or self._hole_span() or self._probe_span()
+        span = self._open_span(now) or self._hole_span() or self._probe_span()
+        if now < self._ask_at and (span is None or self._failed or span.first == self._vain_first):
+            return None
+        self._asked = span
         return self._asked
 
     def answered(self, records: Sequence[Counted], now: float, now_us: int, connection: str) -> list[Output]:
@@ -296,6 +303,8 @@ class CountedTape:
         if span.last is None:
             self._probing = False
             return
+        if span.first != self._vain_first:
+            self._vain, self._vain_first = 0, span.first
         self._vain += 1
         if self._vain <= len(ASK_AGAIN_S):
             self._ask_at = now + ASK_AGAIN_S[self._vain - 1]
@@ -355,6 +364,8 @@ class CountedTape:
             out += self._joined(record, sequence, now_us, connection, follows=follows)
             self._advance(record, sequence)
             out.append(record)
+            if now != math.inf:
+                self._first_at = now
         if self._patch is not None and not (self._order and self._order[0] in self._fetched):
             out += self._patched(self.last_us or now_us, now_us, connection)
         return out
@@ -410,7 +421,8 @@ class CountedTape:
         if started is None or len(self._held) > HELD_RECORDS:
             return False
         repair = self._waits.repair or 0.0
-        return now < started + self._waits.reorder + (repair if self._asking else 0.0)
+        # One hole after another is asked for: what waited behind the first has not been asked for yet.
+        return now < max(started + self._waits.reorder, self._first_at) + (repair if self._asking else 0.0)
 
     def _advance(self, record: Counted, sequence: int) -> None:
         time_us = record.event_time
