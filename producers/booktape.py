@@ -51,10 +51,12 @@ class BookTape(Breaks):
         self._due = None
         out: list[Output] = []
         received_us = update.received_time
+        top = book.top(DEPTH)
+        if self.only_suspected and top == self._top:
+            self.broken = None
         if self.broken is not None:
             out.append(replace(self.close(received_us, connection), repair="RESNAPSHOT"))
         self.last_us = received_us
-        top = book.top(DEPTH)
         if out or top != self._top:
             self._top = top
             out.append(self._record(book, top, update))

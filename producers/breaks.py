@@ -21,6 +21,11 @@ class Breaks:
         if self.last_us is not None and self.broken is None:
             self.broken, self.broken_us = why, now_us
 
+    @property
+    def only_suspected(self) -> bool:
+        """Whether it is broken for its silence alone, of which nothing was told: no hole where nothing has changed."""
+        return self.broken is not None and self.broken.cause == "SILENCE" and self._opened is None
+
     def tell_open(self, now_us: int, connection: str) -> list[Output]:
         """The Gap of a break that lasts, once; it is written anew, with its end, when records come again."""
         if self.broken is None or self._opened is not None:

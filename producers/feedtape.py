@@ -49,8 +49,9 @@ class FeedTape(Breaks):
         if recent is None:
             recent = self._recent[symbol] = deque(maxlen=REMEMBERED)
         known = not is_news and any(_says_the_same(before, record) for before in recent)
-        if known and self.broken is None:
-            self.duplicates += 1
+        if known and (self.broken is None or self.only_suspected):
+            self.duplicates += self.broken is None
+            self.broken = None
             return ()
         out = () if self.broken is None else (self.close(record.received_time, connection),)
         self.last_us = max(record.received_time, self.last_us or 0)

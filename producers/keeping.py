@@ -26,7 +26,7 @@ class Keeping:
             return [self._desk.unasked(frame, BOOKS, update.symbol)]
         line.last_received_us = update.received_time
         if not line.shadow:
-            line.heard(now)
+            (line.repeated if update.whole else line.heard)(now)
         if line.sequencer is None:
             # It was given up, and the venue has not heard of that yet.
             return ()

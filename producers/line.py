@@ -121,6 +121,10 @@ class Line:
                 self.cure = None
         self.tapes.patience.heard(now)
 
+    def repeated(self, now: float) -> None:
+        """What came is how things stand, as a subscription begins with, and tells nothing of the feed's pace."""
+        self.tapes.patience.start(now)
+
     def off(self) -> None:
         """Nothing comes on this connection any more."""
         self.phase, self.flowing = "off", False

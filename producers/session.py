@@ -291,13 +291,15 @@ class Session:
         if not line.flowing:
             line.flowing, line.first_frame = True, self.frames
         line.last_received_us = record.received_time
-        if not line.shadow:
-            line.heard(now)
         if isinstance(tape, FeedTape):
             if line.shadow:
                 tape.shadow(record)
                 return ()
-            return tape.add(record, self.desk.connection)
+            out = tape.add(record, self.desk.connection)
+            (line.heard if out and out[-1] is record else line.repeated)(now)
+            return out
+        if not line.shadow:
+            line.heard(now)
         return self._take_counted(line, tape, record, now)
 
     def _take_counted(self, line: Line, tape: CountedTape, record: MarketRecord, now: float) -> Sequence[Action]:

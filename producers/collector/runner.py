@@ -258,7 +258,14 @@ class Runner(ABC):
 def _as_one(venue: str, channel: str, feeds: Sequence[Subscription]) -> Subscription:
     """Many feeds of a channel as one line: it flows when something comes and nothing is still being subscribed."""
     states = {feed.state for feed in feeds}
-    order: tuple[SubscriptionState, ...] = ("CONNECTING", "FLOWING", "SUBSCRIBED", "REFUSED")
+    order: tuple[SubscriptionState, ...] = (
+        "FAILED",
+        "CONNECTING",
+        "FLOWING",
+        "SUBSCRIBED",
+        "SILENT",
+        "REFUSED",
+    )
     state: SubscriptionState = next((state for state in order if state in states), "UNKNOWN")
     times = [feed.last_received_time for feed in feeds if feed.last_received_time is not None]
     return Subscription(
