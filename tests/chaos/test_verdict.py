@@ -605,6 +605,20 @@ def test_the_digest_is_of_plain_decimals() -> None:
     assert digest(*ONE_BOOK) == "be50023ab426c183"
 
 
+# i. alive
+
+
+def test_a_feed_that_is_never_had_again_is_a_finding_though_a_gap_explains_it() -> None:
+    cut = fault("cut", SPOT, 8.1)
+    issued = {SPOT: [(number, issued_at(number)) for number in range(1, 300)]}
+    lasting = gap(SPOT, "DISCONNECT", 8, 14, missing=None)
+    evidence = Evidence(T0, END, issued, {SPOT: log(map(trade, range(1, 41)))}, [lasting], [cut])
+    finding = only(evidence)
+    assert (finding.rule, finding.name) == ("alive", SPOT)
+    evidence.faults = [cut._replace(to_us=at(50))]
+    assert judge(evidence) == [], "it is still going on"
+
+
 # f. order
 
 
@@ -647,7 +661,8 @@ def test_a_long_run_has_met_every_fault_on_every_feed() -> None:
     ids=lambda value: str(value) if isinstance(value, Name) else "+".join(sorted(value)),
 )
 def test_nothing_is_left_out_or_changes_places_where_nobody_could_notice(name: Name, counts: set[str]) -> None:
-    assert {*possible_kinds(name.venue, name.channel)} == {*FEED_KINDS, *VENUE_KINDS} | counts
+    rest = {*FEED_KINDS, *VENUE_KINDS} - ({"mute"} if name == FORCED else set())
+    assert {*possible_kinds(name.venue, name.channel)} == rest | counts
 
 
 def test_a_collector_that_would_not_end_is_a_finding() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from producers.contract import BOOKS, KLINES, TRADES
+from producers.contract import BOOKS, KLINES, LIQUIDATIONS, TRADES
 from tests.chaos.case import COUNTED, SLACK_US, Case, allowed, may_befall
 from tests.chaos.evidence import COUNTING, Evidence, Fault, Hole, Name, count_of, is_polled
 
@@ -25,6 +25,10 @@ POLL_KINDS = ("garbage", "limit")
 """Faults that an answer over REST can have."""
 MOST_CONNECTIONS = 2
 """While a connection is being replaced, the old and the new one bring the same frame."""
+TAIL_US = 15_000_000
+"""The last part of a run, in which the simulator begins nothing new."""
+LEAST_ISSUED = 20
+"""A feed that has issued fewer records in it may have been quiet where somebody listened."""
 EXAMPLES = 5
 """Breaches of one rule by one feed that are told one by one."""
 
@@ -251,6 +255,24 @@ def _explains_pause(case: Case, name: Name, before: int, after: int) -> bool:
     return any(one.from_us <= after and one.to_us >= before for one in stalls)
 
 
+def alive(case: Case) -> Iterator[Finding]:
+    """i. A feed that nothing is done to any more flows again: a Gap that never ends explains all and repairs nothing.
+
+    Kept books have rule e.
+    """
+    since_us = case.evidence.ended_us - TAIL_US
+    for feed, names in case.members.items():
+        if any(map(case.is_kept, names)):
+            continue
+        issued = sum(time_us > since_us for name in names for _, time_us in case.evidence.issued.get(name, ()))
+        came = case.received(feed)
+        if issued < LEAST_ISSUED or (came and case.market_time(came[-1]) > since_us):
+            continue
+        if not any(fault.to_us > since_us - TAIL_US and may_befall(fault, feed) for fault in case.evidence.faults):
+            what = f"nothing came after {since_us}, where {issued} records were issued and nothing was done to it"
+            yield Finding("alive", feed, what, case.nearest(feed, since_us))
+
+
 def order(case: Case) -> Iterator[Finding]:
     """f. Trades and candles are in the order of their ids, but for late repairs, each of which is of a Gap."""
     for name in case.names:
@@ -298,13 +320,14 @@ def possible_kinds(venue: str, channel: str) -> Sequence[str]:
     """The faults that a feed can have: nothing is left out or changes places where nobody could notice.
 
     A venue that numbers the frames of a connection numbers them as they go out: what changes places there is noticed
-    only where records have ids.
+    only where records have ids. Liquidations come so seldom that their silence is not strange.
     """
     if is_polled(venue, channel):
         return POLL_KINDS
     can_skip = venue in COUNTED or channel in (TRADES, KLINES, BOOKS)
     can_swap = channel == TRADES or (channel == BOOKS and venue not in COUNTED)
-    return ("gap",) * can_skip + ("reorder",) * can_swap + FEED_KINDS + VENUE_KINDS
+    kinds = ("gap",) * can_skip + ("reorder",) * can_swap + FEED_KINDS + VENUE_KINDS
+    return [kind for kind in kinds if kind != "mute" or channel != LIQUIDATIONS]
 
 
 def services(case: Case) -> Iterator[Finding]:
@@ -321,6 +344,7 @@ RULES: tuple[Callable[[Case], Iterable[Finding]], ...] = (
     letters,
     twice,
     books,
+    alive,
     order,
     strange,
     coverage,
