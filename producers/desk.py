@@ -1,6 +1,6 @@
 """The lines of a session: where its records go, and what its parts share."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 from producers.actions import Action, BadBytes, Habits
 from producers.booktape import BookTape
@@ -22,6 +22,10 @@ class Desk:
         """As records of what happened name it: the venue where there is none."""
         self.opened_us = 0
         self.lines: dict[Feed, Line] = {}
+        self.ended: dict[Feed, Line] = {}
+        """Feeds that have ended, and go on where they stopped if they are wanted again; nobody looks at them."""
+        self.duplicates_forgotten = 0
+        """What forgotten tapes have counted."""
         self.tapes: dict[tuple[str, str], tuple[Line, Tape]] = {}
         """Where the records of a channel and symbol go."""
         self.restless: dict[int, tuple[Feed, str, CountedTape]] = {}
@@ -68,9 +72,35 @@ class Desk:
             self.restless[id(tape)] = self.source.feed(channel, symbol), symbol, tape
         return tape
 
-    def forget(self, line: Line) -> None:
-        """The records of a line go elsewhere."""
-        self.tapes = {key: found for key, found in self.tapes.items() if found[0] is not line}
+    def put_aside(self, now: float) -> None:
+        """Take feeds that have ended for LAST_FRAMES_SECONDS out of the lines."""
+        ended = [line for line in self.lines.values() if line.has_ended(now)]
+        for line in ended:
+            del self.lines[line.feed]
+            if not line.shadow:
+                self.ended[line.feed] = line
+        if ended:
+            self.no_longer_find({line.feed for line in ended})
+
+    def no_longer_find(self, feeds: Set[Feed]) -> None:
+        """The records of these feeds go elsewhere."""
+        self.tapes = {key: found for key, found in self.tapes.items() if found[0].feed not in feeds}
+
+    def forget(self, symbols: Set[str]) -> None:
+        """Forget ended feeds of these symbols, and what other feeds have said of them; not where that is unfinished."""
+        for line in (*self.lines.values(), *self.ended.values()):
+            if line.tapes.others is not None:
+                line.tapes.others.forget(symbols)
+            for symbol in line.tapes.counted.keys() & symbols:
+                self._forget_tape(line, symbol)
+        for feed in [feed for feed in self.ended if feed.symbol in symbols]:
+            if not self.ended[feed].tapes.counted:
+                self.duplicates_forgotten += self.ended.pop(feed).tapes.duplicates
+
+    def _forget_tape(self, line: Line, symbol: str) -> None:
+        if id(line.tapes.counted[symbol]) not in self.restless:
+            self.duplicates_forgotten += line.tapes.counted.pop(symbol).duplicates
+            self.tapes.pop((line.feed.channel, symbol), None)
 
     def interrupted(self, line: Line, why: Break, now_us: int) -> list[Action]:
         """A feed breaks off."""

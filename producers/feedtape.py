@@ -8,7 +8,7 @@ new one brings is kept until the old one is given up; then what the old one has 
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from msgspec.structs import replace
 
@@ -63,6 +63,12 @@ class FeedTape(Breaks):
             if self._heard.pop(content, None) is None:
                 self._said.add(content)
         return (*out, record)
+
+    def forget(self, symbols: Set[str]) -> None:
+        """Forget what was said of these symbols, of which nothing is said any more."""
+        for symbol in self._recent.keys() & symbols:
+            del self._recent[symbol]
+            self._newest.pop(symbol, None)
 
     def begin(self, now_us: int) -> None:
         """The venue has acknowledged the feed: what is lost from now on is missing."""

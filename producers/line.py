@@ -11,6 +11,8 @@ from producers.pace import Patience
 from producers.tape import Break, CountedTape, Output
 from ravencore.records import SubscriptionState
 
+LAST_FRAMES_SECONDS = 10.0
+"""What is under way when a feed ends comes within this time."""
 Phase = Literal["off", "asked", "live", "ending"]
 """Not subscribed on this connection; SUBSCRIBE sent; acknowledged; UNSUBSCRIBE sent."""
 
@@ -37,6 +39,12 @@ class Tapes:
         for counted in self.counted.values():
             out += counted.interrupt(why, now_us, connection)
         return out
+
+    @property
+    def duplicates(self) -> int:
+        """Records that had come before."""
+        counted = sum(tape.duplicates for tape in self.counted.values())
+        return counted + (self.others.duplicates if self.others is not None else 0)
 
     def begin(self, now_us: int) -> None:
         """The venue has acknowledged the feed."""
@@ -89,6 +97,8 @@ class Line:
     snapshot_asked: bool = False
     snapshot_at: float = 0.0
     snapshots_failed: int = 0
+    ended_at: float | None = None
+    """Since when it is neither wanted nor subscribed."""
     sweep_at: float | None = None
     """When to ask what was missed, if nothing has come by then."""
 
@@ -124,6 +134,14 @@ class Line:
     def repeated(self, now: float) -> None:
         """What came is how things stand, as a subscription begins with, and tells nothing of the feed's pace."""
         self.tapes.patience.start(now)
+
+    def has_ended(self, now: float) -> bool:
+        """Whether it has been neither wanted nor subscribed for LAST_FRAMES_SECONDS; to be asked again and again."""
+        if self.wanted or self.phase != "off":
+            self.ended_at = None
+            return False
+        self.ended_at = now if self.ended_at is None else self.ended_at
+        return now - self.ended_at >= LAST_FRAMES_SECONDS
 
     def off(self) -> None:
         """Nothing comes on this connection any more."""

@@ -24,7 +24,7 @@ frames, of whatever feed, must have come without a pause of STALL_US for all of 
 for a quiet market; a connection that has brought nothing at all for SILENT_SECONDS counts as quiet again.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from itertools import islice
 from typing import NamedTuple
 
@@ -111,7 +111,8 @@ class Session:
         """Subscribe to a feed; `seen` holds the last known record of each of its symbols."""
         line = self.desk.lines.get(feed)
         if line is None:
-            line = self.desk.lines[feed] = Line(feed, self.desk.new_tapes(feed, seen))
+            line = self.desk.ended.pop(feed, None) or Line(feed, self.desk.new_tapes(feed, seen))
+            self.desk.lines[feed] = line
         line.wanted, line.refused = True, None
 
     def unwant(self, feed: Feed) -> None:
@@ -121,11 +122,13 @@ class Session:
 
     def release(self, feed: Feed) -> Line | None:
         """Give up a feed that is off, with all that is known of it, for another session to `adopt`."""
+        if (ended := self.desk.ended.pop(feed, None)) is not None:
+            return ended
         line = self.desk.lines.get(feed)
         if line is None or line.phase != "off":
             return None
         del self.desk.lines[feed]
-        self.desk.forget(line)
+        self.desk.no_longer_find({feed})
         return line
 
     def adopt(self, line: Line) -> None:
@@ -139,7 +142,11 @@ class Session:
 
     def knows(self, feed: Feed) -> bool:
         """Whether this session has had the feed before, and so remembers where it stopped."""
-        return feed in self.desk.lines
+        return feed in self.desk.lines or feed in self.desk.ended
+
+    def forget(self, symbols: Set[str]) -> None:
+        """These symbols are no more: forget their ended feeds, and what was known of them in feeds of many."""
+        self.desk.forget(symbols)
 
     @property
     def wanted(self) -> int:
@@ -166,12 +173,8 @@ class Session:
     @property
     def duplicates(self) -> int:
         """Records that had come before."""
-        return sum(
-            sum(tape.duplicates for tape in line.tapes.counted.values())
-            + (line.tapes.others.duplicates if line.tapes.others is not None else 0)
-            for line in self.desk.lines.values()
-            if not line.shadow
-        )
+        lines = (*self.desk.lines.values(), *self.desk.ended.values())
+        return self.desk.duplicates_forgotten + sum(line.tapes.duplicates for line in lines if not line.shadow)
 
     def subscriptions(self) -> tuple[Subscription, ...]:
         """Every feed that is wanted, or not ended yet."""
@@ -244,6 +247,7 @@ class Session:
             self._look_at = now + LOOK_SECONDS
             for line in self.desk.lines.values():
                 out += self._look(line, now, now_us)
+            self.desk.put_aside(now)
         if self.connection is not None:
             out += self._clocks(now, now_us)
             out += self._speak(now)
@@ -254,7 +258,7 @@ class Session:
         """The collector stops, and all that came has come: nothing is held back any longer."""
         return [
             output
-            for line in self.desk.lines.values()
+            for line in (*self.desk.lines.values(), *self.desk.ended.values())
             for tape in line.tapes.counted.values()
             for output in tape.flush(now_us, self.desk.connection)
         ]
@@ -536,12 +540,15 @@ class Session:
                     out += self._ended(line, why if line.wanted else NOT_DEMANDED, now_us)
                 heir.adopt(line)
                 continue
+            # Who wants it again meanwhile has said so here.
+            other.wanted = line.wanted
             if line.phase != "off" and not other.ready:
                 out += self.desk.interrupted(line, why, now_us)
             out += heir.come_forward(other, now, now_us)
+        heir.desk.ended |= self.desk.ended
         heir.desk.restless |= self.desk.restless
         heir.clock_us = self.clock_us
-        for forgotten in (self.desk.lines, self.desk.restless, self.desk.tapes, self.books.due):
+        for forgotten in (self.desk.lines, self.desk.ended, self.desk.restless, self.desk.tapes, self.books.due):
             forgotten.clear()
         return out
 

@@ -3,11 +3,12 @@
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, TopicPartition
 
 from producers.collector.outlet import QUIET, SERVICE
+from producers.collector.readback import is_end
 from ravencore import kafka, topics
 from ravencore.config import Settings
 from ravencore.errors import Unavailable
@@ -17,16 +18,20 @@ log = logging.getLogger("raven.collector")
 POLL_S = 0.2
 RETRY_S = 0.25
 TIMEOUT_S = 10.0
+AT_A_TIME = 1_000
 
 
 class Demands:
-    """`raven.control`, read in a thread of its own from its start and on; each record is handed to the event loop.
+    """`raven.control`, read in a thread of its own from its start and on; what has come is handed to the event loop.
 
+    Records that are there at one time are handed over together: what hundreds of them come to is found out once.
     `on_end` is called once, when all that stood there at the start has been handed over.
     """
 
-    def __init__(self, settings: Settings, on_record: Callable[[Message], None], on_end: Callable[[], None]) -> None:
-        self._settings, self._on_record, self._on_end = settings, on_record, on_end
+    def __init__(
+        self, settings: Settings, on_records: Callable[[Sequence[Message]], None], on_end: Callable[[], None]
+    ) -> None:
+        self._settings, self._on_records, self._on_end = settings, on_records, on_end
         self._loop = asyncio.get_running_loop()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="demands", daemon=True)
@@ -43,7 +48,9 @@ class Demands:
             while not self._stopping.is_set() and not self._assign(client):
                 self._stopping.wait(RETRY_S)
             while not self._stopping.is_set():
-                self._hand_over(client.poll(POLL_S))
+                # `consume` waits for as many as it is asked for: wait for one, then take what is there.
+                if (first := client.poll(POLL_S)) is not None:
+                    self._hand_over([first, *client.consume(AT_A_TIME, 0.0)])
         finally:
             client.close()
 
@@ -57,13 +64,12 @@ class Demands:
         client.assign([TopicPartition(topics.CONTROL, number, OFFSET_BEGINNING) for number in numbers])
         return True
 
-    def _hand_over(self, message: Message | None) -> None:
-        if message is None:
-            return
-        error = message.error()
-        if error is None:
-            self._loop.call_soon_threadsafe(self._on_record, message)
-        elif error.code() == KafkaError._PARTITION_EOF and self._unread:  # noqa: SLF001 - librdkafka's own name
-            self._unread.discard(message.partition())
+    def _hand_over(self, messages: Sequence[Message]) -> None:
+        records = [message for message in messages if message.error() is None]
+        if records:
+            self._loop.call_soon_threadsafe(self._on_records, records)
+        ends = {message.partition() for message in messages if is_end(message)}
+        if ends and self._unread:
+            self._unread -= ends
             if not self._unread:
                 self._loop.call_soon_threadsafe(self._on_end)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import Counter, deque
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message
@@ -39,6 +40,7 @@ log = logging.getLogger("raven.collector")
 
 SERVICE = "collector"
 FLUSH_S = 0.005
+KEPT_KEYS = 1 << 14
 MAX_MESSAGE_BYTES = 8 << 20
 """A dead letter holds what came as a whole, and the answers of a poll may be larger than Kafka's usual megabyte."""
 PRODUCER_LIMITS = {
@@ -90,16 +92,15 @@ class Outlet:
         self._emptying = False
         self._unacknowledged = 0
         self._refused: str | None = None
-        self._keys: dict[tuple[str, str], bytes] = {}
         self._pairs: dict[tuple[str, str], bytes] = {}
         self._writers: dict[type, Callable[[str, Any], None]] = {
             Trade: self._trade,
             Book: self._book,
             Quote: self._quote,
-            Kline: self._others("klines", self._market),
-            Funding: self._others("funding", self._market),
-            Liquidation: self._others("liquidations", self._market),
-            OpenInterest: self._others("open_interest", self._market),
+            Kline: self._others("klines", _market),
+            Funding: self._others("funding", _market),
+            Liquidation: self._others("liquidations", _market),
+            OpenInterest: self._others("open_interest", _market),
             OptionTicker: self._others("option_tickers", _underlying),
             IndexPrice: self._others("index_prices", _name),
             VolatilityIndex: self._others("volatility_index", _name),
@@ -196,15 +197,15 @@ class Outlet:
         self._stuck.set()
 
     def _trade(self, _venue: str, trade: Trade) -> None:
-        self._produce(topics.TRADES, self._wire.trade(trade), self._key(trade.venue, trade.symbol))
+        self._produce(topics.TRADES, self._wire.trade(trade), _key(trade.venue, trade.symbol))
         self.counters["trades_published"] += 1
 
     def _book(self, _venue: str, book: Book) -> None:
-        self._produce(topics.BOOKS, self._wire.encode(book), self._key(book.venue, book.symbol))
+        self._produce(topics.BOOKS, self._wire.encode(book), _key(book.venue, book.symbol))
         self.counters["books_published"] += 1
 
     def _quote(self, _venue: str, quote: Quote) -> None:
-        pair = self._pairs.get((quote.venue, quote.symbol)) or self._key(quote.venue, quote.symbol)
+        pair = self._pairs.get((quote.venue, quote.symbol)) or _key(quote.venue, quote.symbol)
         self._produce(topics.QUOTES, self._wire.quote(quote), pair)
         self.counters["quotes_published"] += 1
 
@@ -218,12 +219,9 @@ class Outlet:
 
         return write
 
-    def _market(self, record: Any) -> bytes:
-        return self._key(record.venue, record.symbol)
-
     def _clock(self, venue: str, clock: Clock) -> None:
         headers: list[tuple[str, str | bytes | None]] = [(kafka.CLOCK_HEADER, str(clock.time_us).encode())]
-        self._produce(topics.TRADES, None, self._key(venue, clock.symbol), headers=headers)
+        self._produce(topics.TRADES, None, _key(venue, clock.symbol), headers=headers)
         self.counters["clocks"] += 1
 
     def _gap(self, _venue: str, gap: Gap) -> None:
@@ -235,8 +233,10 @@ class Outlet:
 
     def _instrument(self, _venue: str, instrument: Instrument) -> None:
         self._produce(topics.INSTRUMENTS, self._codec.encode(instrument), market_key(instrument))
-        # Quotes are keyed by pair, so that all venues of one pair meet in one partition.
-        self._pairs[instrument.venue, instrument.symbol] = f"{instrument.base}-{instrument.quote}".encode()
+        # Quotes are keyed by pair, so that all venues of one pair meet in one partition. Options, of which there are
+        # new ones every day, have none.
+        if instrument.kind != "OPTION":
+            self._pairs[instrument.venue, instrument.symbol] = f"{instrument.base}-{instrument.quote}".encode()
 
     def _bad_bytes(self, _venue: str, bad: BadBytes) -> None:
         letter = DeadLetter(
@@ -268,12 +268,6 @@ class Outlet:
         self._produce(topics.DEAD_LETTERS, self._codec.encode(letter), key)
         self.counters["dead_letters"] += 1
 
-    def _key(self, venue: str, symbol: str) -> bytes:
-        key = self._keys.get((venue, symbol))
-        if key is None:
-            key = self._keys[venue, symbol] = f"{venue}:{symbol}".encode()
-        return key
-
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():
             self._refused = f"Kafka's producer cannot go on: {error.str()}"
@@ -290,6 +284,15 @@ def _is_new_gap(record: Published) -> bool:
 
 def _refused(record: Published, error: KafkaException) -> ProducerFailed:
     return ProducerFailed(f"Kafka takes no {type(record).__name__}: {error.args[0].str()}")
+
+
+@lru_cache(KEPT_KEYS)
+def _key(venue: str, symbol: str) -> bytes:
+    return f"{venue}:{symbol}".encode()
+
+
+def _market(record: Any) -> bytes:
+    return _key(record.venue, record.symbol)
 
 
 def _underlying(ticker: OptionTicker) -> bytes:

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,6 +77,15 @@ class PollRunner(Runner):
     def knows(self, feed: Feed) -> bool:
         """Whether the feed has been asked for before."""
         return feed in self._lines
+
+    def forget(self, symbols: Set[str]) -> None:
+        """Forget ended feeds of these symbols, and their last records in others."""
+        for feed, line in list(self._lines.items()):
+            line.tape.forget(symbols)
+            for symbol in line.newest.keys() & symbols:
+                del line.newest[symbol]
+            if line.task is None and feed.symbol in symbols:
+                del self._lines[feed]
 
     async def close(self) -> None:
         """Ask no more, and tell of what is broken now."""

@@ -173,11 +173,12 @@ def _read(client: Consumer, topic: str, spans: Mapping[int, range]) -> Iterator[
             number, offset = message.partition() or 0, message.offset() or 0
             if message.error() is None and offset in spans[number]:
                 yield message
-            if offset >= spans[number].stop - 1 or _is_end(message):
+            if offset >= spans[number].stop - 1 or is_end(message):
                 unread.discard(number)
 
 
-def _is_end(message: Message) -> bool:
+def is_end(message: Message) -> bool:
+    """Whether it says that a partition has been read to its end."""
     error = message.error()
     return error is not None and error.code() == KafkaError._PARTITION_EOF  # noqa: SLF001 - librdkafka's own name
 

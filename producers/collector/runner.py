@@ -24,6 +24,8 @@ LISTING_FRESH_S = 60.0
 """A body that describes all symbols serves every symbol that is asked for this soon after."""
 RELIST_S = 300.0
 """How often a venue is asked what it lists now: new expiries, new perpetuals."""
+DELISTED_S = 86_400.0
+"""What a market has not listed for so long is forgotten: an option that has expired prints nothing any more."""
 HTTP_OK = 200
 
 
@@ -53,6 +55,12 @@ class Runner(ABC):
         self._admissions: dict[str, asyncio.Task[None]] = {}
         self._listings: dict[str, tuple[float, asyncio.Task[Collection[Instrument] | str]]] = {}
         self._market: set[Feed] = set()
+        self._listed_at: dict[str, float] = {}
+        """When each symbol of a market was last listed."""
+        self._sought: set[Feed] = set()
+        self._seeking: asyncio.Task[LastSeen] | None = None
+        """The next read-back, which has not begun."""
+        self._reading = asyncio.Lock()
 
     # To be told by streams and polls
 
@@ -100,6 +108,10 @@ class Runner(ABC):
     def feeds(self) -> Iterator[Subscription]:
         """Every feed that is wanted, or not ended yet."""
 
+    @abstractmethod
+    def forget(self, symbols: Set[str]) -> None:
+        """Forget all of these symbols, which the venue has not listed for long: ended feeds, and last records."""
+
     def revive(self) -> None:  # noqa: B027 - most have nothing that was given up
         """Try again what was given up."""
 
@@ -113,6 +125,7 @@ class Runner(ABC):
                 task.cancel()
             for feed in self._feeds_of(symbol):
                 self.end(feed)
+            self._market.clear()
         fresh = sorted(symbols - self._demanded)
         self._demanded = set(symbols)
         if not fresh:
@@ -122,7 +135,7 @@ class Runner(ABC):
             self._admissions[fresh[0]] = self._tasks.create_task(self._follow_market(fresh[0]))
             return
         feeds = [feed for symbol in fresh for feed in self._feeds_of(symbol) if not self.knows(feed)]
-        seen = self._tasks.create_task(self._last_seen(feeds))
+        seen = self._last_seen(feeds)
         for symbol in fresh:
             self._admissions[symbol] = self._tasks.create_task(self._admit(symbol, seen))
 
@@ -150,7 +163,19 @@ class Runner(ABC):
             return tuple(self._market)
         return [Feed(channel, symbol) for channel in self.source.channels]
 
-    async def _last_seen(self, feeds: Collection[Feed]) -> LastSeen:
+    def _last_seen(self, feeds: Collection[Feed]) -> asyncio.Task[LastSeen]:
+        """One read-back at a time: all that comes to be sought meanwhile is sought by the next, together."""
+        self._sought.update(feeds)
+        if self._seeking is None:
+            self._seeking = self._tasks.create_task(self._seek())
+        return self._seeking
+
+    async def _seek(self) -> LastSeen:
+        async with self._reading:
+            feeds, self._sought, self._seeking = self._sought, set(), None
+            return await self._read_back(feeds)
+
+    async def _read_back(self, feeds: Collection[Feed]) -> LastSeen:
         delays = backoff(RETRY_FIRST_S, RETRY_CAP_S, random.Random())
         while feeds:
             try:
@@ -190,6 +215,7 @@ class Runner(ABC):
                 return
             await self._publish(listing)
             await self._collect_market(listing)
+            self._forget_delisted(listing)
             self.waiting.pop(demanded, None)
             await asyncio.sleep(RELIST_S)
 
@@ -201,10 +227,19 @@ class Runner(ABC):
         for feed in self._market - feeds:
             self.end(feed)
         fresh = feeds - self._market
-        last = await self._last_seen([feed for feed in fresh if not self.knows(feed)])
+        last = await asyncio.shield(self._last_seen([feed for feed in fresh if not self.knows(feed)]))
         self._market = feeds
         for feed in sorted(fresh):
             self.begin(feed, last.get(feed, {}))
+
+    def _forget_delisted(self, listing: Iterable[Instrument]) -> None:
+        now = time.monotonic()
+        self._listed_at.update((instrument.symbol, now) for instrument in listing)
+        gone = {symbol for symbol, listed_at in self._listed_at.items() if now - listed_at > DELISTED_S}
+        for symbol in gone:
+            del self._listed_at[symbol]
+            self._gate.published.pop(symbol, None)
+        self.forget(gone)
 
     # Instruments
 

@@ -6,7 +6,7 @@ import logging
 import random
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import aiohttp
@@ -56,6 +56,8 @@ class Collector:
         self._told: set[str] = set()
         self._frames, self._frames_at = 0, time.monotonic()
         self._ready = False
+        self._stale = self._revives = False
+        """Whether demands have come that nothing was done about, and one that is no withdrawal."""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Collect until `stop` is set, then publish all that was received; raises ProducerFailed."""
@@ -64,7 +66,7 @@ class Collector:
             async with aiohttp.ClientSession(timeout=timeout, trust_env=True) as http, asyncio.TaskGroup() as tasks:
                 self._open(tasks, http)
                 sending = tasks.create_task(self._outlet.run())
-                demands = Demands(self._settings, self._on_demand, self._on_end)
+                demands = Demands(self._settings, self._on_demands, self._on_end)
                 reporting = tasks.create_task(self._keep_reporting())
                 await stop.wait()
                 await asyncio.to_thread(demands.stop)
@@ -108,7 +110,16 @@ class Collector:
 
     # Demand
 
-    def _on_demand(self, message: Message) -> None:
+    def _on_demands(self, messages: Sequence[Message]) -> None:
+        for message in messages:
+            self._note(message)
+        self._revives |= any(message.value() is not None for message in messages)
+        if self._ready and not self._stale:
+            # Whatever else waits for its turn on the loop now comes first.
+            self._stale = True
+            asyncio.get_running_loop().call_soon(self._reconcile)
+
+    def _note(self, message: Message) -> None:
         key, value = message.key() or b"", message.value()
         self._demands.pop(key, None)
         if value is not None:
@@ -117,11 +128,6 @@ class Collector:
             except (Unreadable, Unavailable) as error:
                 self._outlet.put("", BadRecord(message, str(error)))
                 self._tell(f"a demand cannot be read: {error}")
-        if self._ready:
-            self._reconcile()
-            if value is not None:
-                for runner in self._runners.values():
-                    runner.revive()
 
     def _on_end(self) -> None:
         self._ready = True
@@ -129,10 +135,13 @@ class Collector:
         self._reconcile()
 
     def _reconcile(self) -> None:
+        revives, self._revives, self._stale = self._revives, False, False
         demands = self._demands.values()
         by_source = wanted(demands, SOURCES.values(), self._settings.routing)
         for name, runner in self._runners.items():
             runner.demand(by_source.get(name, set()))
+            if revives:
+                runner.revive()
         known = {name for source in SOURCES.values() for name in (source.name, source.venue)}
         self._unserved = {(name, demand.symbol) for demand in demands for name in demand.venues if name not in known}
         for name, symbol in self._unserved:

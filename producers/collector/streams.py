@@ -9,7 +9,7 @@ import itertools
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import Any
 
 from msgspec.structs import replace
@@ -76,6 +76,11 @@ class StreamRunner(Runner):
     def knows(self, feed: Feed) -> bool:
         """Whether any link has had the feed."""
         return any(link.session.knows(feed) for link in self._links)
+
+    def forget(self, symbols: Set[str]) -> None:
+        """Forget what the sessions know of these symbols."""
+        for link in self._links:
+            link.session.forget(symbols)
 
     def revive(self) -> None:
         """Try again what was given up."""

@@ -15,6 +15,7 @@ import pytest
 from aiohttp import WSMsgType, web
 
 from producers.collector import readback
+from producers.collector.demands import Demands
 from producers.collector.gate import Gate
 from producers.collector.link import Bonds, Link
 from producers.collector.outlet import Outlet
@@ -103,6 +104,29 @@ def test_last_ids_are_found_behind_other_symbols_clocks_repairs_and_rubbish(
     }
     monkeypatch.setattr(readback, "TAIL_RECORDS", 100)
     assert set(last_seen(settings, CODEC, BinanceSpot(), feeds[:2])) == {Feed("trades", "BACK2")}
+
+
+def test_demands_that_are_there_at_one_time_are_handed_over_together(rig: Rig) -> None:
+    settings = Settings(kafka=rig.settings)
+    handed: list[list[bytes | None]] = []
+
+    async def test() -> None:
+        ended = asyncio.Event()
+        demands = Demands(settings, lambda some: handed.append([message.key() for message in some]), ended.set)
+        await asyncio.wait_for(ended.wait(), 30)
+        before = len(handed)
+        producer = kafka.producer(rig.settings)
+        for number in range(500):
+            producer.produce(topics.CONTROL, None, b"together-%d" % number)
+        assert producer.flush(30) == 0
+        async with asyncio.timeout(30):
+            while sum(map(len, handed[before:])) < 500:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.01)
+        assert len(handed) - before < 50
+        assert {key for some in handed for key in some} >= {b"together-%d" % number for number in range(500)}
+        await asyncio.to_thread(demands.stop)
+
+    asyncio.run(test())
 
 
 # Collecting

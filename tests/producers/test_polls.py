@@ -133,6 +133,23 @@ async def test_a_feed_that_is_wanted_again_while_it_ends_goes_on() -> None:
 
 
 @in_loop
+async def test_what_the_venue_lists_no_more_is_forgotten_once_it_has_ended() -> None:
+    venue = Venue()
+    async with polling(venue) as (runner, kept):
+        runner.begin(FEED, {})
+        await until(lambda: venue.asked == 2)
+        runner.forget({"BTCUSDT", "ETHUSDT"})
+        await until(lambda: len(kept.records) == 2)
+        assert runner.knows(FEED)
+        runner.end(FEED)
+        await until(lambda: not list(runner.feeds()))
+        runner.forget({"ETHUSDT"})
+        assert runner.knows(FEED)
+        runner.forget({"BTCUSDT"})
+        assert not runner.knows(FEED)
+
+
+@in_loop
 async def test_a_symbol_that_the_venue_does_not_know_is_refused_and_harms_no_other() -> None:
     venue = Venue()
     async with polling(venue) as (runner, kept):

@@ -3,8 +3,9 @@
 import asyncio
 import functools
 import json
+import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from types import MappingProxyType
@@ -21,6 +22,7 @@ from producers.collector.outlet import Published
 from producers.collector.readback import LastSeen
 from producers.collector.streams import StreamRunner
 from producers.contract import ALL, TRADES, Feed, Rate
+from producers.line import LAST_FRAMES_SECONDS
 from producers.tape import Seen
 from producers.venues.binance_futures import BinanceFutures
 from producers.venues.binance_futures_klines import BinanceFuturesKlines
@@ -127,6 +129,7 @@ async def collecting(
     source: Any,
     seen: LastSeen = MappingProxyType({}),
     *,
+    look_back: Callable[[Collection[Feed]], LastSeen] | None = None,
     life_s: float = 3600.0,
     failures_allowed: int = 50,
     **more: Any,
@@ -145,7 +148,7 @@ async def collecting(
             source,
             gate,
             kept,
-            look_back=lambda _: seen,
+            look_back=look_back or (lambda _: seen),
             tell=lambda _: None,
             tasks=tasks,
             habits=Habits(),
@@ -207,6 +210,77 @@ def test_new_listings_are_picked_up_and_delisted_symbols_ended(monkeypatch: pyte
             await until(lambda: exchange.streams == {"busdt@kline_1m", "cusdt@kline_1m"}, "the new one came")
             published = [record.symbol for record in kept.records if isinstance(record, Instrument)]
             assert published == ["AUSDT", "BUSDT", "CUSDT"]
+
+    run(test())
+
+
+def test_what_the_venue_has_not_listed_for_long_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "RELIST_S", 0.05)
+    monkeypatch.setattr(running, "LISTING_FRESH_S", 0.01)
+    old, new = Feed("klines", "AUSDT"), Feed("klines", "BUSDT")
+
+    async def test() -> None:
+        exchange = Exchange("AUSDT", "BUSDT")
+        async with collecting(exchange, Klines()) as (runner, _):
+            runner.demand({ALL})
+            await until(lambda: len(exchange.streams) == 2, "both are subscribed")
+            exchange.symbols = ["BUSDT"]
+            await until(lambda: exchange.streams == {"busdt@kline_1m"}, "one is ended")
+            assert runner.knows(old)
+            (link,) = runner._links
+            # As if it had ended long ago.
+            await until(lambda: link.session.desk.lines[old].ended_at is not None, "it is seen to have ended")
+            link.session.desk.lines[old].ended_at = -LAST_FRAMES_SECONDS
+            await until(lambda: old in link.session.desk.ended, "it is put aside")
+            monkeypatch.setattr(running, "DELISTED_S", 0.2)
+            await until(lambda: not runner.knows(old), "it is forgotten")
+            assert runner.knows(new)
+            assert runner._gate.published.keys() == runner._listed_at.keys() == {"BUSDT"}
+            assert exchange.streams == {"busdt@kline_1m"}
+
+    run(test())
+
+
+def test_a_market_that_is_demanded_again_is_collected_again() -> None:
+    async def test() -> None:
+        exchange = Exchange("AUSDT")
+        async with collecting(exchange, Klines()) as (runner, _):
+            for _ in range(2):
+                runner.demand({ALL})
+                await until(lambda: exchange.streams == {"ausdt@kline_1m"}, "it is subscribed")
+                runner.demand(set())
+                await until(lambda: not exchange.sockets, "it is ended")
+
+    run(test())
+
+
+def test_what_is_demanded_during_a_read_back_is_read_back_together() -> None:
+    reading, may_end = threading.Event(), threading.Event()
+    sought: list[list[str]] = []
+
+    def look_back(feeds: Collection[Feed]) -> LastSeen:
+        sought.append(sorted({feed.symbol for feed in feeds}))
+        reading.set()
+        assert may_end.wait(PATIENCE_S)
+        return {Feed(TRADES, symbol): {symbol: Seen(6, 1)} for symbol in symbols}
+
+    symbols = [f"S{number}USDT" for number in range(20)]
+
+    async def test() -> None:
+        exchange = Exchange(*symbols)
+        async with collecting(exchange, OneRouteEach(), look_back=look_back) as (runner, kept):
+            runner.demand(set(symbols[:1]))
+            await until(reading.is_set, "the first is read back")
+            for count in range(2, 21):
+                runner.demand(set(symbols[:count]))
+                await asyncio.sleep(0)
+            may_end.set()
+            await until(lambda: len(exchange.streams) == 40, "all are subscribed")
+            assert sought == [symbols[:1], sorted(symbols[1:])]
+            await exchange.socket_of("s7usdt@aggTrade").send_str(trade("S7USDT", 8))
+            await until(lambda: ids(kept, "S7USDT") == [8], "it goes on where it stopped")
+            (gap,) = [record for record in kept.records if isinstance(record, Gap)]
+            assert (gap.from_sequence, gap.to_sequence) == (7, 7)
 
     run(test())
 
