@@ -44,7 +44,7 @@ from ravenctl.outputs import Outputs
 from ravenctl.shell import CommandFailed, show
 from ravenctl.simulated import Simulator, Stats
 from ravenctl.statusview import StatusFeed, fresh
-from simulator.server import OTHER_ROUTE
+from simulator.server.settings import OTHER_ROUTE
 
 BEGUN = {".lock", "logs", "run"}
 """What a stack makes before its spec.json."""

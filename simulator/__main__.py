@@ -21,7 +21,8 @@ from simulator.contract import Dialect, Market, SimulatorError
 from simulator.faults import parse_spec
 from simulator.recording import RecordedMarket
 from simulator.registry import DIALECTS, Plan, synthetic_market
-from simulator.server import Server, Settings, write_ready_file
+from simulator.server.service import Server, write_ready_file
+from simulator.server.settings import Settings
 from simulator.sorting import sort
 from simulator.synthetic import EPOCH_NS
 

@@ -19,7 +19,7 @@ from ravencore.config import KafkaSettings
 from ravencore.errors import Unavailable
 from ravencore.records import DeadLetter, Gap, MarketRecord
 from ravenctl import feeds, reading
-from simulator.server import OTHER_ROUTE
+from simulator.server.settings import OTHER_ROUTE
 from tests.chaos.evidence import Evidence, Fault, Issued, Letter, Log, Name, Range, count_of
 
 HTTP_S = 60.0

@@ -29,7 +29,7 @@ SHELLS = {
     "producers": {"collector/", "__main__.py"},
     "processors": {"engine.py", "transactions.py", "faust_transport.py", "worker.py", "__main__.py"},
     "sinks": {"drain.py", "__main__.py", "stores/influx.py", "stores/timescale.py", "migrations.py"},
-    "simulator": {"server.py", "__main__.py"},
+    "simulator": {"server/", "__main__.py"},
 }
 """The files and folders that do I/O; every other file of these rooms is pure. A store's file holds its client too."""
 MAY_SEED = {"simulator"}

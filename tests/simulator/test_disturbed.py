@@ -15,7 +15,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from simulator.contract import SimulatorError
 from simulator.faults import Action, Intent, Times, parse_spec
 from simulator.ledger import Ids
-from simulator.server import Server, Settings
+from simulator.server.service import Server
+from simulator.server.settings import Settings
 from tests.simulator.test_server import (
     PATIENCE_SECONDS,
     STREAMS,
@@ -40,7 +41,7 @@ def disturbed(spec: str = "", seconds: int = 16, **options: Any) -> Server:
 async def disturb(server: Server, kind: str, seconds: float) -> None:
     """Now, or as soon as everything flows."""
     await until(lambda: all(row.delivered.count > 5 for row in trades(server).values()), "it flows")
-    server._disturb(venue(server), Action(kind, None, kind, Intent(kind, seconds=seconds)))
+    server.disturber.disturb(venue(server), Action(kind, None, kind, Intent(kind, seconds=seconds)))
 
 
 def trades(server: Server) -> Any:
@@ -133,8 +134,8 @@ async def test_the_market_goes_on_when_a_client_is_gone_at_the_moment_of_its_cut
         await until(lambda: all(row.delivered.count > 5 for row in trades(server).values()), "there is much unread")
         client.transport.abort()
         await asyncio.sleep(0)  # it is closed, and the server has not heard of it
-        server._cut(venue(server))
-        await until(lambda: server.state == "done", "all is played")
+        server.disturber.cut(venue(server))
+        await until(lambda: server.player.state == "done", "all is played")
 
 
 class Muted:
@@ -281,14 +282,14 @@ async def test_where_frames_are_numbered_a_gap_is_a_hole_in_the_numbers_and_a_re
             for channel in ("ticker", "market_trades"):
                 request = {"type": "subscribe", "channel": channel, "product_ids": ["BTC-USDT", "ETH-USDT"]}
                 await client.send(json.dumps(request))
-            while server.state != "done" or told < ledger(server, "COINBASE").frames_sent:
+            while server.player.state != "done" or told < ledger(server, "COINBASE").frames_sent:
                 frame = await next_frame(client)
                 numbers.append(frame["sequence_num"])
                 told += frame["channel"] != "subscriptions"
         seen = Ids()
         for number in numbers:
             seen.add(number)
-        injected = server.stats()["injected"]
+        injected = server.pages.stats()["injected"]
         assert (injected["gap"], injected["reorder"]) == (6, 4)
         market = server.venues["COINBASE"].market
         ends_ns = market.begins_ns + 60 * 10**9
@@ -318,17 +319,18 @@ async def test_every_connection_ends_at_its_age_and_says_so_before() -> None:
 async def test_a_spec_puts_every_kind_at_any_speed_but_max() -> None:
     async with disturbed("stall=1,close=1,limit=1,cut=1", 30, speed=6.0) as server:
         observer = Observer()
-        while server.state != "done":
+        while server.player.state != "done":
             try:
                 await asyncio.wait_for(observer.follow(server), PATIENCE_SECONDS)
             except InvalidStatus:
                 await asyncio.sleep(0.05)
-        injected = server.stats()["injected"]
+        injected = server.pages.stats()["injected"]
         assert {kind: injected[kind] for kind in ("stall", "close", "limit", "cut")} == dict.fromkeys(
             ("stall", "close", "limit", "cut"), 1
         )
         told = sum(
-            row["observable"]["gap_trades"] for row in server.stats()["venues"]["BINANCE_SPOT"]["symbols"].values()
+            row["observable"]["gap_trades"]
+            for row in server.pages.stats()["venues"]["BINANCE_SPOT"]["symbols"].values()
         )
         assert observer.counts()["gap_trades"] == told > 0
 

@@ -14,7 +14,8 @@ from simulator.contract import Dialect, Market
 from simulator.dialects.binance_futures import is_market, is_public
 from simulator.recording import RecordedMarket, lines
 from simulator.registry import DIALECTS
-from simulator.server import Server, Settings
+from simulator.server.service import Server
+from simulator.server.settings import Settings
 from simulator.sorting import sort
 
 PATIENCE_SECONDS = 100.0
@@ -57,7 +58,7 @@ async def listen(server: Server, path: str, streams: set[str], heard: Tapes, sub
             try:
                 message = await asyncio.wait_for(client.recv(), 0.5)
             except TimeoutError:
-                if server.state == "done":
+                if server.player.state == "done":
                     return
                 continue
             frame: Any = json.loads(message)
@@ -84,7 +85,7 @@ async def test_a_client_gets_the_file_byte_for_byte(recordings: Path, name: str,
                 subscribed = asyncio.Event()
                 clients.create_task(listen(server, f"/{venue}{route}", asked, heard, subscribed))
                 await subscribed.wait()  # playback begins with the trades, which come last
-        figures = server.stats()["venues"][venue]
+        figures = server.pages.stats()["venues"][venue]
     for stream, tape in expected.items():
         assert len(heard[stream]) == len(tape), stream
         assert heard[stream] == tape, stream
@@ -120,7 +121,7 @@ async def test_recordings_of_two_venues_begin_together_and_their_listings_are_se
             for route, venue in routes.items():
                 streams = set(server.venues[venue].required)
                 clients.create_task(listen(server, route, streams, heard, asyncio.Event()))
-        stats = server.stats()["venues"]
+        stats = server.pages.stats()["venues"]
     assert len(heard) > 0
     assert [stats[venue]["position"]["time"][:7] for venue in ("BINANCE_SPOT", "BINANCE_FUTURES")] == [
         *("2021-04", "2021-07"),

@@ -23,7 +23,8 @@ from simulator.faults import parse_spec
 from simulator.ledger import Ids
 from simulator.recording import RecordedMarket
 from simulator.registry import DIALECTS, Plan, synthetic_market
-from simulator.server import Server, Settings
+from simulator.server.service import Server
+from simulator.server.settings import Settings
 from simulator.sorting import sort
 from simulator.synthetic import EPOCH_NS
 
@@ -52,7 +53,7 @@ def recorded(paths: list[Path], **options: Any) -> Server:
 
 
 def spot(server: Server) -> Any:
-    return server.stats()["venues"]["BINANCE_SPOT"]
+    return server.pages.stats()["venues"]["BINANCE_SPOT"]
 
 
 def ledger(server: Server, venue: str = "BINANCE_SPOT") -> Any:
@@ -117,7 +118,7 @@ class Observer:
                 self.cuts += 1
 
     async def read(self, client: ClientConnection, server: Server) -> None:
-        while server.state != "done":
+        while server.player.state != "done":
             with contextlib.suppress(TimeoutError):
                 self.note(await asyncio.wait_for(client.recv(), 0.1))
         await client.send('{"method":"LIST_SUBSCRIPTIONS","id":"fence"}')
@@ -198,7 +199,7 @@ async def test_playback_waits_for_every_symbol_and_at_max_for_a_client_that_left
             await client.send('{"method":"SUBSCRIBE","params":["ethusdt@trade"],"id":1}')
             assert json.loads(await client.recv()) == {"result": None, "id": 1}
             assert json.loads(await client.recv())["e"] == "trade"
-        await until(lambda: bool(server.stats()["waiting_for"]) or server.state == "done", "it waits")
+        await until(lambda: bool(server.pages.stats()["waiting_for"]) or server.player.state == "done", "it waits")
         observer = Observer()
         await asyncio.wait_for(observer.follow(server), PATIENCE_SECONDS)
         assert not any(entry["missed_while_away"]["trades"] for entry in spot(server)["symbols"].values())
@@ -208,7 +209,7 @@ async def test_an_unsubscribed_symbol_no_longer_holds_up_the_others() -> None:
     async with synthetic(30) as server, socket(server, f"/stream?streams={STREAMS}") as client:
         await client.send('{"method":"UNSUBSCRIBE","params":["ethusdt@trade","ethusdt@depth20@100ms"],"id":9}')
         seen: list[Any] = []
-        while server.state != "done" or len(seen) < ledger(server).frames_sent + 1:
+        while server.player.state != "done" or len(seen) < ledger(server).frames_sent + 1:
             seen.append(json.loads(await asyncio.wait_for(client.recv(), PATIENCE_SECONDS)))
         answered = seen.index({"result": None, "id": 9})
         assert all(frame["stream"].startswith("btcusdt") for frame in seen[answered + 1 :])
@@ -218,7 +219,7 @@ async def test_raw_streams_and_rest_on_the_same_port() -> None:
     async with synthetic() as server, socket(server, "/ws/btcusdt@trade/ethusdt@trade") as client:
         first = json.loads(await client.recv())
         assert first["e"] == "trade"
-        await until(lambda: server.state == "waiting" or ledger(server).frames_issued > 100, "it plays")
+        await until(lambda: server.player.state == "waiting" or ledger(server).frames_issued > 100, "it plays")
         _, trades = await get(
             server, f"/BINANCE_SPOT/api/v3/historicalTrades?symbol={first['s']}&fromId={first['t']}&limit=1"
         )
@@ -229,7 +230,7 @@ async def test_raw_streams_and_rest_on_the_same_port() -> None:
         _, info = await get(server, "/BINANCE_SPOT/api/v3/exchangeInfo")
         assert [row["symbol"] for row in info["symbols"]] == SYMBOLS
         assert (await get(server, "/BINANCE_SPOT/api/v3/exchangeInfo?symbol=NOSUCH"))[0] == 400
-        assert await get(server, "/sim/health") == (200, {"status": "ok", "state": server.state})
+        assert await get(server, "/sim/health") == (200, {"status": "ok", "state": server.player.state})
 
 
 async def test_unknown_streams_are_accepted_and_unknown_paths_are_not() -> None:
@@ -285,7 +286,7 @@ async def test_two_clients_both_get_everything() -> None:
         observer = Observer()
         reading = asyncio.create_task(observer.follow(server))
         ids: list[int] = []
-        while server.state != "done" or len(ids) < ledger(server).symbols["ETHUSDT"].delivered.count:
+        while server.player.state != "done" or len(ids) < ledger(server).symbols["ETHUSDT"].delivered.count:
             ids.append(json.loads(await asyncio.wait_for(one.recv(), PATIENCE_SECONDS))["t"])
         await asyncio.wait_for(reading, PATIENCE_SECONDS)
         assert ids == observer.order["ETHUSDT"]
@@ -335,7 +336,7 @@ def marks_of(frame: Any) -> tuple[str, set[tuple[str, int]]]:
 
 async def collect(server: Server, path: str, seen: Marked) -> None:
     """Note what futures frames say, until playback is done, connecting anew after each cut."""
-    while server.state != "done":
+    while server.player.state != "done":
         with contextlib.suppress(ConnectionClosed):
             async with socket(server, path, "BINANCE_FUTURES") as client:
                 await read_frames(client, server, seen)
@@ -343,7 +344,7 @@ async def collect(server: Server, path: str, seen: Marked) -> None:
 
 async def read_frames(client: ClientConnection, server: Server, seen: Marked) -> None:
     quiet = False
-    while server.state != "done" or not quiet:
+    while server.player.state != "done" or not quiet:
         try:
             channel, marks = marks_of(json.loads(await asyncio.wait_for(client.recv(), 0.2)))
             seen.setdefault(channel, set()).update(marks)
@@ -362,7 +363,7 @@ async def test_the_ledger_of_every_feed_is_what_a_client_got_even_through_faults
         for channel, marks in seen.items():
             _, told = await get(server, f"/sim/ledger?venue=BINANCE_FUTURES&channel={channel}")
             assert {(s, one) for s, row in told["symbols"].items() for one in row["ids"]} == marks, channel
-        figures = server.stats()["venues"]["BINANCE_FUTURES"]
+        figures = server.pages.stats()["venues"]["BINANCE_FUTURES"]
         assert figures["injected"]["cut"] == 2
         assert figures["observable"]["gaps"] == figures["injected"]["gap"] == 5
         assert figures["observable"]["gap_trades"] == figures["injected"]["gap_trades"]
@@ -380,7 +381,7 @@ async def test_a_stream_on_the_wrong_route_is_acknowledged_and_stays_silent() ->
             await wrong.send('{"method":"LIST_SUBSCRIPTIONS","id":2}')
             listed = {"result": ["btcusdt@aggTrade", "ethusdt@aggTrade"], "id": 2}
             assert json.loads(await wrong.recv()) == listed
-            assert server.stats()["waiting_for"] == ["btcusdt@aggTrade", "ethusdt@aggTrade"]
+            assert server.pages.stats()["waiting_for"] == ["btcusdt@aggTrade", "ethusdt@aggTrade"]
             seen: Marked = {}
             await asyncio.wait_for(collect(server, f"/market/stream?streams={MARKET}", seen), PATIENCE_SECONDS)
             await wrong.send('{"method":"LIST_SUBSCRIPTIONS","id":3}')
@@ -396,7 +397,7 @@ async def test_venues_play_side_by_side_and_a_cut_is_the_venues_own() -> None:
         observer = Observer()
         playing = asyncio.gather(observer.follow(server), collect(server, f"/market/stream?streams={MARKET}", seen))
         await asyncio.wait_for(playing, PATIENCE_SECONDS)
-        stats = server.stats()
+        stats = server.pages.stats()
         assert {name: row["injected"]["cut"] for name, row in stats["venues"].items()} == {
             **{"BINANCE_SPOT": 2, "BINANCE_FUTURES": 2, "BINANCE_OPTIONS": 0},
         }
@@ -415,10 +416,10 @@ async def test_venues_play_side_by_side_and_a_cut_is_the_venues_own() -> None:
 
 async def test_playback_waits_for_the_feeds_that_are_to_be_collected() -> None:
     async with synthetic(venues="BINANCE_SPOT,BINANCE_FUTURES", feeds=["BINANCE_FUTURES_LIQUIDATIONS"]) as server:
-        assert server.stats()["waiting_for"] == ["!forceOrder@arr"]
+        assert server.pages.stats()["waiting_for"] == ["!forceOrder@arr"]
         await asyncio.wait_for(collect(server, f"/market/stream?streams={MARKET}", {}), PATIENCE_SECONDS)
     klines = synthetic(venues="BINANCE_FUTURES", feeds=["BINANCE_FUTURES_KLINES"])
-    assert len(klines.stats()["waiting_for"]) == 5
+    assert len(klines.pages.stats()["waiting_for"]) == 5
     with pytest.raises(SimulatorError, match="no feed KRAKEN here"):
         synthetic(feeds=["KRAKEN"])
 

@@ -20,7 +20,8 @@ from simulator.events import Option
 from simulator.faults import parse_spec
 from simulator.ledger import Ids
 from simulator.registry import Plan, synthetic_market
-from simulator.server import Server, Settings
+from simulator.server.service import Server
+from simulator.server.settings import Settings
 from simulator.synthetic import EPOCH_NS
 from tests.simulator.played import source
 
@@ -72,7 +73,7 @@ class Client:
             await asyncio.sleep(budget.seconds / budget.amount if self.cuts else 0.0)
 
     async def read(self, client: ClientConnection, server: Server) -> None:
-        while server.state != "done":
+        while server.player.state != "done":
             await self.note_one(client)
         fence = asyncio.ensure_future(await client.ping())
         while not fence.done():
@@ -127,7 +128,7 @@ async def test_what_an_observer_counts_is_what_was_injected(dialect: Dialect) ->
     async with served(type(dialect)(), 60, "gap=0.01,duplicate=0.01,reorder=0.01,garbage=0.02") as server:
         client = client_of(dialect.venue, ("quotes", "trades"))
         await asyncio.wait_for(client.follow(server), PATIENCE_SECONDS)
-        stats: dict[str, Any] = server.venues[dialect.venue].stats()
+        stats: dict[str, Any] = server.pages.stats()["venues"][dialect.venue]
     seen = {
         "gaps": sum(len(ids.holes) for ids in client.ids.values()),
         "gap_trades": sum(ids.missing for ids in client.ids.values()),
