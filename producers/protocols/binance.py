@@ -24,8 +24,22 @@ from urllib.parse import quote
 import msgspec
 
 from producers.books.binance import BinanceBook
-from producers.contract import ALL, BOOKS, BadFrame, Event, Farewell, Feed, Receipt, Reply, Sequencer, Span
-from producers.values import READ_ERRORS, bad_frame, level, not_negative, optional, positive
+from producers.contract import (
+    ALL,
+    BOOKS,
+    BadFrame,
+    BookUpdate,
+    Event,
+    Farewell,
+    Feed,
+    Get,
+    Receipt,
+    Reply,
+    Sequencer,
+    Span,
+)
+from producers.protocols.by_symbol import BySymbol
+from producers.values import READ_ERRORS, bad_frame, happened, level, not_negative, optional, positive, reading
 from ravencore.records import Level
 
 SHUTDOWN = "serverShutdown"
@@ -88,6 +102,19 @@ class Filter(msgspec.Struct):
     filterType: str
     tickSize: Number | None = None
     stepSize: Number | None = None
+
+
+class Snapshot(msgspec.Struct):
+    """The body of GET depth: {"lastUpdateId":1027024,"bids":[["4.0","431.0"]],"asks":[["4.000002","12.0"]]}."""
+
+    lastUpdateId: Id
+    bids: Changes
+    asks: Changes
+
+    @property
+    def time_us(self) -> int | None:
+        """When the book was as told, where that is told."""
+        return None
 
 
 _envelope = msgspec.json.Decoder(Envelope)
@@ -172,11 +199,16 @@ class CombinedStream:
         return self.streams[feed.channel] if feed.symbol == ALL else feed.symbol.lower() + self.streams[feed.channel]
 
 
-class KeptBooks(CombinedStream):
-    """A combined stream whose books are kept from differences, for some symbols (`producers.contract.HasBooks`)."""
+class KeptBooks(BySymbol, CombinedStream):
+    """A combined stream whose books are kept from differences, for some symbols (`producers.contract.HasSnapshots`)."""
 
     book: ClassVar[type[BinanceBook]]
     """By which rules they are kept."""
+    snapshots: ClassVar[type[Snapshot]] = Snapshot
+    depth_path: ClassVar[str]
+    """Where they are told."""
+    depth_weight: ClassVar[float]
+    """Of as many levels as there are to be had."""
 
     def __init__(self, maintained_books: Collection[str] = ()) -> None:
         """`maintained_books` are symbols, or ALL."""
@@ -186,6 +218,27 @@ class KeptBooks(CombinedStream):
     def sequencer(self, symbol: str) -> Sequencer | None:
         """A new keeper of this symbol's book; None where the best 20 levels are taken as printed."""
         return self.book() if self._maintains(symbol) else None
+
+    def snapshot(self, base: str, symbol: str) -> Get:
+        """The best levels of each side: as many as there are to be had."""
+        query = f"symbol={quote(symbol, safe='')}&limit={self.book.snapshot_levels}"
+        return Get(f"{base.rstrip('/')}{self.depth_path}?{query}", self.depth_weight)
+
+    def whole_book(self, symbol: str, body: bytes, receipt: Receipt) -> BookUpdate:
+        """The book of a depth body; raises BadFrame."""
+        with reading():
+            told = msgspec.json.decode(body, type=self.snapshots)
+            return BookUpdate(
+                symbol=symbol,
+                whole=True,
+                event_time=None if told.time_us is None else happened(told.time_us, receipt.received_us),
+                received_time=receipt.received_us,
+                bids=changes(told.bids),
+                asks=changes(told.asks),
+                last=told.lastUpdateId,
+                connection_time=receipt.connection_us,
+                connection_sequence=receipt.sequence,
+            )
 
     def _maintains(self, symbol: str) -> bool:
         return symbol in self._maintained or ALL in self._maintained

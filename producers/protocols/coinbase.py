@@ -31,7 +31,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from producers.contract import BadFrame, Count, Event, Feed, Get, Limits, Rate, Reply, Scope
+from producers.contract import BadFrame, Count, Event, Feed, Get, Limits, Rate, Reply
+from producers.protocols.by_symbol import BySymbol
 from producers.values import READ_ERRORS, not_negative, optional, positive, reading
 from ravencore.records import Instrument
 
@@ -111,12 +112,10 @@ amount = lru_cache(maxsize=1 << 16)(not_negative)
 """Prices, and what stands at the best of them, come again and again."""
 
 
-class CoinbaseStream:
+class CoinbaseStream(BySymbol):
     """What all of Coinbase's sources have; each adds its name, channels and `parse`."""
 
     venue = VENUE
-    scope: Scope = "symbol"
-    selection: str | None = None
     spellings: ClassVar[Mapping[str, str]]
     """Coinbase's names of the channels, as requests and subscriptions have them."""
     # 8 connections and 8 messages a second from one address, 10 public REST requests.
@@ -151,10 +150,6 @@ class CoinbaseStream:
         if status not in NO_SUCH_PRODUCT or failure.error not in {"NOT_FOUND", "INVALID_ARGUMENT"}:
             return None
         return f"{failure.message or failure.error_details} ({failure.error})"
-
-    def market_feeds(self, instruments: Sequence[Instrument], selected: Sequence[str]) -> Sequence[Feed]:
-        """Nothing is collected as a whole."""
-        return ()
 
     def feed(self, channel: str, symbol: str) -> Feed:
         """A product's channel is a feed of its own, by its canonical name."""

@@ -24,12 +24,12 @@ A currency is what Deribit's settle in: BTC names the options priced in BTC, USD
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 from urllib.parse import quote
 
 import msgspec
 
-from producers.contract import Answer, BadFrame, Event, Farewell, Feed, Get, Limits, Rate, Reply
+from producers.contract import Answer, BadFrame, Event, Farewell, Feed, Get, Limits, Rate, Receipt, Reply
 from producers.values import MILLISECONDS_TO_US, READ_ERRORS, bad_frame, number, reading
 from ravencore.records import Instrument, OptionSide
 
@@ -50,6 +50,7 @@ Millis = Annotated[int, msgspec.Meta(ge=0, le=YEAR_9999_MS)]
 Id = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 T = TypeVar("T")
+C = TypeVar("C")
 
 
 class Params(msgspec.Struct, Generic[T], gc=False):
@@ -64,6 +65,18 @@ class Notification(msgspec.Struct, Generic[T], gc=False):
 
     method: Literal["subscription"]
     params: Params[T]
+
+
+class Reader(NamedTuple, Generic[T, C]):
+    """How the frames of a source's channels are read."""
+
+    frames: msgspec.json.Decoder[Notification[T]]
+    topic_of: Callable[[str], C | None]
+    """What a channel is of; None where it is none of the source's."""
+    feed_of: Callable[[str], Feed | None]
+    """The feed of a channel; None where it is none of the source's."""
+    read: Callable[[T, C, Receipt], Sequence[Event]]
+    """The events of a channel's data, given what it is of; raises BadFrame, BadValue."""
 
 
 class RpcError(msgspec.Struct):
@@ -137,12 +150,13 @@ _STRIKE = re.compile(r"-([0-9]+)D([0-9]+)-([CP])$", re.ASCII)
 
 
 class Deribit:
-    """What all of Deribit's sources have; each adds its name, channels, feeds and `parse`."""
+    """What all of Deribit's sources have; each adds its name, channels and feeds, and how frames are read."""
 
     venue = VENUE
     scope: Literal["symbol", "market"] = "market"
     selection: str | None = "currencies"
     past_trades = False
+    reader: ClassVar[Reader[Any, Any]]
     # subscribe: ~3.3 a second; get_instruments: 1 a second; 32 connections per address, of which we take few.
     limits = Limits(
         rest=Rate(1, 1.0),
@@ -177,6 +191,10 @@ class Deribit:
         for_good = 400 <= status < 500 and error.code in NO_SUCH_INSTRUMENT
         return sentence(error) if for_good else None
 
+    def feed(self, channel: str, symbol: str) -> Feed:
+        """What has a channel of its own is a feed of its own."""
+        return Feed(channel, symbol)
+
     def socket_url(self, base: str, channel: str) -> str:
         """One endpoint for all channels."""
         return base
@@ -200,6 +218,20 @@ class Deribit:
     def channel_of(self, feed: Feed) -> str:
         """Deribit's name of the channel a feed comes on."""
         raise NotImplementedError
+
+    def parse(self, frame: bytes, receipt: Receipt) -> Sequence[Event]:
+        """Events of a channel's frame, or what else it says; raises BadFrame."""
+        reader = self.reader
+        try:
+            params = reader.frames.decode(frame).params
+            topic = reader.topic_of(params.channel)
+            if topic is None:
+                raise BadFrame(f"channel {params.channel!r} is none that this source subscribes to")
+            return reader.read(params.data, topic, receipt)
+        except msgspec.ValidationError as error:
+            return control(frame, reader.feed_of, error)
+        except READ_ERRORS as error:
+            raise bad_frame(error) from None
 
 
 def control(frame: bytes, feed_of: Callable[[str], Feed | None], why: Exception) -> Sequence[Event]:

@@ -19,7 +19,6 @@ its frames are none of this source. aggTrades over REST counts by the same `a`, 
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Literal
-from urllib.parse import quote
 
 import msgspec
 
@@ -29,11 +28,9 @@ from producers.contract import (
     TRADES,
     BookUpdate,
     Event,
-    Feed,
     Get,
     Limits,
     Receipt,
-    Scope,
     Span,
 )
 from producers.protocols.binance import (
@@ -48,6 +45,7 @@ from producers.protocols.binance import (
     Number,
     Read,
     Side,
+    Snapshot,
     changes,
     history_query,
     levels,
@@ -55,10 +53,9 @@ from producers.protocols.binance import (
 )
 from producers.protocols.binance_futures import CONNECTS, FEEDS_PER_CONNECTION, MESSAGES, REST, VENUE, FuturesStream
 from producers.values import MILLISECONDS_TO_US, happened, positive, reading, traded
-from ravencore.records import Book, Instrument, Trade
+from ravencore.records import Book, Trade
 
 HISTORY_WEIGHT = 20
-SNAPSHOT_WEIGHT = 20
 
 
 class PastTrade(msgspec.Struct, gc=False):
@@ -105,22 +102,23 @@ class ChangeData(msgspec.Struct, gc=False):
     a: Changes
 
 
-class Snapshot(msgspec.Struct):
+class TimedSnapshot(Snapshot, kw_only=True):
     """The body of GET /fapi/v1/depth.
 
     {"lastUpdateId":1027024,"E":1589436922972,"T":1589436922959,"bids":[["4.0","431.0"]],"asks":[["4.000002","12.0"]]}
     """
 
-    lastUpdateId: Id
     T: Millis
-    bids: Changes
-    asks: Changes
+
+    @property
+    def time_us(self) -> int:
+        """When the book was as told."""
+        return self.T * MILLISECONDS_TO_US
 
 
 _trade = msgspec.json.Decoder(Framed[TradeData])
 _depth = msgspec.json.Decoder(Framed[DepthData])
 _change = msgspec.json.Decoder(Framed[ChangeData])
-_snapshot = msgspec.json.Decoder(Snapshot)
 _past = msgspec.json.Decoder(Annotated[list[PastTrade], msgspec.Meta(max_length=HISTORY_TRADES)])
 
 
@@ -193,8 +191,6 @@ class BinanceFutures(KeptBooks, FuturesStream):
 
     name = VENUE
     channels: tuple[str, ...] = (TRADES, BOOKS)
-    scope: Scope = "symbol"
-    selection: str | None = None
     limits = Limits(
         rest=REST,
         connects=CONNECTS,
@@ -214,31 +210,9 @@ class BinanceFutures(KeptBooks, FuturesStream):
         "@depth": _read_changes,
     }
     book: ClassVar[type[BinanceBook]] = BinanceFuturesBook
-
-    def market_feeds(self, instruments: Sequence[Instrument], selected: Sequence[str]) -> Sequence[Feed]:
-        """None: what is collected is demanded symbol by symbol."""
-        return ()
-
-    def snapshot(self, base: str, symbol: str) -> Get:
-        """The best 1000 levels of each side: as many as there are to be had."""
-        path = f"/fapi/v1/depth?symbol={quote(symbol, safe='')}&limit={BinanceFuturesBook.snapshot_levels}"
-        return Get(base.rstrip("/") + path, SNAPSHOT_WEIGHT)
-
-    def whole_book(self, symbol: str, body: bytes, receipt: Receipt) -> BookUpdate:
-        """The book of a depth body; raises BadFrame."""
-        with reading():
-            told = _snapshot.decode(body)
-            return BookUpdate(
-                symbol=symbol,
-                whole=True,
-                event_time=happened(told.T * MILLISECONDS_TO_US, receipt.received_us),
-                received_time=receipt.received_us,
-                bids=changes(told.bids),
-                asks=changes(told.asks),
-                last=told.lastUpdateId,
-                connection_time=receipt.connection_us,
-                connection_sequence=receipt.sequence,
-            )
+    snapshots: ClassVar[type[Snapshot]] = TimedSnapshot
+    depth_path: ClassVar[str] = "/fapi/v1/depth"
+    depth_weight: ClassVar[float] = 20
 
     def history(self, base: str, symbol: str, span: Span) -> Get:
         """aggTrades from the first id on."""

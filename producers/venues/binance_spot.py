@@ -39,12 +39,10 @@ from producers.contract import (
     BadFrame,
     BookUpdate,
     Event,
-    Feed,
     Get,
     Limits,
     Rate,
     Receipt,
-    Scope,
     Span,
 )
 from producers.protocols.binance import (
@@ -72,7 +70,6 @@ from ravencore.records import Book, Instrument, Quote, Trade
 VENUE = "BINANCE_SPOT"
 EXCHANGE_INFO_WEIGHT = 20
 HISTORY_WEIGHT = 25
-SNAPSHOT_WEIGHT = 250
 MICROSECONDS = (("X-MBX-TIME-UNIT", "MICROSECOND"),)
 MICROSECONDS_FROM = 10**14
 
@@ -108,14 +105,6 @@ class ChangeData(msgspec.Struct, gc=False):
     b: Changes
     a: Changes
     pu: int | None = None
-
-
-class Snapshot(msgspec.Struct):
-    """The body of GET /api/v3/depth: {"lastUpdateId":1027024,"bids":[["4.0","431.0"]],"asks":[["4.000002","12.0"]]}."""
-
-    lastUpdateId: Id
-    bids: Changes
-    asks: Changes
 
 
 class PastTrade(msgspec.Struct, gc=False):
@@ -164,7 +153,6 @@ _depth = msgspec.json.Decoder(Framed[DepthData])
 _change = msgspec.json.Decoder(Framed[ChangeData])
 _ticker = msgspec.json.Decoder(Framed[TickerData])
 _exchange_info = msgspec.json.Decoder(ExchangeInfo)
-_snapshot = msgspec.json.Decoder(Snapshot)
 _past = msgspec.json.Decoder(Annotated[list[PastTrade], msgspec.Meta(max_length=HISTORY_TRADES)])
 
 
@@ -272,8 +260,6 @@ class BinanceSpot(KeptBooks):
     name = VENUE
     venue = VENUE
     channels: tuple[str, ...] = (TRADES, BOOKS, QUOTES)
-    scope: Scope = "symbol"
-    selection: str | None = None
     # 5 messages a second per connection, pings and pongs among them; 1024 streams; a ping every 20 s from its side;
     # 300 attempts to connect in 5 minutes; weights of 6000 a minute.
     limits = Limits(
@@ -292,8 +278,9 @@ class BinanceSpot(KeptBooks):
         "@depth": _read_changes,
         "@bookTicker": _read_quote,
     }
-
     book: ClassVar[type[BinanceBook]] = BinanceSpotBook
+    depth_path: ClassVar[str] = "/api/v3/depth"
+    depth_weight: ClassVar[float] = 250
 
     def socket_url(self, base: str, channel: str) -> str:
         """The combined stream, without any stream yet."""
@@ -308,31 +295,6 @@ class BinanceSpot(KeptBooks):
         """Instruments of an exchangeInfo body; raises BadFrame."""
         with reading():
             return [_instrument(info, received_us) for info in _exchange_info.decode(body).symbols]
-
-    def market_feeds(self, instruments: Sequence[Instrument], selected: Sequence[str]) -> Sequence[Feed]:
-        """None: what is collected is demanded symbol by symbol."""
-        return ()
-
-    def snapshot(self, base: str, symbol: str) -> Get:
-        """The best 5000 levels of each side: as many as there are to be had."""
-        path = f"/api/v3/depth?symbol={quote(symbol, safe='')}&limit={BinanceSpotBook.snapshot_levels}"
-        return Get(base.rstrip("/") + path, SNAPSHOT_WEIGHT)
-
-    def whole_book(self, symbol: str, body: bytes, receipt: Receipt) -> BookUpdate:
-        """The book of a depth body, which has no time; raises BadFrame."""
-        with reading():
-            told = _snapshot.decode(body)
-            return BookUpdate(
-                symbol=symbol,
-                whole=True,
-                event_time=None,
-                received_time=receipt.received_us,
-                bids=changes(told.bids),
-                asks=changes(told.asks),
-                last=told.lastUpdateId,
-                connection_time=receipt.connection_us,
-                connection_sequence=receipt.sequence,
-            )
 
     def history(self, base: str, symbol: str, span: Span) -> Get:
         """historicalTrades from the first id on."""

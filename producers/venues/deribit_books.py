@@ -22,7 +22,8 @@ from typing import Literal
 import msgspec
 
 from producers.books.deribit import DeribitBook
-from producers.contract import BOOKS, BadFrame, BookUpdate, Event, Feed, Receipt, Scope
+from producers.contract import BOOKS, BadFrame, BookUpdate, Event, Feed, Receipt
+from producers.protocols.by_symbol import BySymbol
 from producers.protocols.deribit import (
     INTERVALS,
     Deribit,
@@ -30,11 +31,10 @@ from producers.protocols.deribit import (
     Millis,
     Name,
     Notification,
-    control,
+    Reader,
     spelled,
 )
-from producers.values import MILLISECONDS_TO_US, READ_ERRORS, bad_frame, counted, happened, positive
-from ravencore.records import Instrument
+from producers.values import MILLISECONDS_TO_US, counted, happened, positive
 
 PERPETUALS = {"USD": "{}-PERPETUAL", "PERPETUAL": "{}-PERPETUAL", "USDC": "{}_USDC-PERPETUAL"}
 """Names of the perpetuals of a currency, by what it is asked for against."""
@@ -55,55 +55,6 @@ class BookData(msgspec.Struct, gc=False):
     prev_change_id: Id | None = None
 
 
-_frames = msgspec.json.Decoder(Notification[BookData])
-
-
-class DeribitBooks(Deribit):
-    """Order books (`producers.contract.HasBooks`)."""
-
-    name = "DERIBIT_BOOKS"
-    channels: tuple[str, ...] = (BOOKS,)
-    scope: Scope = "symbol"
-    selection: str | None = None
-
-    def symbol_of(self, base: str, quote: str) -> str:
-        """`BTC-PERPETUAL` of BTC and USD, or what else Deribit calls a pair."""
-        if _DATE.fullmatch(quote):
-            return f"{base}-{quote}"
-        if base.endswith("_"):
-            return f"{base}{quote}"
-        return PERPETUALS.get(quote, "{}_" + quote).format(base)
-
-    def market_feeds(self, instruments: Sequence[Instrument], selected: Sequence[str]) -> Sequence[Feed]:
-        """Nothing is collected as a whole."""
-        return ()
-
-    def feed(self, channel: str, symbol: str) -> Feed:
-        """An instrument's book is a feed of its own."""
-        return Feed(channel, symbol)
-
-    def channel_of(self, feed: Feed) -> str:
-        """`book.BTC-PERPETUAL.100ms`."""
-        return f"book.{spelled(feed.symbol)}.100ms"
-
-    def parse(self, frame: bytes, receipt: Receipt) -> Sequence[Event]:
-        """The BookUpdate of a frame; raises BadFrame."""
-        try:
-            params = _frames.decode(frame).params
-            feed = _feed_of(params.channel)
-            if feed is None:
-                raise BadFrame(f"channel {params.channel!r} is none that this source subscribes to")
-            return (_book(params.data, feed.symbol, receipt),)
-        except msgspec.ValidationError as error:
-            return control(frame, _feed_of, error)
-        except READ_ERRORS as error:
-            raise bad_frame(error) from None
-
-    def sequencer(self, symbol: str) -> DeribitBook:
-        """A new keeper of this instrument's book."""
-        return DeribitBook()
-
-
 @lru_cache(maxsize=4096)
 def _feed_of(channel: str) -> Feed | None:
     match channel.split("."):
@@ -112,11 +63,11 @@ def _feed_of(channel: str) -> Feed | None:
     return None
 
 
-def _book(data: BookData, symbol: str, receipt: Receipt) -> BookUpdate:
-    if data.instrument_name.upper() != symbol:
-        raise BadFrame(f"a book of {data.instrument_name!r} on the channel of {symbol!r}")
-    return BookUpdate(
-        symbol=symbol,
+def _read(data: BookData, feed: Feed, receipt: Receipt) -> Sequence[Event]:
+    if data.instrument_name.upper() != feed.symbol:
+        raise BadFrame(f"a book of {data.instrument_name!r} on the channel of {feed.symbol!r}")
+    update = BookUpdate(
+        symbol=feed.symbol,
         whole=data.type == "snapshot",
         event_time=happened(data.timestamp * MILLISECONDS_TO_US, receipt.received_us),
         received_time=receipt.received_us,
@@ -127,9 +78,34 @@ def _book(data: BookData, symbol: str, receipt: Receipt) -> BookUpdate:
         connection_time=receipt.connection_us,
         connection_sequence=receipt.sequence,
     )
+    return (update,)
 
 
 def _level(level: Level) -> tuple[int, int]:
     action, price, quantity = level
     left = counted(str(quantity, "ascii"))
     return positive(str(price, "ascii")), 0 if action == "delete" else left
+
+
+class DeribitBooks(BySymbol, Deribit):
+    """Order books (`producers.contract.HasBooks`)."""
+
+    name = "DERIBIT_BOOKS"
+    channels: tuple[str, ...] = (BOOKS,)
+    reader = Reader(msgspec.json.Decoder(Notification[BookData]), _feed_of, _feed_of, _read)
+
+    def symbol_of(self, base: str, quote: str) -> str:
+        """`BTC-PERPETUAL` of BTC and USD, or what else Deribit calls a pair."""
+        if _DATE.fullmatch(quote):
+            return f"{base}-{quote}"
+        if base.endswith("_"):
+            return f"{base}{quote}"
+        return PERPETUALS.get(quote, "{}_" + quote).format(base)
+
+    def channel_of(self, feed: Feed) -> str:
+        """`book.BTC-PERPETUAL.100ms`."""
+        return f"book.{spelled(feed.symbol)}.100ms"
+
+    def sequencer(self, symbol: str) -> DeribitBook:
+        """A new keeper of this instrument's book."""
+        return DeribitBook()

@@ -19,8 +19,8 @@ from functools import lru_cache
 import msgspec
 
 from producers.contract import INDEX_PRICES, VOLATILITY_INDEX, BadFrame, Event, Feed, Get, Receipt
-from producers.protocols.deribit import VENUE, Deribit, Millis, Name, Notification, control
-from producers.values import MILLISECONDS_TO_US, READ_ERRORS, bad_frame, counted, happened, reading, refuse
+from producers.protocols.deribit import VENUE, Deribit, Millis, Name, Notification, Reader
+from producers.values import MILLISECONDS_TO_US, counted, happened, reading, refuse
 from ravencore.records import IndexPrice, Instrument, VolatilityIndex
 
 PREFIXES = {INDEX_PRICES: "deribit_price_index", VOLATILITY_INDEX: "deribit_volatility_index"}
@@ -43,49 +43,7 @@ class IndexNames(msgspec.Struct):
     result: list[Name]
 
 
-_frames = msgspec.json.Decoder(Notification[IndexData])
 _names = msgspec.json.Decoder(IndexNames)
-
-
-class DeribitIndex(Deribit):
-    """Index prices and volatility indices (`producers.contract.Stream`)."""
-
-    name = "DERIBIT_INDEX"
-    channels: tuple[str, ...] = (INDEX_PRICES, VOLATILITY_INDEX)
-
-    def listing(self, base: str, symbol: str | None) -> Get:
-        """The names of all indices; there is no description of one."""
-        return Get(f"{base.rstrip('/')}/public/get_index_price_names")
-
-    def instruments(self, body: bytes, received_us: int) -> Sequence[Instrument]:
-        """An instrument of unknown kind for each index; raises BadFrame."""
-        with reading():
-            return [_instrument(name, received_us) for name in _names.decode(body).result]
-
-    def market_feeds(self, instruments: Sequence[Instrument], selected: Sequence[str]) -> Sequence[Feed]:
-        """Both of each currency against USD; no listing is needed for it."""
-        return [Feed(channel, f"{currency.upper()}_USD") for currency in selected for channel in PREFIXES]
-
-    def feed(self, channel: str, symbol: str) -> Feed:
-        """An index comes in a feed of its own."""
-        return Feed(channel, symbol)
-
-    def channel_of(self, feed: Feed) -> str:
-        """`deribit_price_index.btc_usd`."""
-        return f"{PREFIXES[feed.channel]}.{feed.symbol.lower()}"
-
-    def parse(self, frame: bytes, receipt: Receipt) -> Sequence[Event]:
-        """One record of a frame; raises BadFrame."""
-        try:
-            params = _frames.decode(frame).params
-            feed = _feed_of(params.channel)
-            if feed is None:
-                raise BadFrame(f"channel {params.channel!r} is none that this source subscribes to")
-            return (_record(params.data, feed, receipt),)
-        except msgspec.ValidationError as error:
-            return control(frame, _feed_of, error)
-        except READ_ERRORS as error:
-            raise bad_frame(error) from None
 
 
 @lru_cache(maxsize=4096)
@@ -94,12 +52,12 @@ def _feed_of(channel: str) -> Feed | None:
     return Feed(CHANNELS[prefix], index.upper()) if prefix in CHANNELS and index else None
 
 
-def _record(data: IndexData, feed: Feed, receipt: Receipt) -> IndexPrice | VolatilityIndex:
+def _read(data: IndexData, feed: Feed, receipt: Receipt) -> Sequence[Event]:
     if data.index_name.upper() != feed.symbol:
         raise BadFrame(f"index {data.index_name!r} on the channel of {feed.symbol!r}")
     event_us = happened(data.timestamp * MILLISECONDS_TO_US, receipt.received_us)
     if feed.channel == INDEX_PRICES:
-        return IndexPrice(
+        price = IndexPrice(
             venue=VENUE,
             symbol=feed.symbol,
             event_time=event_us,
@@ -108,7 +66,8 @@ def _record(data: IndexData, feed: Feed, receipt: Receipt) -> IndexPrice | Volat
             connection_time=receipt.connection_us,
             connection_sequence=receipt.sequence,
         )
-    return VolatilityIndex(
+        return (price,)
+    volatility = VolatilityIndex(
         venue=VENUE,
         symbol=feed.symbol,
         event_time=event_us,
@@ -117,6 +76,7 @@ def _record(data: IndexData, feed: Feed, receipt: Receipt) -> IndexPrice | Volat
         connection_time=receipt.connection_us,
         connection_sequence=receipt.sequence,
     )
+    return (volatility,)
 
 
 def _above_zero(raw: msgspec.Raw, field: str) -> int:
@@ -140,3 +100,28 @@ def _instrument(name: str, received_us: int) -> Instrument:
         kind="UNKNOWN",
         status="",
     )
+
+
+class DeribitIndex(Deribit):
+    """Index prices and volatility indices (`producers.contract.Stream`)."""
+
+    name = "DERIBIT_INDEX"
+    channels: tuple[str, ...] = (INDEX_PRICES, VOLATILITY_INDEX)
+    reader = Reader(msgspec.json.Decoder(Notification[IndexData]), _feed_of, _feed_of, _read)
+
+    def listing(self, base: str, symbol: str | None) -> Get:
+        """The names of all indices; there is no description of one."""
+        return Get(f"{base.rstrip('/')}/public/get_index_price_names")
+
+    def instruments(self, body: bytes, received_us: int) -> Sequence[Instrument]:
+        """An instrument of unknown kind for each index; raises BadFrame."""
+        with reading():
+            return [_instrument(name, received_us) for name in _names.decode(body).result]
+
+    def market_feeds(self, instruments: Sequence[Instrument], selected: Sequence[str]) -> Sequence[Feed]:
+        """Both of each currency against USD; no listing is needed for it."""
+        return [Feed(channel, f"{currency.upper()}_USD") for currency in selected for channel in PREFIXES]
+
+    def channel_of(self, feed: Feed) -> str:
+        """`deribit_price_index.btc_usd`."""
+        return f"{PREFIXES[feed.channel]}.{feed.symbol.lower()}"

@@ -28,8 +28,8 @@ from typing import NamedTuple
 import msgspec
 
 from producers.contract import OPTION_TICKERS, BadFrame, Event, Feed, Receipt
-from producers.protocols.deribit import INTERVALS, VENUE, Deribit, Millis, Name, Notification, control, spelled
-from producers.values import MILLISECONDS_TO_US, READ_ERRORS, bad_frame, counted, happened
+from producers.protocols.deribit import INTERVALS, VENUE, Deribit, Millis, Name, Notification, Reader, spelled
+from producers.values import MILLISECONDS_TO_US, counted, happened
 from ravencore.decimals import ONE, from_text
 from ravencore.records import Instrument, OptionSide, OptionTicker
 
@@ -92,46 +92,6 @@ class Option(NamedTuple):
     side: OptionSide
 
 
-_frames = msgspec.json.Decoder(Notification[TickerData])
-
-
-class DeribitOptions(Deribit):
-    """Tickers of options (`producers.contract.Stream`)."""
-
-    name = "DERIBIT_OPTIONS"
-    channels: tuple[str, ...] = (OPTION_TICKERS,)
-
-    def market_feeds(self, instruments: Sequence[Instrument], selected: Sequence[str]) -> Sequence[Feed]:
-        """One feed for each listed option that settles in a selected currency and has not ended."""
-        currencies = {currency.upper() for currency in selected}
-        return [
-            Feed(OPTION_TICKERS, instrument.symbol)
-            for instrument in instruments
-            if instrument.kind == "OPTION" and instrument.quote in currencies and instrument.status not in ENDED
-        ]
-
-    def feed(self, channel: str, symbol: str) -> Feed:
-        """An option's ticker is a feed of its own."""
-        return Feed(channel, symbol)
-
-    def channel_of(self, feed: Feed) -> str:
-        """`ticker.BTC-25DEC26-100000-C.100ms`."""
-        return f"ticker.{spelled(feed.symbol)}.100ms"
-
-    def parse(self, frame: bytes, receipt: Receipt) -> Sequence[Event]:
-        """The ticker of a frame; raises BadFrame."""
-        try:
-            params = _frames.decode(frame).params
-            option = _option(params.channel)
-            if option is None:
-                raise BadFrame(f"channel {params.channel!r} is none that this source subscribes to")
-            return (_ticker(params.data, option, receipt),)
-        except msgspec.ValidationError as error:
-            return control(frame, _feed_of, error)
-        except READ_ERRORS as error:
-            raise bad_frame(error) from None
-
-
 @lru_cache(maxsize=1 << 14)
 def _option(channel: str) -> Option | None:
     """The option whose ticker comes on a channel; None where it is another channel, or of no option."""
@@ -168,7 +128,7 @@ def _feed_of(channel: str) -> Feed | None:
     return None if option is None else Feed(OPTION_TICKERS, option.symbol)
 
 
-def _ticker(data: TickerData, option: Option, receipt: Receipt) -> OptionTicker:
+def _read(data: TickerData, option: Option, receipt: Receipt) -> Sequence[Event]:
     if data.instrument_name != option.name:
         raise BadFrame(f"a ticker of {data.instrument_name!r} on the channel of {option.name!r}")
     bid, ask = _price(str(data.best_bid_price, "ascii")), _price(str(data.best_ask_price, "ascii"))
@@ -178,7 +138,7 @@ def _ticker(data: TickerData, option: Option, receipt: Receipt) -> OptionTicker:
     )
     bid_iv, ask_iv = _fraction(str(data.bid_iv, "ascii")), _fraction(str(data.ask_iv, "ascii"))
     greeks = data.greeks
-    return OptionTicker(
+    ticker = OptionTicker(
         venue=VENUE,
         symbol=option.symbol,
         event_time=happened(data.timestamp * MILLISECONDS_TO_US, receipt.received_us),
@@ -208,6 +168,7 @@ def _ticker(data: TickerData, option: Option, receipt: Receipt) -> OptionTicker:
         connection_time=receipt.connection_us,
         connection_sequence=receipt.sequence,
     )
+    return (ticker,)
 
 
 @lru_cache(maxsize=1 << 16)
@@ -227,3 +188,24 @@ def _fraction(text: str) -> float | None:
     """The fraction that a percentage is, as the nearest double; None for null and 0, which say that there is none."""
     units = _price(text)
     return None if units is None else units / PERCENT
+
+
+class DeribitOptions(Deribit):
+    """Tickers of options (`producers.contract.Stream`)."""
+
+    name = "DERIBIT_OPTIONS"
+    channels: tuple[str, ...] = (OPTION_TICKERS,)
+    reader = Reader(msgspec.json.Decoder(Notification[TickerData]), _option, _feed_of, _read)
+
+    def market_feeds(self, instruments: Sequence[Instrument], selected: Sequence[str]) -> Sequence[Feed]:
+        """One feed for each listed option that settles in a selected currency and has not ended."""
+        currencies = {currency.upper() for currency in selected}
+        return [
+            Feed(OPTION_TICKERS, instrument.symbol)
+            for instrument in instruments
+            if instrument.kind == "OPTION" and instrument.quote in currencies and instrument.status not in ENDED
+        ]
+
+    def channel_of(self, feed: Feed) -> str:
+        """`ticker.BTC-25DEC26-100000-C.100ms`."""
+        return f"ticker.{spelled(feed.symbol)}.100ms"

@@ -33,7 +33,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from producers.contract import TRADES, BadFrame, Event, Feed, Get, Receipt, Span
+from producers.contract import TRADES, BadFrame, Feed, Get, Receipt, Span
 from producers.protocols.deribit import (
     INTERVALS,
     VENUE,
@@ -43,11 +43,11 @@ from producers.protocols.deribit import (
     Millis,
     Name,
     Notification,
-    control,
+    Reader,
     currency_of,
     spelled,
 )
-from producers.values import MILLISECONDS_TO_US, READ_ERRORS, bad_frame, happened, number, reading, traded
+from producers.values import MILLISECONDS_TO_US, happened, number, reading, traded
 from ravencore.records import Instrument, Side, Trade
 
 KINDS = frozenset({"option", "future", "spot", "option_combo", "future_combo"})
@@ -69,6 +69,9 @@ class TradeData(msgspec.Struct, gc=False):
     amount: msgspec.Raw
 
 
+Trades = Annotated[list[TradeData], msgspec.Meta(min_length=1)]
+
+
 class PastTrades(msgspec.Struct):
     """`result` of get_last_trades_by_instrument."""
 
@@ -81,64 +84,8 @@ class Past(msgspec.Struct):
     result: PastTrades
 
 
-_frames = msgspec.json.Decoder(Notification[Annotated[list[TradeData], msgspec.Meta(min_length=1)]])
 _past = msgspec.json.Decoder(Past)
 _in_order = attrgetter("trade_seq")
-
-
-class DeribitTrades(Deribit):
-    """Trades of options (`producers.contract.HasHistory`)."""
-
-    name = "DERIBIT_TRADES"
-    channels: tuple[str, ...] = (TRADES,)
-
-    def market_feeds(self, instruments: Sequence[Instrument], selected: Sequence[str]) -> Sequence[Feed]:
-        """One feed for each currency; no listing is needed for it."""
-        return [Feed(TRADES, currency.upper()) for currency in selected]
-
-    def feed(self, channel: str, symbol: str) -> Feed:
-        """The feed of the currency that an option counts among."""
-        return Feed(channel, currency_of(symbol))
-
-    def channel_of(self, feed: Feed) -> str:
-        """`trades.option.BTC.100ms`."""
-        return f"trades.option.{feed.symbol}.100ms"
-
-    def parse(self, frame: bytes, receipt: Receipt) -> Sequence[Event]:
-        """A trade for each of the frame's; raises BadFrame."""
-        try:
-            params = _frames.decode(frame).params
-            topic = _topic(params.channel)
-            if topic is None:
-                raise BadFrame(f"channel {params.channel!r} is none that this source subscribes to")
-            return [_trade(data, topic, receipt) for data in params.data]
-        except msgspec.ValidationError as error:
-            return control(frame, _feed_of, error)
-        except READ_ERRORS as error:
-            raise bad_frame(error) from None
-
-    def history(self, base: str, symbol: str, span: Span) -> Get:
-        """`...?instrument_name=BTC-26MAR21-62000-C&count=1000&include_old=true&sorting=asc&start_seq=1&end_seq=9`.
-
-        Of a currency: the trades of all its options from a time on,
-        https://docs.deribit.com/api-reference/market-data/public-get_last_trades_by_currency_and_time
-        """
-        if "-" not in symbol:
-            since_ms = (span.from_us or 0) // MILLISECONDS_TO_US
-            of_all = {"currency": symbol, "kind": "option", "count": MOST_TRADES, "sorting": "asc"}
-            query = urlencode({**of_all, "start_timestamp": since_ms, "end_timestamp": YEAR_9999_MS})
-            return Get(f"{base.rstrip('/')}/public/get_last_trades_by_currency_and_time?{query}")
-        asked = {"instrument_name": spelled(symbol), "count": MOST_TRADES, "include_old": "true", "sorting": "asc"}
-        asked["start_seq"] = span.first
-        if span.last is not None:
-            asked["end_seq"] = span.last
-        return Get(f"{base.rstrip('/')}/public/get_last_trades_by_instrument?{urlencode(asked)}")
-
-    def past(self, symbol: str, body: bytes, receipt: Receipt) -> Sequence[Trade]:
-        """The trades of such an answer; raises BadFrame."""
-        with reading():
-            told = sorted(_past.decode(body).result.trades, key=_in_order)
-            return [_trade(data, symbol, receipt) for data in told]
 
 
 @lru_cache(maxsize=4096)
@@ -155,6 +102,10 @@ def _topic(channel: str) -> str | None:
 def _feed_of(channel: str) -> Feed | None:
     topic = _topic(channel)
     return None if topic is None else Feed(TRADES, currency_of(topic))
+
+
+def _read(told: Sequence[TradeData], topic: str, receipt: Receipt) -> Sequence[Trade]:
+    return [_trade(data, topic, receipt) for data in told]
 
 
 def _trade(data: TradeData, topic: str, receipt: Receipt) -> Trade:
@@ -176,3 +127,45 @@ def _trade(data: TradeData, topic: str, receipt: Receipt) -> Trade:
         connection_time=receipt.connection_us,
         connection_sequence=receipt.sequence,
     )
+
+
+class DeribitTrades(Deribit):
+    """Trades of options (`producers.contract.HasHistory`)."""
+
+    name = "DERIBIT_TRADES"
+    channels: tuple[str, ...] = (TRADES,)
+    reader = Reader(msgspec.json.Decoder(Notification[Trades]), _topic, _feed_of, _read)
+
+    def market_feeds(self, instruments: Sequence[Instrument], selected: Sequence[str]) -> Sequence[Feed]:
+        """One feed for each currency; no listing is needed for it."""
+        return [Feed(TRADES, currency.upper()) for currency in selected]
+
+    def feed(self, channel: str, symbol: str) -> Feed:
+        """The feed of the currency that an option counts among."""
+        return Feed(channel, currency_of(symbol))
+
+    def channel_of(self, feed: Feed) -> str:
+        """`trades.option.BTC.100ms`."""
+        return f"trades.option.{feed.symbol}.100ms"
+
+    def history(self, base: str, symbol: str, span: Span) -> Get:
+        """`...?instrument_name=BTC-26MAR21-62000-C&count=1000&include_old=true&sorting=asc&start_seq=1&end_seq=9`.
+
+        Of a currency: the trades of all its options from a time on,
+        https://docs.deribit.com/api-reference/market-data/public-get_last_trades_by_currency_and_time
+        """
+        if "-" not in symbol:
+            since_ms = (span.from_us or 0) // MILLISECONDS_TO_US
+            of_all = {"currency": symbol, "kind": "option", "count": MOST_TRADES, "sorting": "asc"}
+            query = urlencode({**of_all, "start_timestamp": since_ms, "end_timestamp": YEAR_9999_MS})
+            return Get(f"{base.rstrip('/')}/public/get_last_trades_by_currency_and_time?{query}")
+        asked = {"instrument_name": spelled(symbol), "count": MOST_TRADES, "include_old": "true", "sorting": "asc"}
+        asked["start_seq"] = span.first
+        if span.last is not None:
+            asked["end_seq"] = span.last
+        return Get(f"{base.rstrip('/')}/public/get_last_trades_by_instrument?{urlencode(asked)}")
+
+    def past(self, symbol: str, body: bytes, receipt: Receipt) -> Sequence[Trade]:
+        """The trades of such an answer; raises BadFrame."""
+        with reading():
+            return _read(sorted(_past.decode(body).result.trades, key=_in_order), symbol, receipt)

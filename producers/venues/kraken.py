@@ -68,9 +68,9 @@ from producers.contract import (
     Rate,
     Receipt,
     Reply,
-    Scope,
     Span,
 )
+from producers.protocols.by_symbol import BySymbol
 from producers.values import (
     READ_ERRORS,
     bad_frame,
@@ -246,14 +246,12 @@ _past_rows = msgspec.json.Decoder(list[PastTrade])
 _in_order = attrgetter("trade_id")
 
 
-class Kraken:
+class Kraken(BySymbol):
     """Kraken's market data (`producers.contract.HasBooks` and `HasHistory`)."""
 
     name = NAME
     venue = NAME
     channels: tuple[str, ...] = (QUOTES, TRADES, BOOKS)
-    scope: Scope = "symbol"
-    selection: str | None = None
     past_trades = True
     # About 150 connections in 10 minutes; public REST once a second; a heartbeat every second.
     limits = Limits(
@@ -288,10 +286,6 @@ class Kraken:
         except READ_ERRORS:
             return None
         return UNKNOWN_PAIR if UNKNOWN_PAIR in errors else None
-
-    def market_feeds(self, instruments: Sequence[Instrument], selected: Sequence[str]) -> Sequence[Feed]:
-        """Nothing is collected as a whole."""
-        return ()
 
     def feed(self, channel: str, symbol: str) -> Feed:
         """A symbol's channel is a feed of its own."""
