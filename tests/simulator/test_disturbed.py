@@ -17,6 +17,7 @@ from simulator.faults import Action, Intent, Times, parse_spec
 from simulator.ledger import Ids
 from simulator.server.service import Server
 from simulator.server.settings import Settings
+from simulator.server.venue import Venue
 from tests.simulator.test_server import (
     PATIENCE_SECONDS,
     STREAMS,
@@ -53,7 +54,7 @@ async def faults(server: Server, kind: str) -> list[Any]:
     return [row for row in rows if row["kind"] == kind]
 
 
-def venue(server: Server) -> Any:
+def venue(server: Server) -> Venue:
     return server.venues["BINANCE_SPOT"]
 
 
@@ -86,12 +87,12 @@ async def test_a_stall_holds_back_frames_and_pongs_and_then_brings_all_in_order(
         await disturb(server, "stall", 0.6)
         began = time.monotonic()
         await drain(client, observer)
-        assert venue(server).stall is not None
+        assert venue(server).stalled is not None
         pong = await client.ping()
         sent = {symbol: entry.delivered.count for symbol, entry in trades(server).items()}
         assert sent == {symbol: len(ids) for symbol, ids in observer.order.items()}
         await asyncio.wait_for(pong, PATIENCE_SECONDS)
-        assert venue(server).stall is None
+        assert venue(server).stalled is None
         (row,) = await faults(server, "stall")
         assert time.monotonic() - began > 0.5
         assert row["seconds"] == 0.6
@@ -261,7 +262,7 @@ async def test_a_limit_cuts_and_then_answers_everything_with_429() -> None:
                 429,
                 refused.value.response.headers["Retry-After"],
             )
-        await until(lambda: venue(server).limit is None, "it is lifted")
+        await until(lambda: venue(server).limited is None, "it is lifted")
         assert (await get(server, "/BINANCE_SPOT/api/v3/time"))[0] == 200
         observer = Observer()
         await asyncio.wait_for(observer.follow(server), PATIENCE_SECONDS)
