@@ -24,16 +24,16 @@ recording of August 2026): a number that is not the next one says that frames ar
 that its frame says. An `error` has none.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 from urllib.parse import quote
 
 import msgspec
 
-from producers.contract import BadFrame, Count, Event, Feed, Get, Limits, Rate, Reply
+from producers.contract import BadFrame, Count, Event, Feed, Get, Limits, Rate, Receipt, Reply
 from producers.protocols.by_symbol import BySymbol
-from producers.values import READ_ERRORS, not_negative, optional, positive, reading
+from producers.values import READ_ERRORS, bad_frame, not_negative, optional, positive, reading
 from ravencore.records import Instrument
 
 VENUE = "COINBASE"
@@ -47,6 +47,7 @@ Number = Annotated[str, msgspec.Meta(max_length=64)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 Time = Annotated[str, msgspec.Meta(max_length=40)]
 Kind = Literal["snapshot", "update"]
+T = TypeVar("T")
 
 
 class SubscriptionsEvent(msgspec.Struct):
@@ -112,12 +113,23 @@ amount = lru_cache(maxsize=1 << 16)(not_negative)
 """Prices, and what stands at the best of them, come again and again."""
 
 
+class Reader(NamedTuple, Generic[T]):
+    """How the frames of a source's own channels are read."""
+
+    frames: msgspec.json.Decoder[T | Subscriptions | Heartbeats]
+    names: frozenset[str]
+    """What frames call these channels."""
+    read: Callable[[T, Receipt], Sequence[Event]]
+    """The events of such a frame; raises BadFrame, BadValue."""
+
+
 class CoinbaseStream(BySymbol):
-    """What all of Coinbase's sources have; each adds its name, channels and `parse`."""
+    """What all of Coinbase's sources have; each adds its name and channels, and how frames are read."""
 
     venue = VENUE
     spellings: ClassVar[Mapping[str, str]]
     """Coinbase's names of the channels, as requests and subscriptions have them."""
+    reader: ClassVar[Reader[Any]]
     # 8 connections and 8 messages a second from one address, 10 public REST requests.
     limits = Limits(
         rest=Rate(5, 1.0),
@@ -175,6 +187,30 @@ class CoinbaseStream(BySymbol):
         """A message names one channel: the feeds of the first one's."""
         return [feed for feed in feeds if feed.channel == feeds[0].channel]
 
+    def parse(self, frame: bytes, receipt: Receipt) -> Sequence[Event]:
+        """A frame's Count, and what else it says; raises BadFrame."""
+        reader = self.reader
+        try:
+            told = reader.frames.decode(frame)
+            if isinstance(told, Heartbeats):
+                return (Count(told.sequence_num),)
+            if isinstance(told, Subscriptions):
+                return Count(told.sequence_num), self._listed(told)
+            return [Count(told.sequence_num), *reader.read(told, receipt)]
+        except msgspec.ValidationError as error:
+            return _control(frame, reader.names, error)
+        except READ_ERRORS as error:
+            raise bad_frame(error) from None
+
+    def _listed(self, told: Subscriptions) -> Reply:
+        subscriptions = told.events[0].subscriptions
+        feeds = (
+            Feed(channel, canonical(product))
+            for channel, spelling in self.spellings.items()
+            for product in subscriptions.get(spelling, ())
+        )
+        return Reply(None, None, tuple(feeds), NOT_LISTED)
+
     def _request(self, kind: str, feeds: Sequence[Feed]) -> str:
         products = [canonical(feed.symbol) for feed in feeds]
         request = {"type": kind, "product_ids": products, "channel": self.spellings[feeds[0].channel]}
@@ -193,20 +229,7 @@ def products_url(base: str, symbol: str | None) -> str:
     return f"{base.rstrip('/')}/api/v3/brokerage/market/products{one}"
 
 
-def common(told: Subscriptions | Heartbeats, feeds: Mapping[str, str]) -> Sequence[Event]:
-    """What frames say that every source gets; `feeds` are its channels by Coinbase's names for them."""
-    if isinstance(told, Heartbeats):
-        return (Count(told.sequence_num),)
-    listed = tuple(
-        Feed(feeds[channel], canonical(product))
-        for channel, products in told.events[0].subscriptions.items()
-        if channel in feeds
-        for product in products
-    )
-    return Count(told.sequence_num), Reply(None, None, listed, NOT_LISTED)
-
-
-def control(frame: bytes, channels: Collection[str], why: msgspec.ValidationError) -> Sequence[Event]:
+def _control(frame: bytes, channels: frozenset[str], why: msgspec.ValidationError) -> Sequence[Event]:
     """An error's Reply; else raises what is wrong with the frame. `channels`: whose frames the source reads."""
     with reading():
         told = _any_frame.decode(frame)

@@ -36,7 +36,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from producers.contract import QUOTES, TRADES, BadFrame, Count, Event, Get, Receipt, Span
+from producers.contract import QUOTES, TRADES, BadFrame, Event, Get, Receipt, Span
 from producers.protocols.coinbase import (
     VENUE,
     CoinbaseStream,
@@ -45,20 +45,18 @@ from producers.protocols.coinbase import (
     Kind,
     Name,
     Number,
+    Reader,
     Subscriptions,
     Time,
     amount,
     canonical,
-    common,
-    control,
     products_url,
 )
-from producers.values import READ_ERRORS, bad_frame, happened, moment, optional, reading, traded
+from producers.values import happened, moment, optional, reading, traded
 from ravencore.decimals import from_text
 from ravencore.records import Quote, Side, Trade
 
 CHANNELS = {QUOTES: "ticker", TRADES: "market_trades"}
-FEEDS = {spelling: channel for channel, spelling in CHANNELS.items()}
 TAKERS: dict[str, Side] = {"SELL": "BUY", "BUY": "SELL"}
 """The taker's side by the maker's."""
 MOST_TRADES = 1000
@@ -128,52 +126,12 @@ _past = msgspec.json.Decoder(PastTrades)
 _in_order = attrgetter("sequence")
 
 
-class Coinbase(CoinbaseStream):
-    """Coinbase's quotes and trades (`producers.contract.HasHistory`)."""
-
-    name = "COINBASE"
-    channels: tuple[str, ...] = (QUOTES, TRADES)
-    spellings: ClassVar[Mapping[str, str]] = CHANNELS
-    past_trades = True
-
-    def parse(self, frame: bytes, receipt: Receipt) -> Sequence[Event]:
-        """A frame's Count, and a quote or trade for each of its own; raises BadFrame."""
-        try:
-            told = _frames.decode(frame)
-            if isinstance(told, Trades):
-                data = [data for event in told.events for data in event.trades]
-                return [Count(told.sequence_num), *_trades(data, receipt)]
-            if isinstance(told, Tickers):
-                return _quotes(told, receipt)
-        except msgspec.ValidationError as error:
-            return control(frame, FEEDS, error)
-        except READ_ERRORS as error:
-            raise bad_frame(error) from None
-        return common(told, FEEDS)
-
-    def history(self, base: str, symbol: str, span: Span) -> Get:
-        """`.../products/BTC-USD/ticker?limit=1000&start=1786309548&end=1786309550`."""
-        asked = {"limit": MOST_TRADES}
-        if span.from_us is not None:
-            asked["start"] = span.from_us // SECOND_US
-        if span.last is not None and span.to_us is not None:
-            asked["end"] = span.to_us // SECOND_US + 1
-        return Get(f"{products_url(base, canonical(symbol))}/ticker?{urlencode(asked)}")
-
-    def past(self, symbol: str, body: bytes, receipt: Receipt) -> Sequence[Trade]:
-        """The trades of such an answer; raises BadFrame."""
-        with reading():
-            trades = _trades(_past.decode(body).trades, receipt)
-            if any(trade.symbol != canonical(symbol) for trade in trades):
-                raise BadFrame(f"trades of another product than {symbol!r}")
-            return trades
-
-
-def _quotes(told: Tickers, receipt: Receipt) -> list[Event]:
+def _read(told: Tickers | Trades, receipt: Receipt) -> Sequence[Event]:
+    """A quote or trade for each of the frame's."""
+    if isinstance(told, Trades):
+        return _trades([data for event in told.events for data in event.trades], receipt)
     event_us = happened(moment(told.timestamp), receipt.received_us)
-    quotes: list[Event] = [Count(told.sequence_num)]
-    quotes += [_quote(data, event_us, receipt) for event in told.events for data in event.tickers]
-    return quotes
+    return [_quote(data, event_us, receipt) for event in told.events for data in event.tickers]
 
 
 def _quote(data: TickerData, event_us: int, receipt: Receipt) -> Quote:
@@ -224,3 +182,30 @@ def _trade(data: TradeData, receipt: Receipt) -> Trade:
         connection_time=receipt.connection_us,
         connection_sequence=receipt.sequence,
     )
+
+
+class Coinbase(CoinbaseStream):
+    """Coinbase's quotes and trades (`producers.contract.HasHistory`)."""
+
+    name = "COINBASE"
+    channels: tuple[str, ...] = (QUOTES, TRADES)
+    spellings: ClassVar[Mapping[str, str]] = CHANNELS
+    reader = Reader(_frames, frozenset(CHANNELS.values()), _read)
+    past_trades = True
+
+    def history(self, base: str, symbol: str, span: Span) -> Get:
+        """`.../products/BTC-USD/ticker?limit=1000&start=1786309548&end=1786309550`."""
+        asked = {"limit": MOST_TRADES}
+        if span.from_us is not None:
+            asked["start"] = span.from_us // SECOND_US
+        if span.last is not None and span.to_us is not None:
+            asked["end"] = span.to_us // SECOND_US + 1
+        return Get(f"{products_url(base, canonical(symbol))}/ticker?{urlencode(asked)}")
+
+    def past(self, symbol: str, body: bytes, receipt: Receipt) -> Sequence[Trade]:
+        """The trades of such an answer; raises BadFrame."""
+        with reading():
+            trades = _trades(_past.decode(body).trades, receipt)
+            if any(trade.symbol != canonical(symbol) for trade in trades):
+                raise BadFrame(f"trades of another product than {symbol!r}")
+            return trades

@@ -19,7 +19,7 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 
 from producers.books.coinbase import CoinbaseBook
-from producers.contract import BOOKS, BookUpdate, Count, Event, Receipt
+from producers.contract import BOOKS, BookUpdate, Event, Receipt
 from producers.protocols.coinbase import (
     CoinbaseStream,
     Heartbeats,
@@ -27,18 +27,13 @@ from producers.protocols.coinbase import (
     Kind,
     Name,
     Number,
+    Reader,
     Subscriptions,
     Time,
     amount,
     canonical,
-    common,
-    control,
 )
-from producers.values import READ_ERRORS, bad_frame, happened, moment, positive
-
-CHANNELS = {BOOKS: "level2"}
-FEEDS = {spelling: channel for channel, spelling in CHANNELS.items()}
-FRAMES = frozenset({"l2_data"})
+from producers.values import happened, moment, positive
 
 
 class Change(msgspec.Struct, gc=False):
@@ -68,30 +63,9 @@ class Books(msgspec.Struct, tag_field="channel", tag="l2_data", gc=False):
 _frames = msgspec.json.Decoder(Books | Subscriptions | Heartbeats)
 
 
-class CoinbaseBooks(CoinbaseStream):
-    """Coinbase's order books (`producers.contract.HasBooks`)."""
-
-    name = "COINBASE_BOOKS"
-    channels: tuple[str, ...] = (BOOKS,)
-    spellings: ClassVar[Mapping[str, str]] = CHANNELS
-    past_trades = False
-    limits = replace(CoinbaseStream.limits, feeds_per_connection=1, feeds_per_message=1)
-
-    def parse(self, frame: bytes, receipt: Receipt) -> Sequence[Event]:
-        """A frame's Count, and a BookUpdate for each of its events; raises BadFrame."""
-        try:
-            told = _frames.decode(frame)
-            if isinstance(told, Books):
-                return [Count(told.sequence_num), *(_book(event, told.sequence_num, receipt) for event in told.events)]
-        except msgspec.ValidationError as error:
-            return control(frame, FRAMES, error)
-        except READ_ERRORS as error:
-            raise bad_frame(error) from None
-        return common(told, FEEDS)
-
-    def sequencer(self, symbol: str) -> CoinbaseBook:
-        """A new keeper of this product's book."""
-        return CoinbaseBook()
+def _read(told: Books, receipt: Receipt) -> Sequence[Event]:
+    """A BookUpdate for each of the frame's events."""
+    return [_book(event, told.sequence_num, receipt) for event in told.events]
 
 
 def _book(event: BookEvent, number: int, receipt: Receipt) -> BookUpdate:
@@ -110,3 +84,18 @@ def _book(event: BookEvent, number: int, receipt: Receipt) -> BookUpdate:
         connection_time=receipt.connection_us,
         connection_sequence=receipt.sequence,
     )
+
+
+class CoinbaseBooks(CoinbaseStream):
+    """Coinbase's order books (`producers.contract.HasBooks`)."""
+
+    name = "COINBASE_BOOKS"
+    channels: tuple[str, ...] = (BOOKS,)
+    spellings: ClassVar[Mapping[str, str]] = {BOOKS: "level2"}
+    reader = Reader(_frames, frozenset({"l2_data"}), _read)
+    past_trades = False
+    limits = replace(CoinbaseStream.limits, feeds_per_connection=1, feeds_per_message=1)
+
+    def sequencer(self, symbol: str) -> CoinbaseBook:
+        """A new keeper of this product's book."""
+        return CoinbaseBook()
