@@ -48,6 +48,7 @@ from simulator.contract import (
 )
 from simulator.dialects import garbage, history
 from simulator.dialects.budgets import Window
+from simulator.dialects.changes import ToldByChanges
 from simulator.dialects.daily import Day
 from simulator.dialects.times import micros_of, micros_text, nanos_text
 from simulator.events import DepthDiff, Event, Levels, Quote, Trade, short_text_of
@@ -127,13 +128,10 @@ RECIPE = garbage.Recipe(
 )
 
 
-class CoinbaseBooks:
+class CoinbaseBooks(ToldByChanges):
     """Whole books first, then what changes of them; a level that is gone has the quantity 0."""
 
     numbered = False
-
-    def top_stream(self, symbol: str) -> str:
-        return ""
 
     def made(self, symbol: str) -> Mapping[str, int]:
         return {f"level2:{symbol}": 0}
@@ -142,15 +140,6 @@ class CoinbaseBooks:
         diff = change.frame.diff
         assert diff is not None
         return _book_frame(diff.symbol, "update", diff.time_ns, diff.bids, diff.asks)
-
-    def read_depth(self, frame: Frame) -> DepthDiff:
-        raise Unreadable("recorded books are played as they are")
-
-    def read_snapshot(self, body: bytes) -> Snapshot:
-        raise Unreadable("there are no depth responses here")
-
-    def spacing_ns(self, diff: Frame) -> int:
-        return 0
 
 
 def _book_frame(product: str, kind: str, time_ns: int, bids: Levels, asks: Levels) -> Frame:

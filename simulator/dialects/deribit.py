@@ -52,6 +52,7 @@ from simulator.contract import (
 )
 from simulator.dialects import garbage, history
 from simulator.dialects.budgets import Credits
+from simulator.dialects.changes import ToldByChanges
 from simulator.events import (
     DepthDiff,
     Event,
@@ -146,13 +147,10 @@ RECIPE = garbage.Recipe(
 )
 
 
-class DeribitBooks:
+class DeribitBooks(ToldByChanges):
     """Each change names the one before it, and says of its levels whether they are new, changed or gone."""
 
     numbered = True
-
-    def top_stream(self, symbol: str) -> str:
-        return ""
 
     def made(self, symbol: str) -> Mapping[str, int]:
         return {book_channel(symbol): WHOLE_BOOK} if symbol.endswith(PERPETUAL) else {}
@@ -162,15 +160,6 @@ class DeribitBooks:
         assert diff is not None
         told = _changed(before.bids, after.bids), _changed(before.asks, after.asks)
         return _book_frame(stream, f'"type":"change","prev_change_id":{diff.first_id - 1}', after, told)
-
-    def read_depth(self, frame: Frame) -> DepthDiff:
-        raise Unreadable("recorded books are played as they are")
-
-    def read_snapshot(self, body: bytes) -> Snapshot:
-        raise Unreadable("there are no depth responses here")
-
-    def spacing_ns(self, diff: Frame) -> int:
-        return 0
 
 
 def book_channel(symbol: str) -> str:

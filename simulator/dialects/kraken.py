@@ -48,6 +48,7 @@ from simulator.contract import (
 )
 from simulator.dialects import garbage, history
 from simulator.dialects.budgets import Credits, Window
+from simulator.dialects.changes import ToldByChanges
 from simulator.dialects.daily import Day
 from simulator.dialects.times import micros_of, micros_text
 from simulator.events import DepthDiff, Event, Levels, Quote, Trade, text_of
@@ -131,7 +132,7 @@ def book_stream(symbol: str, depth: int) -> str:
     return f"book:{depth}:{symbol}"
 
 
-class KrakenBooks:
+class KrakenBooks(ToldByChanges):
     """Differences of as many levels as a client asked for.
 
     A reader notices by the checksum of the ten best levels that a frame is missing, and of one that told more it could
@@ -139,9 +140,6 @@ class KrakenBooks:
     """
 
     numbered = False
-
-    def top_stream(self, symbol: str) -> str:
-        return ""
 
     def made(self, symbol: str) -> Mapping[str, int]:
         return {book_stream(symbol, depth): depth for depth in DEPTHS}
@@ -156,15 +154,6 @@ class KrakenBooks:
         checked = _are_checked(before.bids, after.bids, bids) and _are_checked(before.asks, after.asks, asks)
         frame = _book_frame(stream, "update", change.listed, Snapshot(after.last_id, bids, asks, after.time_ns), after)
         return msgspec.structs.replace(frame, time_ns=change.frame.time_ns, kind="depth" if checked else "other")
-
-    def read_depth(self, frame: Frame) -> DepthDiff:
-        raise Unreadable("recorded books are played as they are")
-
-    def read_snapshot(self, body: bytes) -> Snapshot:
-        raise Unreadable("there are no depth responses here")
-
-    def spacing_ns(self, diff: Frame) -> int:
-        return 0
 
 
 def _changed(before: Levels, after: Levels, depth: int, *, best_is_highest: bool) -> Levels:
