@@ -21,7 +21,7 @@ REMEMBERED_FRAMES = 16
 class Exchange:
     """What clients may ask for and what they are sent. The shell tells it who subscribes, and the time of the venue.
 
-    It is what puts faults on frames and answers, and the audience of the one who plans them (simulator/faults.py).
+    It records the faults that are put on frames and answers, and is the audience of simulator/injector.py.
     """
 
     def __init__(self, dialect: Dialect, market: Market, speed: float = 1.0, times: Times = TIMES) -> None:

@@ -8,7 +8,8 @@ from typing import NamedTuple
 from simulator import chaos
 from simulator.contract import Frame
 from simulator.exchange import Exchange
-from simulator.faults import CHAOS, TIMES, Action, Intent, Schedule, Times, inject
+from simulator.faults import CHAOS, TIMES, Action, Intent, Times
+from simulator.injector import Schedule, inject
 
 FOREVER_NS = 2**62
 

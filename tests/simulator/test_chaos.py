@@ -18,7 +18,8 @@ from simulator.dialects.coinbase import Coinbase
 from simulator.dialects.deribit import Deribit
 from simulator.exchange import Exchange
 from simulator.faultlog import Fault
-from simulator.faults import CURES, FRAME_KINDS, TIMES, VENUE_KINDS, Action, Intent, Schedule, Times, inject, kinds_of
+from simulator.faults import CURES, FRAME_KINDS, TIMES, VENUE_KINDS, Action, Intent, Times, kinds_of
+from simulator.injector import Schedule, inject
 from simulator.registry import Plan, synthetic_market
 from simulator.synthetic import EPOCH_NS
 

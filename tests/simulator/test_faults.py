@@ -12,16 +12,13 @@ from hypothesis import strategies as st
 from simulator.contract import Frame, SimulatorError
 from simulator.faults import (
     CURES,
-    LOOKAHEAD_FRAMES,
-    MAX_GAP_FRAMES,
-    MAX_REORDER_NS,
     TIMES,
     VENUE_KINDS,
     Action,
     garble,
-    inject,
     parse_spec,
 )
+from simulator.injector import LOOKAHEAD_FRAMES, MAX_GAP_FRAMES, MAX_REORDER_NS, inject
 from simulator.ledger import Ids
 
 EVERYTHING = {"gap": 0.15, "duplicate": 0.15, "reorder": 0.15, "garbage": 0.1, "cut": 0.05}
