@@ -203,11 +203,12 @@ class CoinbaseStream(BySymbol):
             raise bad_frame(error) from None
 
     def _listed(self, told: Subscriptions) -> Reply:
-        subscriptions = told.events[0].subscriptions
+        channels = {spelling: channel for channel, spelling in self.spellings.items()}
         feeds = (
-            Feed(channel, canonical(product))
-            for channel, spelling in self.spellings.items()
-            for product in subscriptions.get(spelling, ())
+            Feed(channels[spelling], canonical(product))
+            for spelling, products in told.events[0].subscriptions.items()
+            if spelling in channels
+            for product in products
         )
         return Reply(None, None, tuple(feeds), NOT_LISTED)
 
