@@ -26,7 +26,7 @@ $(VENV)/%.stamp: requirements/%.lock pyproject.toml $(VENV)/bin/python
 demo: $(VENV)/local.stamp  ## local stack, simulator and all services, with a live view; ARGS="--speed max ..."
 	@$(BIN)/ravenctl demo $(ARGS)
 
-# Two workers: one for the tests that share the stack, one for the rest, which take as long.
+# Two workers: one for the tests that share a stack, one for those that start their own; then both take the rest.
 test: $(VENV)/dev.stamp  ## format, lint, types, then all tests; ARGS="-k tib"
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .

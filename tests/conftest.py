@@ -44,20 +44,22 @@ def recordings() -> Path:
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests that need the stack go to one worker, in their files' order, while the others take the fast ones.
+    """Tests that share the session's servers go to one worker, those that start their own to another.
 
-    Without workers (`pytest tests/...` by hand) the fast ones come first.
+    They take longest, so workers begin with them; by hand (`pytest tests/...`) the fast ones come first.
     """
-    shared = [item for item in items if needs_stack(item)]
-    for item in shared:
-        item.add_marker(pytest.mark.xdist_group("stack"))
+    for item in items:
+        if group := servers_of(item):
+            item.add_marker(pytest.mark.xdist_group(group))
     has_workers = hasattr(config, "workerinput")
-    items.sort(key=lambda item: needs_stack(item) != has_workers)
+    items.sort(key=lambda item: (servers_of(item) is None) == has_workers)
 
 
-def needs_stack(item: pytest.Item) -> bool:
-    """Whether a test starts servers, or uses those of the session."""
-    return item.get_closest_marker("stack") is not None or "stack" in getattr(item, "fixturenames", ())
+def servers_of(item: pytest.Item) -> str | None:
+    """Whose servers a test needs; None if it needs none."""
+    if "stack" in getattr(item, "fixturenames", ()):
+        return "stack"
+    return "own_servers" if item.get_closest_marker("stack") else None
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
