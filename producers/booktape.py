@@ -1,7 +1,6 @@
 """The top of a book that Raven keeps, as records at a configured pace; and each break of it as a Gap."""
 
 from collections.abc import Sequence
-from itertools import starmap
 
 from msgspec.structs import replace
 
@@ -22,6 +21,8 @@ class BookTape(Breaks):
         self._interval_us = interval_us
         self._due: BookUpdate | None = None
         self._top: tuple[Side, Side] | None = None
+        self._known: dict[tuple[int, int], Level] = {}
+        """Levels of the last record: those that are still there are taken from it."""
 
     @property
     def due(self) -> bool:
@@ -64,6 +65,8 @@ class BookTape(Breaks):
 
     def _record(self, book: Sequencer, top: tuple[Side, Side], update: BookUpdate) -> Book:
         bids, asks = top
+        known = self._known
+        self._known = {level: known.get(level) or Level(*level) for side in top for level in side}
         return Book(
             venue=self._venue,
             symbol=self._feed.symbol,
@@ -72,8 +75,8 @@ class BookTape(Breaks):
             update_id=None if book.last is None else str(book.last),
             sequence=book.last,
             source="MAINTAINED",
-            bids=tuple(starmap(Level, bids)),
-            asks=tuple(starmap(Level, asks)),
+            bids=tuple(map(self._known.__getitem__, bids)),
+            asks=tuple(map(self._known.__getitem__, asks)),
             connection_time=update.connection_time,
             connection_sequence=update.connection_sequence,
         )

@@ -1,7 +1,7 @@
 """Checks that every venue's numbers pass before they are records: exact, positive where they must be, and in time."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -17,6 +17,8 @@ from ravencore.records import Level
 
 FUTURE_US = 60_000_000
 """What happened this much after it was received did not happen (bars.md section 0)."""
+KEPT_SIDES = 1 << 12
+"""Of books, each with what it was last; one more, and they begin anew."""
 EIGHT_DECIMALS = 10 ** (SCALE - 8)
 NOTIONAL_LIMIT = LIMIT * ONE
 MILLISECONDS_TO_US = 1000
@@ -69,16 +71,20 @@ def happened(event_us: int, received_us: int) -> int:
     return event_us
 
 
+def _positive(text: str) -> int:
+    units = from_text(text)
+    if units <= 0:
+        refuse(f"{text} is not above zero")
+    return units
+
+
 @lru_cache(maxsize=1 << 16)
 def positive(text: str) -> int:
     """Unscaled decimal of a number that must be above zero; raises BadFrame, BadValue.
 
     Prices come again and again, most of them within a second: each is read once.
     """
-    units = from_text(text)
-    if units <= 0:
-        refuse(f"{text} is not above zero")
-    return units
+    return _positive(text)
 
 
 @lru_cache(maxsize=1 << 16)
@@ -90,10 +96,29 @@ def not_negative(text: str) -> int:
     return units
 
 
-@lru_cache(maxsize=1 << 16)
 def level(price: str, quantity: str) -> Level:
-    """A book's level. Most levels are those of the book 100 ms before: each is read once."""
-    return Level(positive(price), positive(quantity))
+    """A book's level; raises BadFrame, BadValue."""
+    return Level(_positive(price), _positive(quantity))
+
+
+class Sides:
+    """Reads the sides of books. Most levels are those of the same side 100 ms before, and only the others are read.
+
+    A cache of all levels that were read lately costs more than reading them: among hundreds of symbols it is far larger
+    than the processor's.
+    """
+
+    def __init__(self) -> None:
+        self._before: dict[str, dict[tuple[str, str], Level]] = {}
+
+    def read(self, name: str, side: Sequence[tuple[str, str]]) -> tuple[Level, ...]:
+        """The levels of a side of that name, best first; raises BadFrame, BadValue."""
+        known = self._before.get(name, {}).get
+        levels = [known(texts) or level(*texts) for texts in side]
+        if name not in self._before and len(self._before) >= KEPT_SIDES:
+            self._before.clear()
+        self._before[name] = dict(zip(side, levels, strict=True))
+        return tuple(levels)
 
 
 def product(price: int, quantity: int) -> int:

@@ -2,10 +2,12 @@
 
 Every frame passes here. Much comes again and again: the names a symbol's records begin with, prices, the levels of a
 book, of which most were in the book 100 ms before, the upper digits of times and ids. The bytes of these are made once
-and kept. A test holds these functions against the codec, and so against the schemas:
+and kept: of levels where they are the same as before, since a cache of them all would be far larger than the
+processor's. A test holds these functions against the codec, and so against the schemas:
 https://avro.apache.org/docs/1.12.0/specification/#binary-encoding
 
-Trades and quotes, which are most of what there is, are written out field by field; all others as their schema says.
+Trades, quotes and books, which are most of what there is, are written out field by field; all others as their schema
+says.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,15 +18,18 @@ from typing import Any
 from msgspec.structs import astuple
 
 from ravencore.codec import Codec, decimal_bytes, load_schema
-from ravencore.records import Level, MarketRecord, Quote, Record, Trade
+from ravencore.records import Book, Level, MarketRecord, Quote, Record, Trade
 
 Write = Callable[[Any], bytes]
 """The bytes of a field's value."""
 NULL, VALUE = b"\x00", b"\x02"
 """Branch of a union of null and something."""
 SIDES = {"BUY": b"\x00", "SELL": b"\x02"}
+SOURCES = {"VENUE_SNAPSHOT": b"\x00", "MAINTAINED": b"\x02"}
 FALSE_TRUE = (b"\x00", b"\x01")
-KEPT_NAMES, KEPT_VALUES = 1 << 14, 1 << 16
+KEPT_NAMES, KEPT_VALUES, KEPT_SIDES = 1 << 14, 1 << 16, 1 << 12
+NO_ITEMS = b"\x00"
+NOTHING: dict[int, bytes] = {}
 
 # A long is zigzagged, then written in groups of 7 bits, low ones first, each but the last with its high bit set.
 # Micro-optimization: two groups are looked up at once, and what lies above the lower four changes once in minutes.
@@ -41,7 +46,13 @@ class Wire:
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
         self._trade_header, self._quote_header = codec.header(Trade), codec.header(Quote)
-        self._writes: dict[type[Record], Callable[[Any], bytes]] = {Trade: self.trade, Quote: self.quote}
+        self._book_header = codec.header(Book)
+        self._writes: dict[type[Record], Callable[[Any], bytes]] = {
+            Trade: self.trade,
+            Quote: self.quote,
+            Book: self.book,
+        }
+        self._bids, self._asks = Sides(), Sides()
 
     def encode(self, record: MarketRecord) -> bytes:
         """Any record of the market as a Kafka value."""
@@ -88,6 +99,50 @@ class Wire:
             )
         )
 
+    def book(self, book: Book) -> bytes:
+        """The book as a Kafka value."""
+        name, event_time, update_id, sequence = (
+            (book.venue, book.symbol),
+            book.event_time,
+            book.update_id,
+            book.sequence,
+        )
+        return b"".join(
+            (
+                _start(self._book_header, book.venue, book.symbol),
+                NULL if event_time is None else VALUE + long_bytes(event_time),
+                long_bytes(book.received_time),
+                NULL if update_id is None else VALUE + _text(update_id),
+                NULL if sequence is None else VALUE + long_bytes(sequence),
+                SOURCES[book.source],
+                self._bids.write(name, book.bids),
+                self._asks.write(name, book.asks),
+                _kept_long(book.connection_time),
+                long_bytes(book.connection_sequence),
+            )
+        )
+
+
+class Sides:
+    """Writes the sides of books: of levels that were in the same side before, the very same objects, once."""
+
+    def __init__(self) -> None:
+        self._before: dict[tuple[str, str], tuple[Sequence[Level], dict[int, bytes]]] = {}
+        """Levels, so that they live, and the bytes of each by its id()."""
+
+    def write(self, name: tuple[str, str], side: Sequence[Level]) -> bytes:
+        """The array of levels."""
+        if not side:
+            return NO_ITEMS
+        before = self._before.get(name)
+        known = before[1].get if before is not None else NOTHING.get
+        places = [*map(id, side)]
+        levels = [known(place) or _level(level) for place, level in zip(places, side, strict=True)]
+        if before is None and len(self._before) >= KEPT_SIDES:
+            self._before.clear()
+        self._before[name] = side, dict(zip(places, levels, strict=True))
+        return long_bytes(len(side)) + b"".join(levels) + NO_ITEMS
+
 
 def long_bytes(number: int) -> bytes:
     """A long."""
@@ -126,9 +181,8 @@ def _optional_decimal(units: int | None) -> bytes:
     return NULL if units is None else VALUE + _bytes(decimal_bytes(units))
 
 
-@lru_cache(KEPT_VALUES)
 def _level(level: Level) -> bytes:
-    return _decimal(level.price) + _decimal(level.quantity)
+    return _bytes(decimal_bytes(level.price)) + _bytes(decimal_bytes(level.quantity))
 
 
 @lru_cache(KEPT_NAMES)
@@ -149,22 +203,14 @@ def _row(header: bytes, fields: Sequence[Write], record: Record) -> bytes:
 
 
 def _fields(cls: type[Record]) -> Sequence[Write]:
-    names: dict[str, Any] = {}
-    return [_field(field["name"], field["type"], names) for field in load_schema(f"{cls.SCHEMA}.avsc")["fields"]]
+    return [_field(field["name"], field["type"]) for field in load_schema(f"{cls.SCHEMA}.avsc")["fields"]]
 
 
-def _field(name: str, kind: Any, names: dict[str, Any]) -> Write:
-    """How a field is written; `names` collects the records that its schema defines."""
+def _field(name: str, kind: Any) -> Write:
     if isinstance(kind, list):
-        return _optional(_field(name, kind[1], names))
+        return _optional(_field(name, kind[1]))
     if isinstance(kind, str):
-        return _text if name.endswith("_id") else _field(name, names[kind], names) if kind in names else PLAIN[kind]
-    if kind["type"] == "array":
-        return partial(_array, _field(name, kind["items"], names))
-    if kind["type"] == "record":
-        names[kind["name"]] = kind
-        assert kind["name"] == "Level", "no other record stands within a record of the market"
-        return _level
+        return _text if name.endswith("_id") else PLAIN[kind]
     if kind["type"] == "enum":
         return {symbol: long_bytes(number) for number, symbol in enumerate(kind["symbols"])}.__getitem__
     return _decimal if kind.get("logicalType") == "decimal" else PLAIN[kind["type"]]
@@ -176,11 +222,6 @@ def _optional(write: Write) -> Write:
     return lambda value: NULL if value is None else VALUE + write(value)
 
 
-def _array(write: Write, items: Sequence[Any]) -> bytes:
-    return long_bytes(len(items)) + b"".join(map(write, items)) + NO_ITEMS if items else NO_ITEMS
-
-
-NO_ITEMS = b"\x00"
 PLAIN: dict[str, Write] = {
     "boolean": FALSE_TRUE.__getitem__,
     "double": Struct("<d").pack,

@@ -17,7 +17,6 @@ Times count milliseconds.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from itertools import starmap
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 from urllib.parse import quote
 
@@ -39,8 +38,7 @@ from producers.contract import (
     Span,
 )
 from producers.protocols.by_symbol import BySymbol
-from producers.values import READ_ERRORS, bad_frame, happened, level, not_negative, optional, positive, reading
-from ravencore.records import Level
+from producers.values import READ_ERRORS, bad_frame, happened, not_negative, optional, positive, reading
 
 SHUTDOWN = "serverShutdown"
 SHUTDOWN_STREAM = f"!{SHUTDOWN}"
@@ -263,11 +261,6 @@ def same_symbol(named: str, symbol: str) -> None:
     """Check that a frame's data name the symbol of their stream; raises BadFrame."""
     if named != symbol:
         raise BadFrame(f"data of {named[:64]!r} on a stream of {symbol!r}")
-
-
-def levels(side: Sequence[tuple[str, str]]) -> tuple[Level, ...]:
-    """One side of a book, best first; raises BadFrame, BadValue."""
-    return tuple(starmap(level, side))
 
 
 def changes(side: Sequence[tuple[str, str]]) -> list[tuple[int, int]]:

@@ -48,11 +48,10 @@ from producers.protocols.binance import (
     Snapshot,
     changes,
     history_query,
-    levels,
     same_symbol,
 )
 from producers.protocols.binance_futures import CONNECTS, FEEDS_PER_CONNECTION, MESSAGES, REST, VENUE, FuturesStream
-from producers.values import MILLISECONDS_TO_US, happened, positive, reading, traded
+from producers.values import MILLISECONDS_TO_US, Sides, happened, positive, reading, traded
 from ravencore.records import Book, Trade
 
 HISTORY_WEIGHT = 20
@@ -120,6 +119,7 @@ _trade = msgspec.json.Decoder(Framed[TradeData])
 _depth = msgspec.json.Decoder(Framed[DepthData])
 _change = msgspec.json.Decoder(Framed[ChangeData])
 _past = msgspec.json.Decoder(Annotated[list[PastTrade], msgspec.Meta(max_length=HISTORY_TRADES)])
+_bids, _asks = Sides(), Sides()
 
 
 def _read_trade(frame: bytes, symbol: str, receipt: Receipt) -> Sequence[Event]:
@@ -158,8 +158,8 @@ def _read_book(frame: bytes, symbol: str, receipt: Receipt) -> Sequence[Event]:
             update_id=str(data.u),
             sequence=data.u,
             source="VENUE_SNAPSHOT",
-            bids=levels(data.b),
-            asks=levels(data.a),
+            bids=_bids.read(symbol, data.b),
+            asks=_asks.read(symbol, data.a),
             connection_time=receipt.connection_us,
             connection_sequence=receipt.sequence,
         ),

@@ -60,11 +60,10 @@ from producers.protocols.binance import (
     Side,
     changes,
     history_query,
-    levels,
     same_symbol,
     steps,
 )
-from producers.values import MILLISECONDS_TO_US, happened, not_negative, positive, reading, refuse, traded
+from producers.values import MILLISECONDS_TO_US, Sides, happened, not_negative, positive, reading, refuse, traded
 from ravencore.records import Book, Instrument, Quote, Trade
 
 VENUE = "BINANCE_SPOT"
@@ -154,6 +153,7 @@ _change = msgspec.json.Decoder(Framed[ChangeData])
 _ticker = msgspec.json.Decoder(Framed[TickerData])
 _exchange_info = msgspec.json.Decoder(ExchangeInfo)
 _past = msgspec.json.Decoder(Annotated[list[PastTrade], msgspec.Meta(max_length=HISTORY_TRADES)])
+_bids, _asks = Sides(), Sides()
 
 
 def _read_trade(frame: bytes, symbol: str, receipt: Receipt) -> Sequence[Event]:
@@ -194,8 +194,8 @@ def _read_book(frame: bytes, symbol: str, receipt: Receipt) -> Sequence[Event]:
             update_id=str(data.lastUpdateId),
             sequence=data.lastUpdateId,
             source="VENUE_SNAPSHOT",
-            bids=levels(data.bids),
-            asks=levels(data.asks),
+            bids=_bids.read(symbol, data.bids),
+            asks=_asks.read(symbol, data.asks),
             connection_time=receipt.connection_us,
             connection_sequence=receipt.sequence,
         ),

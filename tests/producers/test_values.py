@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from producers.contract import BadFrame
 from producers.values import (
     READ_ERRORS,
+    Sides,
     counted,
     happened,
     level,
@@ -185,3 +186,36 @@ def test_a_level_stands_for_something_at_a_price() -> None:
     for price, quantity in (("0.00", "1"), ("1", "0.000"), ("-1", "1"), ("1", "-1")):
         with pytest.raises(BadFrame, match="is not above zero"):
             level(price, quantity)
+
+
+sides = st.lists(
+    st.tuples(st.sampled_from(["1", "1.0", "2.5", "03"]), st.sampled_from(["7", "7.0", "0.1"])), max_size=6
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from("AB"), sides), max_size=8))
+def test_a_side_is_read_alike_whatever_was_read_before(told: list[tuple[str, list[tuple[str, str]]]]) -> None:
+    memory = Sides()
+    for name, side in told:
+        assert memory.read(name, side) == tuple(level(*texts) for texts in side)
+
+
+def test_levels_that_stay_are_not_read_again_and_those_of_long_ago_are_not_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("producers.values.KEPT_SIDES", 3)
+    memory = Sides()
+    for name in map(str, range(8)):
+        first = memory.read(name, [("1", "2"), ("3", "4")])
+        again = memory.read(name, [("3", "4"), ("1", "5")])
+        assert again[0] is first[1]
+        assert again[1] == level("1", "5")
+        assert len(memory._before) <= 3
+
+
+def test_a_side_with_a_bad_level_is_read_by_nobody() -> None:
+    memory = Sides()
+    memory.read("S", [("1", "2")])
+    for _ in range(2):
+        with pytest.raises(BadFrame, match="is not above zero"):
+            memory.read("S", [("1", "2"), ("0", "1")])

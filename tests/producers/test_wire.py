@@ -5,11 +5,12 @@ from typing import get_args
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from producers.wire import Wire, long_bytes
+from producers.wire import Sides, Wire, long_bytes
 from ravencore.codec import Codec, load_schema
 from ravencore.decimals import LIMIT
-from ravencore.records import Level, MarketRecord, Quote, Record, Trade
+from ravencore.records import Book, Level, MarketRecord, Quote, Record, Trade
 
 CODEC = Codec()
 WIRE = Wire(CODEC)
@@ -58,6 +59,34 @@ def test_a_record_is_written_as_the_codec_writes_it(cls: type[Record]) -> None:
 def test_trades_and_quotes_are_written_alike_by_their_own_functions(trade: Trade, quote: Quote) -> None:
     assert WIRE.trade(trade) == CODEC.encode(trade)
     assert WIRE.quote(quote) == CODEC.encode(quote)
+
+
+@given(st.lists(st.tuples(records(Book), st.integers(0, 40), st.integers(0, 40)), min_size=2, max_size=8))
+def test_books_that_share_levels_with_the_ones_before_are_written_alike(told: list[tuple[Book, int, int]]) -> None:
+    wire = Wire(CODEC)
+    before = told[0][0]
+    for fresh, bids, asks in told:
+        # Some levels are the very same objects, some are equal, some are elsewhere in the book or on its other side.
+        equal = tuple(Level(one.price, one.quantity) for one in before.asks[asks:])
+        book = replace(
+            fresh,
+            venue="V",
+            symbol="S",
+            bids=before.bids[bids:] + fresh.bids[:3] + before.asks[:2] + before.bids[:bids],
+            asks=fresh.asks[:2] + equal + before.bids[:asks],
+        )
+        assert wire.book(book) == CODEC.encode(book)
+        before = book
+
+
+def test_of_books_that_were_long_ago_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("producers.wire.KEPT_SIDES", 3)
+    sides = Sides()
+    for number in range(8):
+        for _ in range(2):
+            sides.write(("V", f"S{number}"), (Level(1, 2),))
+            assert ("V", f"S{number}") in sides._before
+        assert len(sides._before) <= 3
 
 
 @pytest.mark.parametrize("number", EDGES)
