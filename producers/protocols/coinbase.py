@@ -70,6 +70,10 @@ class Heartbeats(msgspec.Struct, tag_field="channel", tag="heartbeats"):
     events: list[Any]
 
 
+IN_COMMON = Subscriptions, Heartbeats
+"""Frames that every source gets."""
+
+
 class AnyFrame(msgspec.Struct):
     """Any frame."""
 
@@ -192,15 +196,14 @@ class CoinbaseStream(BySymbol):
         reader = self.reader
         try:
             told = reader.frames.decode(frame)
-            if isinstance(told, Heartbeats):
-                return (Count(told.sequence_num),)
-            if isinstance(told, Subscriptions):
-                return Count(told.sequence_num), self._listed(told)
-            return [Count(told.sequence_num), *reader.read(told, receipt)]
+            count = Count(told.sequence_num)
+            if not isinstance(told, IN_COMMON):
+                return [count, *reader.read(told, receipt)]
         except msgspec.ValidationError as error:
             return _control(frame, reader.names, error)
         except READ_ERRORS as error:
             raise bad_frame(error) from None
+        return (count, self._listed(told)) if isinstance(told, Subscriptions) else (count,)
 
     def _listed(self, told: Subscriptions) -> Reply:
         channels = {spelling: channel for channel, spelling in self.spellings.items()}
