@@ -10,15 +10,16 @@ Trades, quotes and books, which are most of what there is, are written out field
 says.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache, partial
-from struct import Struct
+from struct import Struct as Packed
 from typing import Any
 
+from msgspec import Struct
 from msgspec.structs import astuple
 
-from ravencore.codec import Codec, decimal_bytes, load_schema
-from ravencore.records import Book, Level, MarketRecord, Quote, Record, Trade
+from ravencore.codec import Codec, Schema, decimal_bytes, load_schema
+from ravencore.records import Book, Level, MarketRecord, Quote, Record, ServiceStatus, Trade
 
 Write = Callable[[Any], bytes]
 """The bytes of a field's value."""
@@ -54,8 +55,8 @@ class Wire:
         }
         self._bids, self._asks = Sides(), Sides()
 
-    def encode(self, record: MarketRecord) -> bytes:
-        """Any record of the market as a Kafka value."""
+    def encode(self, record: MarketRecord | ServiceStatus) -> bytes:
+        """Any record of the market as a Kafka value, or a status, which may tell of thousands of feeds."""
         write = self._writes.get(type(record))
         if write is None:
             write = self._writes[type(record)] = partial(_row, self._codec.header(type(record)), _fields(type(record)))
@@ -198,22 +199,40 @@ def _trade_end(side: str, after_gap: bool, connection_us: int) -> bytes:
 # Any record, as its schema says
 
 
-def _row(header: bytes, fields: Sequence[Write], record: Record) -> bytes:
+def _row(header: bytes, fields: Sequence[Write], record: Struct) -> bytes:
     return header + b"".join([write(value) for write, value in zip(fields, astuple(record), strict=True)])
 
 
 def _fields(cls: type[Record]) -> Sequence[Write]:
-    return [_field(field["name"], field["type"]) for field in load_schema(f"{cls.SCHEMA}.avsc")["fields"]]
+    return _fields_of(load_schema(f"{cls.SCHEMA}.avsc"))
+
+
+def _fields_of(schema: Schema) -> Sequence[Write]:
+    return [_field(field["name"], field["type"]) for field in schema["fields"]]
 
 
 def _field(name: str, kind: Any) -> Write:
     if isinstance(kind, list):
         return _optional(_field(name, kind[1]))
     if isinstance(kind, str):
-        return _text if name.endswith("_id") else PLAIN[kind]
+        return _text if name.endswith(("_id", "_error")) else PLAIN[kind]
+    if kind["type"] == "record":
+        return partial(_row, b"", _fields_of(kind))
+    if kind["type"] == "array":
+        return partial(_block, _field(name, kind["items"]))
+    if kind["type"] == "map":
+        return partial(_map, _field(name, kind["values"]))
     if kind["type"] == "enum":
         return {symbol: long_bytes(number) for number, symbol in enumerate(kind["symbols"])}.__getitem__
     return _decimal if kind.get("logicalType") == "decimal" else PLAIN[kind["type"]]
+
+
+def _block(write: Write, items: Collection[Any]) -> bytes:
+    return long_bytes(len(items)) + b"".join(map(write, items)) + NO_ITEMS if items else NO_ITEMS
+
+
+def _map(write: Write, values: Mapping[str, Any]) -> bytes:
+    return _block(lambda item: _text(item[0]) + write(item[1]), values.items())
 
 
 def _optional(write: Write) -> Write:
@@ -224,7 +243,8 @@ def _optional(write: Write) -> Write:
 
 PLAIN: dict[str, Write] = {
     "boolean": FALSE_TRUE.__getitem__,
-    "double": Struct("<d").pack,
+    "double": Packed("<d").pack,
+    "int": long_bytes,
     "long": long_bytes,
     "string": lru_cache(KEPT_NAMES)(_text),
 }

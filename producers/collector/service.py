@@ -24,6 +24,7 @@ from producers.collector.streams import StreamRunner
 from producers.contract import Poll, Source, Stream
 from producers.registry import SOURCES, configured
 from producers.routing import wanted
+from producers.wire import Wire
 from ravencore import kafka
 from ravencore.codec import Codec
 from ravencore.config import Settings, interval_us
@@ -48,7 +49,7 @@ class Collector:
     def __init__(self, settings: Settings, codec: Codec) -> None:
         self._settings, self._codec = settings, codec
         self._outlet = Outlet(settings, codec)
-        self._reporter = Reporter(SERVICE, settings, codec, self._outlet.producer, now_us())
+        self._reporter = Reporter(SERVICE, settings, Wire(codec), self._outlet.producer, now_us())
         self._gates: dict[str, Gate] = {}
         self._runners: dict[str, Runner] = {}
         self._demands: dict[bytes, Demand] = {}

@@ -10,7 +10,18 @@ from msgspec.structs import replace
 from producers.wire import Sides, Wire, long_bytes
 from ravencore.codec import Codec, load_schema
 from ravencore.decimals import LIMIT
-from ravencore.records import Book, Level, MarketRecord, Quote, Record, Trade
+from ravencore.records import (
+    Book,
+    Level,
+    MarketRecord,
+    Quote,
+    Record,
+    ServiceState,
+    ServiceStatus,
+    Subscription,
+    SubscriptionState,
+    Trade,
+)
 
 CODEC = Codec()
 WIRE = Wire(CODEC)
@@ -53,6 +64,35 @@ def test_a_record_is_written_as_the_codec_writes_it(cls: type[Record]) -> None:
         assert WIRE.encode(record) == CODEC.encode(record)  # type: ignore[arg-type]
 
     holds()
+
+
+names = st.text(max_size=20)
+feeds = st.builds(
+    Subscription,
+    venue=names,
+    channel=names,
+    symbol=names,
+    state=st.sampled_from(get_args(SubscriptionState)),
+    last_received_time=st.none() | longs,
+)
+statuses = st.builds(
+    ServiceStatus,
+    pid=st.integers(0, 2**31 - 1),
+    state=st.sampled_from(get_args(ServiceState)),
+    started_time=longs,
+    reported_time=longs,
+    subscriptions=st.lists(feeds).map(tuple),
+    counters=st.dictionaries(names, longs),
+    gauges=st.dictionaries(names, st.floats()),
+    lag=st.dictionaries(names, longs),
+    last_error=st.none() | names,
+    last_error_time=st.none() | longs,
+)
+
+
+@given(statuses)
+def test_a_status_is_written_as_the_codec_writes_it(status: ServiceStatus) -> None:
+    assert WIRE.encode(status) == CODEC.encode(status)
 
 
 @given(records(Trade), records(Quote))
