@@ -115,7 +115,7 @@ def test_an_ended_feed_with_records_behind_a_hole_is_not_forgotten() -> None:
     driver.trades(102, 104)
     driver.session.unwant(Feed(TRADES, SYMBOL))
     driver.session.forget({SYMBOL})
-    driver.advance(1.0)
+    driver._take(driver.session.flush(us(driver.now)))
     assert driver.ids == [101, 102, 104]
 
 
@@ -152,6 +152,7 @@ def test_a_feed_of_many_forgets_what_was_said_of_one_and_no_other() -> None:
     for symbol in (OLD, NEW):
         assert tape.add(quote(symbol, 5), "one")
     tape.forget({OLD})
+    assert tape._recent.keys() == tape._newest.keys() == {NEW}
     assert not tape.add(quote(NEW, 5), "one")
     assert tape.add(quote(OLD, 5), "one")
     assert tape.duplicates == 1
