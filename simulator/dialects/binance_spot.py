@@ -250,7 +250,6 @@ def _quote(quote: Quote) -> Frame:
 
 
 _KINDS = {"trade": "trade", "depth@100ms": "depth", "depth": "depth", "depth20@100ms": "depth20"}
-_CHANNELS = {"trade": TRADES, "depth20@100ms": BOOKS, "bookTicker": QUOTES}
 
 
 def _frame(time_ns: int, stream: str, payload: bytes, combined: bytes) -> Frame:

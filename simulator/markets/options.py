@@ -60,7 +60,6 @@ class Style(msgspec.Struct, frozen=True):
 DERIBIT_BTC = Style("BTC", "BTC", True, 10_000, ((500_000, 50_000),), 10_000_000, "btc_usd", False)
 DERIBIT_ETH = Style("ETH", "ETH", True, 10_000, ((500_000, 50_000),), 100_000_000, "eth_usd", False)
 BINANCE_BTC = Style("BTC", "USDT", False, 500_000_000, (), 1_000_000, "BTCUSDT", True)
-BINANCE_ETH = Style("ETH", "USDT", False, 20_000_000, (), 1_000_000, "ETHUSDT", True)
 
 
 class Greeks(NamedTuple):

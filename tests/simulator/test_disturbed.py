@@ -106,6 +106,15 @@ async def test_a_stall_holds_back_frames_and_pongs_and_then_brings_all_in_order(
         assert (row["lost"], row["open"]) == ({}, False)
 
 
+async def test_who_comes_in_a_stall_waits_for_its_end_too() -> None:
+    async with disturbed() as server, socket(server, f"/stream?streams={STREAMS}"):
+        await disturb(server, "stall", 1.0)
+        async with socket(server, f"/ws/{TRADES[0]}") as late:
+            assert venue(server).stalled is not None
+            assert (await next_frame(late))["s"] == SYMBOLS[0]
+            assert venue(server).stalled is None
+
+
 async def test_a_client_that_leaves_in_a_stall_has_lost_what_was_due_and_the_record_says_what() -> None:
     async with disturbed() as server:
         observer = Observer()
