@@ -54,7 +54,7 @@ class Plan:
 
     seed: int = 0
     duration_s: float = 600.0
-    symbols: tuple[str, ...] = ("BTCUSDT", "ETHUSDT")
+    symbols: tuple[str, ...] = ("BTCUSDT", "ETHUSDT", "BTCUSD")
     faults: str = "chaos"
 
     @property
