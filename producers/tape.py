@@ -8,9 +8,9 @@
 A record beyond a hole is held back until the hole is filled, or has been waited for long enough: `reorder_seconds` for
 what is only late, then, where the venue tells past trades, `repair_seconds` for its answer. A hole that was not filled
 in time becomes a Gap, which is published before the record beyond it, and is asked for all the same until the venue
-has said three times that it does not have it. What went before decides the Gap's cause: the first record after a break
-(a cold start, a lost connection) closes the one Gap of that break, whether ids are missing or not; every other jump is
-a SEQUENCE. Ids that were filled in order have a Gap of their own, BACKFILLED, with their number in `repaired`.
+has answered four times without any of it. What went before decides the Gap's cause: the first record after a break (a
+cold start, a lost connection) closes the one Gap of that break, whether ids are missing or not; every other jump is a
+SEQUENCE. Ids that were filled in order have a Gap of their own, BACKFILLED, with their number in `repaired`.
 
 An id that comes after its Gap is a late repair. It is published as it comes, and then the Gap anew, with the same
 gap_id: the parts that are still missing, the first of them under that gap_id and each other under a new one, are
