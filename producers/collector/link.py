@@ -66,7 +66,7 @@ class Link:
         self.session = session
         self.reconnects = 0
         self.failures = 0
-        """Attempts and connections in a row that brought nothing."""
+        """Attempts and connections in a row that brought neither a record nor an acknowledgement."""
         self.given_up: str | None = None
         """Why it is not tried any more, until `wake`."""
         self.away: str | None = None
@@ -80,6 +80,8 @@ class Link:
         self._orders: list[Send | Close] = []
         self._fetching: set[asyncio.Task[None]] = set()
         self._why: Break | None = None
+        self._served = False
+        """Whether this connection has brought anything that was asked for."""
         self._ping_at = 0.0
         self._pong: asyncio.Future[float] | None = None
         self._frames_at_ping = 0
@@ -148,12 +150,9 @@ class Link:
             self.away = self.given_up
             await self._wake.wait()
             return
-        frames_before = self.session.frames
         await self._until_stopped(self._gate.may_connect(self.session.url))
         if not self._stop.is_set():
             await self._connection()
-        if self.session.frames > frames_before:
-            self.failures = 0
         if not self.session.idle and not self._stop.is_set():
             self.reconnects += 1
             await self._until_stopped(asyncio.sleep(self._pause_s()))
@@ -183,7 +182,6 @@ class Link:
         )
         try:
             async with opening as socket:
-                self._gate.worked(url)
                 await self._talk(socket, f"{url}#{next(self._bonds.numbers)}")
         except InvalidStatus as error:
             self._gate.heard(error.response.status_code, error.response.headers)
@@ -196,7 +194,7 @@ class Link:
 
     async def _talk(self, socket: ClientConnection, name: str) -> None:
         log.info("connected: %s", name)
-        self._why = self.away = None
+        self._why, self._served = None, False
         self._orders.clear()
         self._ping_at, self._pong = self._pulse.now + self._limits.ping_seconds, None
         self.opened_at = time.monotonic()
@@ -210,8 +208,25 @@ class Link:
             self._socket = None
         self._lost(why)
         log.info("disconnected: %s", name)
-        if not self.session.idle and not self._stop.is_set():
+        self._judge(name, why)
+
+    def _judge(self, name: str, why: Break) -> None:
+        """Count a connection that has ended: one that is accepted and serves nothing is a failure like any other."""
+        if self._served:
+            self.failures = 0
+        if self.session.idle or self._stop.is_set():
+            return
+        if self._served or why.cause == "BACKPRESSURE":
             self._tell(f"{name}: {why.detail}")
+            return
+        self._gate.failed(self.session.url)
+        self.fail(f"{self.session.url} accepts connections and serves nothing: {why.detail}")
+
+    def _serves(self) -> None:
+        """Note the first acknowledgement or record of a connection: a handshake alone, or a greeting, is no service."""
+        if any(line.flowing or line.phase in ("live", "ending") for line in self.session.desk.lines.values()):
+            self._served, self.away = True, None
+            self._gate.worked(self.session.url)
 
     def _lost(self, why: Break) -> None:
         if self.heir is None:
@@ -234,6 +249,8 @@ class Link:
                 if tap is not None:
                     tap.frame(received_ns, frame)
                 self._do(session.receive(frame, received_ns // 1000, pulse.now))
+                if not self._served:
+                    self._serves()
                 if outlet.blocked:
                     await self._ready()
             # `recv` does not yield while it has frames, and there may be thousands.

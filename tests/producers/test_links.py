@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
+from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -156,6 +157,62 @@ def test_what_fails_too_often_is_given_up_until_it_is_demanded_again(monkeypatch
             await until(lambda: len(exchange.streams) == 2, "both are subscribed")
             await exchange.socket_of("hotusdt@aggTrade").send_str(trade(HOT, 1))
             await until(lambda: ids(kept, HOT) == [1], "and flow")
+
+    run(test())
+
+
+class Shutting(Exchange):
+    """Accepts every connection, says something of its own, and ends it, until told to serve."""
+
+    shuts = True
+    acknowledges = False
+
+    async def _converse(self, request: web.Request) -> web.WebSocketResponse:
+        if not self.shuts:
+            return await super()._converse(request)
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        await socket.send_str('{"error":"go away"}')
+        if self.acknowledges:
+            asked = json.loads((await socket.receive()).data)
+            await socket.send_json({"result": None, "id": asked["id"]})
+        await socket.close(code=1008, message=b"policy violation")
+        return socket
+
+
+def test_a_venue_that_accepts_connections_and_ends_them_at_once_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "RETRY_CAP_S", 0.01)
+
+    async def test() -> None:
+        exchange = Shutting(HOT)
+        async with collecting(exchange, OneRouteEach(), SEEN, failures_allowed=5) as (runner, kept):
+            runner.demand({HOT})
+            await until(lambda: {line.state for line in runner.subscriptions()} == {"FAILED"}, "both are given up")
+            assert exchange.attempts == 10
+            assert all("5 failures in a row" in text and "policy violation" in text for text in runner.away)
+            assert len(list(runner._gate.broken)) == 2
+            exchange.shuts = False
+            monkeypatch.setattr(Breaker, "wait_s", lambda _: 0.0)
+            runner.revive()
+            await until(lambda: len(exchange.streams) == 2 and not list(runner.away), "both are subscribed")
+            await until(lambda: not list(runner._gate.broken), "the venue is trusted again")
+            await exchange.socket_of("hotusdt@aggTrade").send_str(trade(HOT, 1))
+            await until(lambda: ids(kept, HOT) == [1], "and flow")
+
+    run(test())
+
+
+def test_what_is_acknowledged_and_then_ended_is_tried_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "RETRY_FIRST_S", 0.001)
+
+    async def test() -> None:
+        exchange = Shutting(HOT)
+        exchange.acknowledges = True
+        async with collecting(exchange, OneRouteEach(), SEEN, failures_allowed=2) as (runner, _):
+            runner.demand({HOT})
+            await until(lambda: exchange.attempts >= 12, "it is tried again and again")
+            assert [one.failures for one in runner._links] == [0, 0]
+            assert list(runner.away) == list(runner._gate.broken) == []
 
     run(test())
 
