@@ -46,13 +46,14 @@ class Asking:
         elif line is not None:
             line.sweep_at = now + SWEEP_SECONDS
         if line is not None and line.suspected and line.phase == "live":
-            # REST cannot tell: a new subscription costs little.
-            line.suspected, line.cure = False, Cure(BEHIND, moves=False)
-            line.cures += 1
+            self._cure_unasked(line)
         return []
 
     def told_nothing(self, fetch: FetchTrades, now_us: int, now: float) -> list[Action]:
-        """The venue refuses the question: as good as an answer without trades."""
+        """The venue refuses the question: as good as an answer without trades, but not that there are none."""
+        line = self._desk.lines.get(fetch.feed)
+        if line is not None and line.suspected and line.phase == "live" and fetch.span.last is None:
+            self._cure_unasked(line)
         return [] if fetch.tape is None else [*fetch.tape.answered((), now, now_us, self._desk.connection)]
 
     def _swept(self, fetch: FetchTrades, trades: Sequence[Trade], now_us: int, now: float) -> list[Action]:
@@ -104,8 +105,11 @@ class Asking:
         """What follows from a feed's saying nothing for strangely long."""
         tapes = line.tapes.counted
         if self._desk.waits.repair is not None and tapes and self._desk.source.scope == "symbol" and line.cures == 0:
-            line.suspected = True
             self._probe(line)
+            if any(tape.probing for tape in tapes.values()):
+                line.suspected = True
+            else:
+                self._cure_unasked(line)
             return []
         why = Break("SILENCE", f"nothing came for {silent_s:.1f} s, though it was acknowledged")
         return self._cured(line, why, now, now_us)
@@ -126,6 +130,11 @@ class Asking:
             line.tapes.patience.forgive(now)
             return []
         return self._cured(line, BEHIND, now, now_us)
+
+    def _cure_unasked(self, line: Line) -> None:
+        """REST cannot tell: a new subscription costs little."""
+        line.suspected, line.cure = False, Cure(BEHIND, moves=False)
+        line.cures += 1
 
     def _cured(self, line: Line, why: Break, now: float, now_us: int) -> list[Action]:
         """Subscribe anew, then elsewhere; then wait longer."""

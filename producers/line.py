@@ -125,6 +125,7 @@ class Line:
 
     def heard(self, now: float) -> None:
         """Something came: a silence is over, and needs no cure unless that is under way."""
+        self.suspected = False
         if self.cures:
             self.cures = 0
             if self.cure is not None and self.cure.why.cause == "SILENCE" and self.phase == "live":
@@ -145,7 +146,7 @@ class Line:
 
     def off(self) -> None:
         """Nothing comes on this connection any more."""
-        self.phase, self.flowing = "off", False
+        self.phase, self.flowing, self.suspected = "off", False, False
         self.sequencer = self.update = self.sweep_at = None
         self.snapshot_asked = False
         if not self.shadow:

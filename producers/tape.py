@@ -132,7 +132,8 @@ class CountedTape:
         """Of the hole or break that is being filled in order."""
         self._fetched: set[int] = set()
         self._to_ask: deque[tuple[int, int]] = deque()
-        self._probing = False
+        self.probing = False
+        """Whether REST is to be asked for what is newer than the last record."""
         self._asked: Span | None = None
         self._ask_at = -math.inf
         self._vain = self._failed = 0
@@ -161,7 +162,7 @@ class CountedTape:
     @property
     def restless(self) -> bool:
         """Whether time alone makes something happen here: a hole is waited for, or asked for."""
-        return bool(self._held or self._to_ask or self._probing or self._asked)
+        return bool(self._held or self._to_ask or self.probing or self._asked)
 
     def add(self, record: Counted, sequence: int, now: float, connection: str, *, echo: bool = False) -> list[Output]:
         """What to publish, in order, now that this record has come at monotonic time `now` (seconds).
@@ -236,7 +237,7 @@ class CountedTape:
     def probe(self) -> None:
         """Ask for what is newer than the last record."""
         asks = self._waits.repair is not None and self.broken != NOT_DEMANDED
-        self._probing = asks and self.last is not None
+        self.probing = asks and self.last is not None
 
     def ask(self, now: float) -> Span | None:
         """What to ask for now, None while an answer is awaited; to be followed by `answered` or `unanswered`."""
@@ -260,7 +261,7 @@ class CountedTape:
         }
         self._failed = 0
         if span is not None and span.last is None and len(records) < MOST_TOLD:
-            self._probing = False
+            self.probing = False
         if fresh:
             self._vain, self._ask_at = 0, now
         elif span is not None:
@@ -297,11 +298,11 @@ class CountedTape:
         return None
 
     def _probe_span(self) -> Span | None:
-        return Span(self.last + 1, None, self.last_us, None) if self._probing and self.last is not None else None
+        return Span(self.last + 1, None, self.last_us, None) if self.probing and self.last is not None else None
 
     def _ask_in_vain(self, span: Span, now: float) -> None:
         if span.last is None:
-            self._probing = False
+            self.probing = False
             return
         if span.first != self._vain_first:
             self._vain, self._vain_first = 0, span.first

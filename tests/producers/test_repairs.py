@@ -259,6 +259,70 @@ def test_a_silent_feed_of_trades_is_asked_after_then_subscribed_anew_then_moved(
     assert Move(Feed(TRADES, SYMBOL)) in driver.orders
 
 
+def only_books(driver: Driver, seconds: float) -> None:
+    for _ in range(round(seconds * 10)):
+        driver.frame(book_frame(update_id=9_999))
+        driver.advance(0.1)
+
+
+class Denied(Asked):
+    """A driver whose REST refuses every question, as one that wants a key."""
+
+    def _answer(self) -> None:
+        asked = [order for order in self.orders if isinstance(order, FetchTrades)]
+        self.orders = [order for order in self.orders if not isinstance(order, FetchTrades)]
+        for order in asked:
+            self.spans.append(order.span)
+            self._take(self.session.asking.told_nothing(order, us(self.now), self.now))
+
+
+def methods(driver: Driver) -> list[str]:
+    return [json.loads(text)["method"] for _, text in driver.sent]
+
+
+def test_a_silent_feed_is_subscribed_anew_where_rest_refuses_to_tell() -> None:
+    session = Session(BINANCE, URL, HABITS)
+    want(session, SYMBOL, 100)
+    driver = Denied(session, nothing)
+    driver.connect()
+    driver.trades(101)
+    paced(driver, 5.0)
+    only_books(driver, 6.0)
+    assert [span.last for span in driver.spans] == [None]
+    assert methods(driver) == ["SUBSCRIBE", "UNSUBSCRIBE", "SUBSCRIBE"]
+    only_books(driver, 12.0)
+    assert Move(Feed(TRADES, SYMBOL)) in driver.orders
+
+
+def test_a_feed_that_never_brought_a_trade_is_subscribed_anew_for_its_silence() -> None:
+    """There is no id that REST could be asked from."""
+    session = Session(BINANCE, URL, HABITS)
+    session.want(Feed(TRADES, SYMBOL), {})
+    driver = Asked(session, nothing)
+    driver.connect()
+    driver.advance(40.0)
+    assert driver.spans == []
+    assert methods(driver) == ["SUBSCRIBE", "UNSUBSCRIBE", "SUBSCRIBE"]
+
+
+def test_a_feed_that_fell_silent_twice_is_asked_after_twice() -> None:
+    """An answer that a lost connection or a trade has outrun leaves nobody waiting for it."""
+    session = Session(BINANCE, URL, HABITS)
+    want(session, SYMBOL, 100)
+    driver = Driver(session)
+    driver.connect()
+    driver.trades(101)
+    driver.advance(40.0)
+    (line,) = [line for feed, line in session.desk.lines.items() if feed.channel == TRADES]
+    assert line.suspected
+    driver.trades(102)
+    assert not line.suspected
+    driver.advance(130.0)
+    assert line.suspected
+    driver.lose()
+    assert not line.suspected
+
+
 def test_a_quiet_market_is_left_in_peace() -> None:
     driver = live(nothing)
     paced(driver, 5.0)
