@@ -69,8 +69,13 @@ def main() -> int:
 
 
 def _kept(home: Path) -> Evidence:
-    with (home / EVIDENCE).open("rb") as reading:
-        found: Evidence = pickle.load(reading)
+    try:
+        with (home / EVIDENCE).open("rb") as reading:
+            found: Evidence = pickle.load(reading)
+    except OSError as error:
+        raise ChaosFailed(f"{home} holds no evidence of a run: {EVIDENCE}: {error.strerror}") from None
+    except (pickle.UnpicklingError, EOFError, AttributeError, ImportError) as error:
+        raise ChaosFailed(f"{home / EVIDENCE} is no evidence that can be read: {error}") from None
     return found
 
 
