@@ -145,6 +145,8 @@ class Case:
         """Whether a Gap of its feed lists an id as missing."""
         number = count_of(name.channel, identity)
         if number is None or hole.name != name:
+            if number is not None and self.oldest(name) < number < self.newest(name):
+                return False  # Between two that came, the ids tell.
             begin, end = self.span(hole)
             return hole.gap.missing != 0 and begin <= time_us <= end
         if hole.missing is not None:

@@ -495,6 +495,16 @@ def test_a_gap_of_a_whole_market_lists_symbols_that_were_not_heard_of_again() ->
     assert rules(Evidence(T0, END, issued, logs, [mended], [cut])) == ["unexplained"]
 
 
+def test_a_gap_of_a_whole_market_lists_no_trade_between_two_that_came() -> None:
+    """The next trade of the same symbol tells by its id what is missing, whatever the market's Gap says."""
+    issued = {OPTION: [(1, at(1)), (2, at(20)), (3, at(40))]}
+    logs = {OPTION: log([option_trade(OPTION.symbol, number, second) for number, second in ((1, 1), (3, 40))])}
+    cut, away = fault("cut", Name("DERIBIT", "", ""), 19), gap(CURRENCY, "DISCONNECT", 1, 30, missing=None)
+    named = gap(OPTION, "DISCONNECT", 1, 40, (2, 2))
+    assert rules(Evidence(T0, END, issued, logs, [away], [cut])) == ["unexplained"]
+    assert judge(Evidence(T0, END, issued, logs, [away, named], [cut])) == []
+
+
 def option_trade(symbol: str, number: int, second: float) -> Trade:
     received_us = at(second) + LAG_US
     return replace(trade(number, received_us), venue="DERIBIT", symbol=symbol, event_time=at(second))
