@@ -7,7 +7,8 @@ Both begin alike, and so are one class but for the question whether an update fo
 
 1. Open the stream.
 2. Hold the updates that come.
-3. Get a snapshot over REST.
+3. Get a snapshot over REST, and not before an update is held: the first one proves that the stream is open, which an
+   acknowledgement does not. A book in which nothing changes begins with its first change.
 4. Spot: a snapshot older than the first update that is held (`lastUpdateId` < `U`) is of no use: back to 3.
 5. Of what is held, drop what ends before the snapshot does, or with it.
 6. The book is the snapshot, and then all that is held and comes, as long as each update follows the one before.
@@ -41,7 +42,7 @@ class BinanceBook:
     """As many levels of a side as a snapshot can hold."""
 
     def __init__(self) -> None:
-        self.wants_snapshot = True
+        self.wants_snapshot = False
         self.last: int | None = None
         self.event_time: int | None = None
         self._ladder = Ladder()
@@ -59,9 +60,11 @@ class BinanceBook:
 
     def update(self, update: BookUpdate) -> bool:
         """Take a frame's update; True where the book is in step and has changed. Raises OutOfStep."""
+        last = self.last
+        if last is None:
+            self.wants_snapshot = True
         if self.wants_snapshot:
             self._held.append(update)
-        last = self.last
         if last is None or _end(update) <= last:
             return False
         if not self._follows(update, last, self._joined):

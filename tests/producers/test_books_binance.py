@@ -11,18 +11,22 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from producers.actions import FetchBook, Habits
 from producers.books.binance import HELD_UPDATES, TOP, BinanceBook, BinanceFuturesBook, BinanceSpotBook
 from producers.contract import BOOKS, BookUpdate, Feed, HasHistory, HasSnapshots, OutOfStep, Receipt, Sequencer, Span
 from producers.registry import SOURCES, configured
+from producers.session import Session
 from producers.venues.binance_futures import BinanceFutures
 from producers.venues.binance_spot import BinanceSpot
 from ravencore.config import BinanceSpotSettings, VenuesSettings
 from ravencore.records import Book, Level
+from tests.producers.made import SYMBOL, URL, Driver, reply_frame, us
 from tests.producers.recorded import digest, units
 
 Levels = Sequence[tuple[int, int]]
 BOTH = pytest.mark.parametrize("rules", [BinanceSpotBook, BinanceFuturesBook])
-EACH = pytest.mark.parametrize("source", [BinanceSpot(["*"]), BinanceFutures(["*"])], ids=["spot", "futures"])
+SPOT, FUTURES = BinanceSpot(["*"]), BinanceFutures(["*"])
+EACH = pytest.mark.parametrize("source", [SPOT, FUTURES], ids=["spot", "futures"])
 
 
 def changed(first: int, last: int, previous: int, bids: Levels = (), asks: Levels = ()) -> BookUpdate:
@@ -31,6 +35,14 @@ def changed(first: int, last: int, previous: int, bids: Levels = (), asks: Level
 
 def snapshot(last: int, bids: Levels = (), asks: Levels = ()) -> BookUpdate:
     return made(True, bids, asks, last=last, event_time=last * 1000)
+
+
+def begun(book: BinanceBook, start: BookUpdate) -> BinanceBook:
+    """A book that has held an update which is in the snapshot, and then taken that."""
+    assert start.last is not None
+    assert not book.update(changed(start.last, start.last, start.last - 1))
+    assert book.whole(start)
+    return book
 
 
 def made(whole: bool, bids: Levels, asks: Levels, **ids: Any) -> BookUpdate:
@@ -43,8 +55,10 @@ def made(whole: bool, bids: Levels, asks: Levels, **ids: Any) -> BookUpdate:
 @BOTH
 def test_a_book_begins_with_a_snapshot_and_goes_on_with_what_follows_it(rules: type[BinanceBook]) -> None:
     book: Sequencer = rules()
-    assert (book.wants_snapshot, book.in_step, book.last) == (True, False, None)
+    assert (book.wants_snapshot, book.in_step, book.last) == (False, False, None)
+    assert not book.whole(snapshot(25)), "nothing is held yet"
     assert not book.update(changed(11, 20, 10, [(5, 1)]))
+    assert (book.wants_snapshot, book.in_step) == (True, False)
     assert not book.update(changed(21, 30, 20, [(6, 2)], [(9, 4)]))
     assert book.whole(snapshot(25, [(5, 1), (4, 7)], [(9, 3)]))
     assert (book.wants_snapshot, book.in_step, book.last, book.event_time) == (False, True, 30, 30_000)
@@ -73,8 +87,7 @@ def test_a_snapshot_beyond_all_that_came_is_the_book(rules: type[BinanceBook]) -
 
 
 def test_the_first_update_of_futures_may_begin_within_the_snapshot_but_no_later_one() -> None:
-    book = BinanceFuturesBook()
-    book.whole(snapshot(33))
+    book = begun(BinanceFuturesBook(), snapshot(33))
     assert book.update(changed(30, 40, 20))
     with pytest.raises(OutOfStep) as broken:
         book.update(changed(35, 50, 34))
@@ -82,8 +95,7 @@ def test_the_first_update_of_futures_may_begin_within_the_snapshot_but_no_later_
 
 
 def test_ids_of_futures_leave_room_but_an_update_names_the_one_before() -> None:
-    book = BinanceFuturesBook()
-    book.whole(snapshot(33))
+    book = begun(BinanceFuturesBook(), snapshot(33))
     assert book.update(changed(37, 40, 33)), "it follows the update that the snapshot ends with"
     assert book.update(changed(49, 50, 40))
     with pytest.raises(OutOfStep):
@@ -91,8 +103,7 @@ def test_ids_of_futures_leave_room_but_an_update_names_the_one_before() -> None:
 
 
 def test_ids_of_spot_leave_no_room() -> None:
-    book = BinanceSpotBook()
-    book.whole(snapshot(33))
+    book = begun(BinanceSpotBook(), snapshot(33))
     assert book.update(changed(30, 35, 0)), "an overlap changes nothing that is not so"
     assert book.update(changed(36, 40, 0))
     with pytest.raises(OutOfStep):
@@ -101,8 +112,7 @@ def test_ids_of_spot_leave_no_room() -> None:
 
 @BOTH
 def test_a_broken_book_starts_anew_with_what_broke_it(rules: type[BinanceBook]) -> None:
-    book = rules()
-    book.whole(snapshot(10, [(5, 1)]))
+    book = begun(rules(), snapshot(10, [(5, 1)]))
     with pytest.raises(OutOfStep):
         book.update(changed(16, 20, 15, [(6, 6)]))
     assert (book.wants_snapshot, book.in_step, book.last, book.event_time) == (True, False, None, None)
@@ -114,8 +124,7 @@ def test_a_broken_book_starts_anew_with_what_broke_it(rules: type[BinanceBook]) 
 
 @BOTH
 def test_what_comes_twice_or_late_changes_nothing(rules: type[BinanceBook]) -> None:
-    book = rules()
-    book.whole(snapshot(10))
+    book = begun(rules(), snapshot(10))
     steps = [changed(11, 15, 10, [(5, 1)]), changed(16, 20, 15, [(5, 2)])]
     assert [book.update(step) for step in [*steps, *steps]] == [True, True, False, False]
     assert not book.whole(snapshot(12)), "nobody asked"
@@ -151,6 +160,29 @@ def test_so_many_updates_are_held_and_no_more(rules: type[BinanceBook]) -> None:
     assert (book.last, book.top(1)[0]) == (HELD_UPDATES + 10, [(HELD_UPDATES + 10, 1)])
 
 
+@EACH
+def test_a_snapshot_is_asked_for_once_an_update_is_held(source: Any) -> None:
+    """As the rules have it: one of before the stream was open would be published, and break with the first update."""
+    session = Session(source, URL, Habits(0.5))
+    session.want(Feed(BOOKS, SYMBOL), {})
+    driver = Driver(session, answers=False)
+    driver.connect()
+    driver.advance(1.0)
+    driver.frame(reply_frame(1))
+    driver.advance(1.0)
+    assert len(driver.sent) == 1
+    assert driver.orders == []
+    data = {"e": "depthUpdate", "E": 1_700_000_000_000, "T": 1_700_000_000_000, "s": SYMBOL}
+    data |= {"U": 11, "u": 20, "b": [["5", "1"]], "a": []} | ({"pu": 10} if source is FUTURES else {})
+    driver.frame(json.dumps({"stream": "btcusdt@depth@100ms", "data": data}).encode())
+    fetch = FetchBook(Feed(BOOKS, SYMBOL))
+    assert driver.orders == [fetch]
+    body = {"lastUpdateId": 15, "E": 1_700_000_000_000, "T": 1_700_000_000_000, "bids": [], "asks": [["9", "1"]]}
+    (book,) = session.books.told(fetch, json.dumps(body).encode(), us(driver.now), driver.now)
+    assert isinstance(book, Book)
+    assert book.sequence == 20
+
+
 # Levels that a snapshot does not tell
 
 
@@ -170,8 +202,7 @@ def ended(price: int, number: int) -> BookUpdate:
 
 
 def test_another_snapshot_is_wanted_before_the_known_levels_run_out() -> None:
-    book = ShortBook()
-    book.whole(short(100, 10))
+    book = begun(ShortBook(), short(100, 10))
     for number in range(11, 42):
         assert book.wants_snapshot is (number > 41)
         assert book.update(ended(170 - number, number))
@@ -186,8 +217,7 @@ def test_another_snapshot_is_wanted_before_the_known_levels_run_out() -> None:
 
 
 def test_a_book_whose_best_levels_are_not_all_known_is_given_up() -> None:
-    book = ShortBook()
-    book.whole(short(100, 10))
+    book = begun(ShortBook(), short(100, 10))
     book.update(changed(11, 11, 10, [(50, 1), (49, 1)]))
     for number in range(12, 52):
         assert book.update(ended(171 - number, number))
@@ -199,8 +229,7 @@ def test_a_book_whose_best_levels_are_not_all_known_is_given_up() -> None:
 
 
 def test_a_book_that_was_told_to_its_end_may_be_short() -> None:
-    book = ShortBook()
-    book.whole(snapshot(10, [(5, 1), (4, 1)], [(9, 1)]))
+    book = begun(ShortBook(), snapshot(10, [(5, 1), (4, 1)], [(9, 1)]))
     for number, price in ((11, 5), (12, 4)):
         assert book.update(ended(price, number))
     assert (book.in_step, book.wants_snapshot, book.top(20)) == (True, False, ([], [(9, 1)]))
@@ -279,14 +308,16 @@ def deliveries(draw: st.DrawFn, market: Market) -> list[Comes]:
 def test_a_book_in_step_is_the_true_one_whatever_comes(rules: type[BinanceBook], data: st.DataObject) -> None:
     market = data.draw(markets(room=rules is BinanceFuturesBook))
     book = rules()
+    heard = False
     for one in data.draw(deliveries(market)):
         before = book.top(TOP), book.last
+        heard = heard or one.update is not None
         try:
             moved = book.update(one.update) if one.update else book.whole(market.snapshot(one.id))
         except OutOfStep:
             moved = False
             before = ([], []), None
-        assert book.wants_snapshot is not book.in_step
+        assert book.wants_snapshot is (heard and not book.in_step)
         assert moved or (book.top(TOP), book.last) == before
         if book.in_step:
             assert book.last is not None
@@ -294,16 +325,17 @@ def test_a_book_in_step_is_the_true_one_whatever_comes(rules: type[BinanceBook],
             assert book.event_time == book.last * 1000
     newest = market.updates[-1].last
     assert newest is not None
-    assert book.in_step or book.whole(market.snapshot(newest)), "a fresh snapshot brings it back in step"
-    assert book.last is not None
-    assert book.top(TOP) == market.top(book.last)
+    if book.wants_snapshot:
+        assert book.whole(market.snapshot(newest)), "a fresh snapshot brings it back in step"
+    assert book.in_step is heard
+    assert book.last is None or book.top(TOP) == market.top(book.last)
 
 
 @BOTH
 @given(st.data())
 def test_without_a_loss_nothing_is_out_of_step(rules: type[BinanceBook], data: st.DataObject) -> None:
     market = data.draw(markets(room=rules is BinanceFuturesBook))
-    begin = data.draw(st.integers(0, len(market.updates) - 1))
+    begin = data.draw(st.integers(1, len(market.updates) - 1))
     book = rules()
     for update in market.updates[:begin]:
         book.update(update)
@@ -409,15 +441,15 @@ def fold(source: HasSnapshots, book: Sequencer, paths: Sequence[Path], start: Pa
     for receipt, raw in frames(paths):
         if b"@depth@" not in raw[:60]:
             continue
-        if whole is not None and receipt.received_us >= snapped.received_us:
-            assert book.whole(whole)
-            whole = None
         (update,) = source.parse(raw, receipt)
         assert isinstance(update, BookUpdate)
         try:
             book.update(update)
         except OutOfStep as broken:
             result.broken.append(f"{broken.cause}: {broken}")
+        if whole is not None and receipt.received_us >= snapped.received_us:
+            assert book.whole(whole)
+            whole = None
         if book.in_step and book.last in told:
             (bid,), (ask,) = book.top(1)
             if [*bid, *ask] == [units(told[book.last][name]) for name in "bBaA"]:
@@ -434,9 +466,6 @@ def fingerprint(book: Sequencer) -> str:
     assert len(bids) == len(asks) == TOP
     assert bids[0].price < asks[0].price
     return digest([top])
-
-
-SPOT, FUTURES = BinanceSpot(), BinanceFutures()
 
 
 @pytest.mark.parametrize(
