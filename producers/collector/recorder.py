@@ -145,8 +145,8 @@ class Recording:
             self.counts["bad"] += 1
             self.first_bad = self.first_bad or record.detail
         elif isinstance(record, Gap):
-            # Nothing is known from before a recording: that its trades begin somewhere is no gap in it.
-            self.counts["gaps"] += record.repair == "NONE" and record.cause != "COLD_START"
+            # That its trades begin somewhere is no gap in a recording, and what was refused is told by its name.
+            self.counts["gaps"] += record.repair == "NONE" and record.cause not in ("COLD_START", "REFUSED")
         else:
             self.counts["records"] += type(record) in CHANNELS
 

@@ -15,7 +15,7 @@ from producers.collector.readback import LastSeen
 from producers.contract import ALL, BadFrame, Feed, Get, Source
 from producers.tape import Seen
 from ravencore.errors import Unavailable
-from ravencore.records import Instrument, Subscription, SubscriptionState
+from ravencore.records import Gap, Instrument, Subscription, SubscriptionState
 from ravencore.retry import backoff
 from ravencore.status import now_us
 
@@ -57,6 +57,8 @@ class Runner(ABC):
         self._market: set[Feed] = set()
         self._listed_at: dict[str, float] = {}
         """When each symbol of a market was last listed."""
+        self._unlisted: dict[str, list[Gap]] = {}
+        """Gaps of what is demanded and the venue does not list."""
         self._sought: set[Feed] = set()
         self._seeking: asyncio.Task[LastSeen] | None = None
         """The next read-back, which has not begun."""
@@ -121,6 +123,7 @@ class Runner(ABC):
         """Make these the demanded symbols: of a source with scope `market`, ALL or none."""
         for symbol in self._demanded - symbols:
             self.waiting.pop(symbol, None)
+            self._end_refusal(symbol)
             if task := self._admissions.pop(symbol, None):
                 task.cancel()
             for feed in self._feeds_of(symbol):
@@ -154,7 +157,9 @@ class Runner(ABC):
                 yield Subscription(venue=venue, channel=channel, symbol=symbol, state=state)
 
     def _admit_no_more(self) -> None:
-        """End what waits for the venue's word on a symbol or a market."""
+        """End what waits for the venue's word on a symbol or a market, and the Gaps of what it refused."""
+        for symbol in list(self._unlisted):
+            self._end_refusal(symbol)
         for task in [*self._admissions.values(), *(task for _, task in self._listings.values())]:
             task.cancel()
 
@@ -188,11 +193,12 @@ class Runner(ABC):
     # One symbol
 
     async def _admit(self, symbol: str, seen: asyncio.Task[LastSeen]) -> None:
+        since_us = now_us()
         listing = await self._listing(symbol)
         found = [] if isinstance(listing, str) else [one for one in listing if one.symbol == symbol]
         if not found:
-            self.waiting[symbol] = "REFUSED"
-            self._tell(f"{self.source.venue} refuses {symbol}: {listing if isinstance(listing, str) else 'not listed'}")
+            why = listing if isinstance(listing, str) else "not listed"
+            self._refuse(symbol, f"{self.source.venue} refuses {symbol}: {why}", since_us)
             return
         await self._publish(found)
         last = await asyncio.shield(seen)
@@ -200,18 +206,49 @@ class Runner(ABC):
             self.begin(feed, last.get(feed, {}))
         self.waiting.pop(symbol, None)
 
+    def _refuse(self, symbol: str, why: str, since_us: int) -> None:
+        """Nothing comes of what was demanded: a Gap for each feed, written anew with its end when the demand ends."""
+        self.waiting[symbol] = "REFUSED"
+        self._tell(why)
+        if self._market:
+            # It is collected all the same, without what only a listing tells.
+            return
+        gaps = self._unlisted[symbol] = [self._gap(channel, symbol, why, since_us) for channel in self.source.channels]
+        for gap in gaps:
+            self._outlet.put(self.source.venue, gap)
+
+    def _gap(self, channel: str, symbol: str, why: str, since_us: int) -> Gap:
+        venue, found_us = self.source.venue, now_us()
+        return Gap(
+            gap_id=f"{venue}:{channel}:{symbol}:t{found_us}",
+            venue=venue,
+            channel=channel,
+            symbol=symbol,
+            cause="REFUSED",
+            from_time=since_us,
+            to_time=found_us,
+            detected_time=found_us,
+            connection=venue,
+            detail=why[:300],
+        )
+
+    def _end_refusal(self, symbol: str) -> None:
+        ended_us = now_us()
+        for gap in self._unlisted.pop(symbol, ()):
+            self._outlet.put(self.source.venue, replace(gap, to_time=ended_us, detected_time=ended_us))
+
     # A whole market
 
     async def _follow_market(self, demanded: str) -> None:
         """Collect what the venue lists, and look again from time to time."""
+        since_us = now_us()
         await self._collect_market([])
         if self._market:
             self.waiting.pop(demanded, None)
         while True:
             listing = await self._listing(None)
             if isinstance(listing, str):
-                self.waiting[demanded] = "REFUSED"
-                self._tell(f"{self.source.name} cannot be listed: {listing}")
+                self._refuse(demanded, f"{self.source.name} cannot be listed: {listing}", since_us)
                 return
             await self._publish(listing)
             await self._collect_market(listing)

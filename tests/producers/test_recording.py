@@ -249,9 +249,9 @@ def gap(cause: GapCause, repair: Any = "NONE") -> Gap:
     return Gap(gap_id="1", venue="BINANCE_SPOT", channel="trades", symbol="BTCUSDT", cause=cause, **more)
 
 
-def test_a_cold_start_and_a_repair_are_no_gaps_of_the_recording(tmp_path: Path) -> None:
+def test_a_cold_start_a_refusal_and_a_repair_are_no_gaps_of_the_recording(tmp_path: Path) -> None:
     recording = Recording(SPOT, tmp_path, "x")
-    for record in (gap("COLD_START"), gap("SEQUENCE"), gap("SEQUENCE", "PARTIAL"), gap("DISCONNECT")):
+    for record in (gap("COLD_START"), gap("SEQUENCE"), gap("SEQUENCE", "PARTIAL"), gap("DISCONNECT"), gap("REFUSED")):
         recording.put("BINANCE_SPOT", record)
     recording.put("BINANCE_SPOT", BadBytes(b"x", "unreadable_frame", "no JSON", "here"))
     assert (recording.counts["gaps"], recording.counts["bad"]) == (2, 1)

@@ -28,6 +28,7 @@ from producers.venues.binance_futures import BinanceFutures
 from producers.venues.binance_futures_klines import BinanceFuturesKlines
 from ravencore.config import BinanceFuturesSettings
 from ravencore.records import Gap, Instrument, Trade
+from ravencore.status import now_us
 
 PATIENCE_S = 20.0
 HOT, COLD = "HOTUSDT", "COLDUSDT"
@@ -237,6 +238,57 @@ def test_what_the_venue_has_not_listed_for_long_is_forgotten(monkeypatch: pytest
             assert runner.knows(new)
             assert runner._gate.published.keys() == runner._listed_at.keys() == {"BUSDT"}
             assert exchange.streams == {"busdt@kline_1m"}
+
+    run(test())
+
+
+def test_what_the_venue_does_not_list_is_a_gap_for_as_long_as_it_is_demanded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "LISTING_FRESH_S", 0.0)
+
+    async def test() -> None:
+        exchange = Exchange(HOT)
+        async with collecting(exchange, OneRouteEach()) as (runner, kept):
+
+            def gaps() -> list[Gap]:
+                return [record for record in kept.records if isinstance(record, Gap) and record.symbol == COLD]
+
+            before_us = now_us()
+            runner.demand({HOT, COLD})
+            await until(gaps, "it is told")
+            runner.demand({HOT, COLD})
+            told = gaps()
+            assert [(gap.channel, gap.cause) for gap in told] == [("trades", "REFUSED"), ("books", "REFUSED")]
+            assert {gap.detail for gap in told} == {"BINANCE_FUTURES refuses COLDUSDT: not listed"}
+            assert all(before_us <= (gap.from_time or 0) <= gap.to_time == gap.detected_time for gap in told)
+            withdrawn_us = now_us()
+            runner.demand({HOT})
+            ended = gaps()[2:]
+            assert [(gap.gap_id, gap.from_time) for gap in ended] == [(gap.gap_id, gap.from_time) for gap in told]
+            assert all(withdrawn_us <= gap.to_time == gap.detected_time for gap in ended)
+            exchange.symbols.append(COLD)
+            runner.demand({HOT, COLD})
+            await until(lambda: "coldusdt@aggTrade" in exchange.streams, "it is collected now")
+            assert len(gaps()) == 4
+            runner.demand({HOT, "NOPEUSDT"})
+            await until(lambda: runner.waiting == {"NOPEUSDT": "REFUSED"}, "another is refused")
+        ends = [record for record in kept.records if isinstance(record, Gap) and record.symbol == "NOPEUSDT"]
+        assert [gap.gap_id for gap in ends[:2]] == [gap.gap_id for gap in ends[2:]]
+
+    run(test())
+
+
+def test_a_market_that_cannot_be_listed_is_a_gap_of_all_of_it() -> None:
+    class Refusing(Klines):
+        def refusal(self, status: int, body: bytes) -> str | None:
+            return "closed for good"
+
+    async def test() -> None:
+        async with collecting(Exchange(HOT), Refusing()) as (runner, kept):
+            runner.demand({ALL})
+            await until(lambda: kept.records, "it is told")
+            (gap,) = kept.records
+            assert isinstance(gap, Gap)
+            assert (gap.channel, gap.symbol, gap.cause) == ("klines", ALL, "REFUSED")
 
     run(test())
 
