@@ -21,6 +21,7 @@ class BookTape(Breaks):
         self._interval_us = interval_us
         self._due: BookUpdate | None = None
         self._top: tuple[Side, Side] | None = None
+        self._last: int | None = None
         self._known: dict[tuple[int, int], Level] = {}
         """Levels of the last record: those that are still there are taken from it."""
 
@@ -53,11 +54,12 @@ class BookTape(Breaks):
         out: list[Output] = []
         received_us = update.received_time
         top = book.top(DEPTH)
-        if self.only_suspected and top == self._top:
+        if self.only_suspected and (top, book.last) == (self._top, self._last):
+            # Where the venue's updates have no ids, only the levels tell that nothing was missed.
             self.broken = None
         if self.broken is not None:
             out.append(replace(self.close(received_us, connection), repair="RESNAPSHOT"))
-        self.last_us = received_us
+        self.last_us, self._last = received_us, book.last
         if out or top != self._top:
             self._top = top
             out.append(self._record(book, top, update))

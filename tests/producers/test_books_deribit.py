@@ -12,12 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from producers.books.deribit import DeribitBook
+from producers.booktape import BookTape
 from producers.contract import BookUpdate, Feed, HasBooks, HasHistory, OutOfStep, Receipt, Reply, Span
 from producers.protocols.deribit import NOT_LISTED
 from producers.routing import venue_symbol
+from producers.tape import Break
 from producers.venues.deribit_books import DeribitBooks
 from producers.venues.deribit_trades import DeribitTrades
-from ravencore.records import Book, Level
+from ravencore.records import Book, Gap, Level
 from tests.producers.recorded import CONNECTION_US, digest, lines, refused, units
 from tests.producers.truth import Change, Levels, Truth, histories, journeys
 
@@ -92,6 +94,18 @@ def test_an_empty_book_has_an_id_as_well() -> None:
     book = DeribitBook()
     book.update(whole(0, Truth({}, {})))
     assert book.update(update("change", (0, 14617771529), [Change(True, 1, 93)]))
+
+
+@pytest.mark.parametrize("missed", [0, 1])
+def test_a_silence_was_no_break_only_where_the_id_is_the_same_as_well(missed: int) -> None:
+    tape = BookTape("DERIBIT", Feed("books", "BTC-PERPETUAL"), None, 500_000)
+    told = []
+    for last in (10, 10 + missed):
+        book, start = DeribitBook(), whole(last, Truth({5: 1}, {9: 2}))
+        book.update(start)
+        told += tape.changed(book, start, "one")
+        tape.interrupt(Break("SILENCE", "nothing came for 300 s"), NOW_US)
+    assert [type(one) for one in told] == [Book, Gap, Book][: 1 + 2 * missed]
 
 
 @given(st.data())
