@@ -14,6 +14,8 @@ class Breaks:
         self.broken_us: int | None = None
         self.last_us = last_us
         self._opened: str | None = None
+        self._told: Break | None = None
+        """As the break was told that lasts."""
         self._venue, self._feed = venue, feed
 
     def interrupt(self, why: Break, now_us: int) -> None:
@@ -21,17 +23,23 @@ class Breaks:
         if self.last_us is not None and self.broken is None:
             self.broken, self.broken_us = why, now_us
 
+    def refuse(self, why: Break, now_us: int) -> None:
+        """The venue will not have it: whatever broke it before, that is why; where it never began, from now on."""
+        self.last_us = self.last_us or now_us
+        self.interrupt(why, now_us)
+        self.broken = why
+
     @property
     def only_suspected(self) -> bool:
         """Whether it is broken for its silence alone, of which nothing was told: no hole where nothing has changed."""
         return self.broken is not None and self.broken.cause == "SILENCE" and self._opened is None
 
     def tell_open(self, now_us: int, connection: str) -> list[Output]:
-        """The Gap of a break that lasts, once; it is written anew, with its end, when records come again."""
-        if self.broken is None or self._opened is not None:
+        """The Gap of a break that lasts, once for each reason; it is written anew when records come again."""
+        if self.broken is None or (self._opened is not None and self._told == self.broken):
             return []
         gap = self._gap(self.broken, now_us, connection)
-        self._opened = gap.gap_id
+        self._opened, self._told = gap.gap_id, self.broken
         return [gap]
 
     def close(self, to_us: int, connection: str) -> Gap:

@@ -54,7 +54,7 @@ class Desk:
         if feed.channel in {TRADES, KLINES}:
             for symbol, last in seen.items():
                 self._counted_tape(tapes, feed.channel, symbol, last)
-            if feed.channel == KLINES and not seen:
+            if not seen and (feed.channel == KLINES or self.source.scope == "symbol"):
                 self._counted_tape(tapes, feed.channel, feed.symbol, None)
             if feed.channel == TRADES and self.source.scope == "market":
                 last_us = max((last.time_us for last in seen.values()), default=None)

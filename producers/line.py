@@ -40,6 +40,11 @@ class Tapes:
             out += counted.interrupt(why, now_us, connection)
         return out
 
+    def refuse(self, why: Break, now_us: int) -> None:
+        """The venue will not have the feed, which has broken off."""
+        for tape in self.lasting:
+            tape.refuse(why, now_us)
+
     @property
     def duplicates(self) -> int:
         """Records that had come before."""

@@ -394,7 +394,12 @@ class Session:
         return [*out, Move(line.feed)]
 
     def _told_refused(self, line: Line, error: str, now_us: int) -> list[Action]:
-        out = self.desk.interrupted(line, Break("REFUSED", error), now_us)
+        if line.shadow:
+            # The other connection may still bring it.
+            return []
+        why = Break("REFUSED", error)
+        out = self.desk.interrupted(line, why, now_us)
+        line.tapes.refuse(why, now_us)
         return [*out, *self._told_open(line, now_us, now_us)]
 
     def _ended(self, line: Line, why: Break, now_us: int) -> list[Action]:
@@ -555,6 +560,8 @@ class Session:
     def come_forward(self, line: Line, now: float, now_us: int) -> list[Action]:
         """Publish what this feed brings from now on, and what of it the other connection did not bring."""
         line.shadow = False
+        if line.refused is not None and line.wanted:
+            return self._told_refused(line, line.refused, now_us)
         if line.phase == "live":
             line.tapes.patience.start(now)
         if line.tapes.others is not None:

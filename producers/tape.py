@@ -17,7 +17,8 @@ gap_id: the parts that are still missing, the first of them under that gap_id an
 PARTIAL, and where none is left it has no ids, missing 0, and is BACKFILLED. `repaired` counts what came. So the newest
 entries of all gap_ids name exactly the ids that are missing, and NONE marks the holes as first found.
 
-A break that lasts is told while it lasts: `tell_open` gives its Gap without ids, to be written anew at its end.
+A break that lasts is told while it lasts: `tell_open` gives its Gap without ids, to be written anew at its end. A feed
+that the venue refuses is broken for that reason, whatever broke it before, and even where nothing had come of it yet.
 """
 
 import heapq
@@ -121,11 +122,13 @@ class CountedTape:
         self._order: list[int] = []
         self._arrivals: deque[tuple[float, int]] = deque()
         self._holes: list[Hole] = []
-        self._broken_after = 0
+        self._broken_after = self.last or 0
         """What is held back up to this id came before the break."""
         self._later_breaks: deque[tuple[int, Break]] = deque()
         """Breaks among what is held back behind that one, and what came before each."""
         self._opened: str | None = None
+        self._told: Break | None = None
+        """As the break was told that lasts."""
         self._patch: Patch | None = None
         self._jump = JUMP
         self._why: Break | None = None
@@ -209,6 +212,14 @@ class CountedTape:
             self._later_breaks.append((highest, why))
         return released
 
+    def refuse(self, why: Break, now_us: int) -> None:
+        """The venue will not have the feed, which has broken off: whatever broke it before, that is why."""
+        self.last_us = self.last_us or now_us
+        if self._later_breaks:
+            self._later_breaks[-1] = self._later_breaks[-1][0], why
+        else:
+            self.broken, self.broken_us = why, self.broken_us or now_us
+
     def flush(self, now_us: int, connection: str) -> list[Output]:
         """Wait no longer."""
         return self._release(math.inf, now_us, connection)
@@ -219,10 +230,11 @@ class CountedTape:
             self.broken = None
 
     def tell_open(self, now_us: int, connection: str) -> list[Output]:
-        """The Gap of a break that lasts, once."""
-        if self.broken is None or self._opened is not None or self.last_us is None:
+        """The Gap of a break that lasts, once for each reason."""
+        if self.broken is None or self.last_us is None or (self._opened is not None and self._told == self.broken):
             return []
-        self._opened = self._gap_id(f"t{now_us}" if self.last is None else self.last + 1)
+        self._opened = self._opened or self._gap_id(f"t{now_us}" if self.last is None else self.last + 1)
+        self._told = self.broken
         gap = self._new_gap(
             self._opened, self.broken, from_us=self.last_us, to_us=now_us, now_us=now_us, connection=connection
         )

@@ -14,7 +14,7 @@ from producers.pace import Latency
 from producers.session import Session
 from producers.tape import Break
 from producers.venues.binance_spot import BinanceSpot
-from ravencore.records import Trade
+from ravencore.records import Gap, Trade
 from tests.producers.made import (
     BINANCE,
     LOST,
@@ -107,6 +107,73 @@ def test_one_refused_feed_is_found_and_harms_no_other() -> None:
     }
     assert driver.session.refusals() == ["BINANCE_SPOT refuses trades of BBB: no (2)"]
     assert not driver.closed
+
+
+def refuse_all(driver: Driver) -> None:
+    """The venue answers each request with an error until none is made any more."""
+    answered = 0
+    while (number := json.loads(driver.sent[-1][1])["id"]) != answered:
+        answered = number
+        driver.frame(error_frame(number))
+        driver.advance(0.5)
+
+
+def refusals(driver: Driver) -> dict[str, Gap]:
+    """The newest entry of each Gap, by channel, of those that stand as REFUSED."""
+    newest = {action.gap_id: action for action in driver.out if isinstance(action, Gap)}
+    return {gap.channel: gap for gap in newest.values() if gap.cause == "REFUSED"}
+
+
+def test_a_refused_feed_has_a_gap_that_says_so_even_if_nothing_had_come_of_it() -> None:
+    driver = Driver(new_session(None), answers=False)
+    driver.connect()
+    refuse_all(driver)
+    told = refusals(driver)
+    assert {channel: gap.detail for channel, gap in told.items()} == {"trades": "no (2)", "books": "no (2)"}
+    assert all(gap.from_time is not None and gap.missing is None for gap in told.values())
+    driver.advance(30.0)
+    assert len([action for action in driver.out if isinstance(action, Gap)]) == 2
+
+
+@pytest.mark.parametrize("away_s", [0.0, 8.0])
+def test_a_feed_that_is_refused_after_a_cut_has_one_gap_from_its_last_record_which_says_so(away_s: float) -> None:
+    driver = connected()
+    driver.trades(101)
+    driver.frame(book_frame())
+    driver.advance(0.6)
+    driver.lose()
+    driver.advance(away_s)
+    driver.answers = False
+    driver.connect("two")
+    refuse_all(driver)
+    told = refusals(driver)
+    assert {channel: gap.from_time for channel, gap in told.items()} == {"trades": us(1.0), "books": us(1.0)}
+    assert {gap.gap_id for gap in driver.gaps if gap.cause == "DISCONNECT" and gap.from_time == us(1.0)} == set()
+
+
+def test_a_feed_of_an_earlier_run_that_is_refused_now_has_a_gap_since_then_until_it_comes_again() -> None:
+    driver = Driver(new_session(100), answers=False)
+    driver.connect()
+    refuse_all(driver)
+    assert refusals(driver)["trades"].from_time == us(0)
+    driver.answers = True
+    want(driver.session, SYMBOL)
+    driver.advance(0.1)
+    driver.trades(104)
+    driver.advance(0.6)
+    assert driver.holes == [("REFUSED", 101, 103, 3)]
+
+
+def test_what_a_replacing_connection_is_refused_is_told_when_the_old_one_ends() -> None:
+    old = connected()
+    old.trades(101)
+    new = Driver(old.session.heir(), answers=False)
+    new.connect("two")
+    refuse_all(new)
+    old.trades(102)
+    assert (new.out, refusals(old)) == ([], {})
+    old._take(old.session.bequeath(new.session, LOST, new.now, us(new.now)))
+    assert refusals(old).keys() == {"trades", "books"}
 
 
 def test_an_error_that_names_no_request_answers_the_one_that_is_open() -> None:
