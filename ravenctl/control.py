@@ -1,5 +1,6 @@
 """Demands: what people want running, written to `raven.control` and seen to happen in `raven.status`."""
 
+import difflib
 import getpass
 import hashlib
 import json
@@ -65,6 +66,18 @@ def known_venues() -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for source in SOURCES.values() for name in (source.venue, source.name)))
 
 
+def named_venues(names: Iterable[str] | None) -> tuple[str, ...]:
+    """Venues and sources as their names are, in order; raises WrongUse on one that there is not, naming the nearest."""
+    chosen = tuple(sorted({name.strip().upper() for name in names or ()}))
+    known = known_venues()
+    for name in chosen:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            meant = f"did you mean {near[0]}? " if near else ""
+            raise WrongUse(f"venue {name} is unknown: {meant}known are {', '.join(known)}")
+    return chosen
+
+
 def wanted(
     symbols: Iterable[str] | None, venues: Iterable[str] | None, user: str | None, outputs: Iterable[str] = ()
 ) -> Wanted:
@@ -73,10 +86,7 @@ def wanted(
     wrong = [symbol for symbol in named if not SYMBOL.fullmatch(symbol)]
     if wrong:
         raise WrongUse(f"{wrong[0]!r} is no symbol: write it as the venue does, for example BTCUSDT")
-    chosen = tuple(sorted({venue.strip().upper() for venue in venues or ()}))
-    unknown = [venue for venue in chosen if venue not in known_venues()]
-    if unknown:
-        raise WrongUse(f"venue {unknown[0]} is unknown: known are {', '.join(known_venues())}")
+    chosen = named_venues(venues)
     channels = tuple(sorted({output.strip().lower() for output in outputs}))
     if strange := [channel for channel in channels if channel not in topics.CHANNELS]:
         raise WrongUse(f"{strange[0]} is nothing that is collected: there are {', '.join(topics.CHANNELS)}")

@@ -15,13 +15,14 @@ from producers.contract import ALL
 from producers.registry import SOURCES
 from producers.routing import pair_of, venue_symbol
 from ravencore import kafka, topics
-from ravencore.codec import EPOCH, Codec
+from ravencore.codec import EPOCH, Codec, iso_time
 from ravencore.config import UNITS_US, KafkaSettings, RoutingSettings, Settings, interval_us
 from ravencore.errors import ConfigError, Unavailable, Unreadable
 from ravencore.records import Gap, GapCause, ServiceStatus, Subscription
 from ravenctl import reading, tail
 from ravenctl.cluster import QUIET
 from ravenctl.completeness import HOUR_US, Hour, edges_of, hours
+from ravenctl.control import named_venues
 from ravenctl.feeds import Name
 from ravenctl.shell import WrongUse
 from ravenctl.statusview import fresh
@@ -95,7 +96,8 @@ class BadEntry(NamedTuple):
 class Report:
     """The ledger and what was reckoned from it; `gaps` are those asked for, oldest first.
 
-    `open` are the ids of Gaps whose feed has not come back; `outside` are Gaps that were written since then but tell
+    `open` are the ids of Gaps whose feed has not come back: these last until now, whatever was written as they were
+    detected; `outside` are Gaps that were written since then but tell
     of earlier times; `silent` are feeds that do not flow now.
     """
 
@@ -124,7 +126,7 @@ def choose(
     named = [channel.strip().lower().replace("-", "_") for channel in channels or ()]
     why = [cause.strip().upper().replace("-", "_") for cause in causes or ()]
     return Choice(
-        venues=frozenset(venue.strip().upper() for venue in venues or ()),
+        venues=frozenset(named_venues(venues)),
         symbols=tuple(symbol.strip().upper() for symbol in symbols or ()),
         channels=_known(named, topics.CHANNELS, "channel"),
         causes=_known(why, get_args(GapCause), "cause"),
@@ -152,7 +154,10 @@ def since(text: str, now_us: int) -> int:
         units = ", ".join(UNITS_US)
         raise WrongUse(f"{text!r} is no time: write it like 24h ({units}) or 2026-11-20T10:00") from None
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return min(int((moment - EPOCH).total_seconds() * 1_000_000), now_us - 1)
+    since_us = int((moment - EPOCH).total_seconds() * 1_000_000)
+    if since_us >= now_us:
+        raise WrongUse(f"{text!r} has not been yet: it is {iso_time(now_us)[:16]} now, in UTC")
+    return since_us
 
 
 def report(settings: Settings, codec: Codec, choice: Choice, now_us: int, say: Say) -> Report:
@@ -165,9 +170,10 @@ def report(settings: Settings, codec: Codec, choice: Choice, now_us: int, say: S
         feeds = [feed for status in statuses for feed in status.subscriptions]
         found.open = still_open(chosen, feeds)
         found.silent = [f for f in feeds if f.state not in FLOWING and choice.wants(Name(f.venue, f.channel), f.symbol)]
-        found.all_gaps = [gap for gap in chosen if gap.to_time >= choice.since_us or gap.gap_id in found.open]
+        lasting = [replace(gap, to_time=now_us) if gap.gap_id in found.open else gap for gap in chosen]
+        found.all_gaps = sorted((gap for gap in lasting if gap.to_time >= choice.since_us), key=_end)
         found.gaps = [gap for gap in found.all_gaps if not choice.causes or gap.cause in choice.causes]
-        found.outside = [gap for gap in chosen if gap.to_time < choice.since_us and gap.gap_id not in found.open]
+        found.outside = [gap for gap in lasting if gap.to_time < choice.since_us]
         found.hours_since_us = max(choice.since_us, now_us - LONGEST_US)
         # An hour more: what runs through the first edge was there before it.
         edges = [found.hours_since_us - HOUR_US, *edges_of(found.hours_since_us, now_us)]
@@ -177,8 +183,7 @@ def report(settings: Settings, codec: Codec, choice: Choice, now_us: int, say: S
         raise Unavailable(f"Kafka at {settings.kafka.bootstrap} does not answer: {error.args[0].str()}") from None
     finally:
         client.close()
-    lasting = [replace(gap, to_time=now_us) if gap.gap_id in found.open else gap for gap in found.all_gaps]
-    every = hours(edges, surveyor.found, lasting, _alive(statuses), by_symbol=len(choice.symbols) == 1)
+    every = hours(edges, surveyor.found, found.all_gaps, _alive(statuses), by_symbol=len(choice.symbols) == 1)
     found.hours = [hour for hour in every if hour.from_us >= found.hours_since_us]
     return found
 
@@ -196,7 +201,11 @@ def _entries(client: Consumer, codec: Codec, choice: Choice, unreadable: list[Ba
             unreadable.append(BadEntry(message.partition() or 0, message.offset() or 0, str(error)))
         else:
             newest[gap.gap_id] = gap
-    return sorted((gap for gap in newest.values() if choice.takes(gap)), key=lambda gap: (gap.to_time, gap.gap_id))
+    return sorted((gap for gap in newest.values() if choice.takes(gap)), key=_end)
+
+
+def _end(gap: Gap) -> tuple[int, str]:
+    return gap.to_time, gap.gap_id
 
 
 def _written(client: Consumer, since_us: int, say: Say) -> Iterator[Message]:

@@ -134,9 +134,15 @@ def gaps_table(found: Report, shown: Sequence[Gap | list[Gap]], width: int, *, d
         said = told(entry, found.open) if isinstance(entry, Gap) else folded(entry)
         end = Text(said.became, style=STYLES[said.style])
         what = [said.why, said.lost, end] if wide else [Text(said.before_end) + end]
-        when = between(said.from_us, said.to_us) if wide and said.from_us is not None else clock(said.to_us)
-        table.add_row(when, said.lasted, said.feed, *what, *([said.detail] if detail else []))
+        table.add_row(_when(said, wide=wide), said.lasted, said.feed, *what, *([said.detail] if detail else []))
     return table
+
+
+def _when(said: "Said", *, wide: bool) -> str:
+    """From when to when, or until when alone; what still goes on lasts until now."""
+    if not wide or said.from_us is None:
+        return "now" if said.style == "open" else clock(said.to_us)
+    return f"{clock(said.from_us)} - now" if said.style == "open" else between(said.from_us, said.to_us)
 
 
 class Said(NamedTuple):
@@ -309,7 +315,8 @@ def figures(found: Report) -> dict[str, Any]:
     """The summary in numbers, of what is asked for without regard to causes.
 
     `trades_missing` are of those in `trades_issued`; `trades_missing_elsewhere` were missing where no trade is left
-    that could tell how many were issued. `missing` are of all channels.
+    that could tell how many were issued; of `trades_unknown` Gaps nobody knows how many. `missing` and `unknown` are
+    of all channels.
     """
     trades = [hour for hour in found.hours if hour.name.channel == TRADES and hour.issued is not None]
     issued, lost = (sum(getattr(hour, name) or 0 for hour in trades) for name in ("issued", "missing"))
@@ -326,9 +333,10 @@ def figures(found: Report) -> dict[str, Any]:
         "gaps_by_cause": dict(sorted(causes.items())),
         "trades_issued": issued,
         "trades_missing": lost,
+        "trades_unknown": _unknown(gaps, (TRADES,)),
         "trades_missing_elsewhere": sum(gap.missing or 0 for gap in apart if gap.channel == TRADES),
         "missing": sum(gap.missing or 0 for gap in gaps),
-        "unknown": sum(gap.missing is None and gap.cause != "COLD_START" for gap in gaps if gap.channel in COUNTING),
+        "unknown": _unknown(gaps, COUNTING),
         "repaired": sum(gap.repaired for gap in gaps),
         "books_made_anew": sum(gap.channel == BOOKS and gap.repair == "RESNAPSHOT" for gap in gaps),
         "open": len(found.open),
@@ -336,6 +344,11 @@ def figures(found: Report) -> dict[str, Any]:
         "outside": len(found.outside),
         "unreadable": [entry._asdict() for entry in found.unreadable],
     }
+
+
+def _unknown(gaps: Iterable[Gap], channels: Collection[str]) -> int:
+    """How many Gaps do not know how much they miss; a first start is not one of them."""
+    return sum(gap.missing is None and gap.cause != "COLD_START" for gap in gaps if gap.channel in channels)
 
 
 def _silence(gap: Gap) -> dict[str, Any]:
@@ -371,6 +384,8 @@ def _trades(told: dict[str, Any]) -> str:
     issued, lost = told["trades_issued"], told["trades_missing"]
     if not issued:
         return "no trade was counted"
+    if told["trades_unknown"]:
+        return f"{f'at least {count(lost, TRADES)}' if lost else 'no trade known to be'} missing of {issued:,}"
     share = percent(issued - lost, issued)
     return f"{count(lost, TRADES) if lost else 'no trade'} missing of {issued:,} ({share} is there)"
 

@@ -184,7 +184,8 @@ def test_all_is_said_in_words(bootstrap: str) -> None:
     said = " ".join(text.split())
     for words in (
         f"{len(LOST)} trades missing of {3 * THREE_HOURS:,}",
-        "3 repaired; 1 book made anew; the longest silence 30 s (KRAKEN books); 1 still going on",
+        "3 repaired; 1 book made anew; the longest silence ",
+        " (KRAKEN books); 1 still going on",
         "ids jump 20 trades, ids 5600-5619",
         "book checksum failed",
         "open: still going on",
@@ -207,6 +208,10 @@ def test_a_feed_that_has_not_come_back_is_not_covered_until_now(bootstrap: str) 
     told = figures(bootstrap, "--channel", "books", "--symbol", "ETH/USD")
     (away,) = told["gaps"]
     assert away["open"]
+    assert away["to_time"] == told["summary"]["now"]
+    longest_s = told["summary"]["longest_silence"]["seconds"]
+    assert longest_s == pytest.approx(_seconds(away["to_time"]) - _seconds(away["from_time"]))
+    assert longest_s >= 90
     assert not any(hour["complete"] for hour in told["hours"])
     kraken = figures(bootstrap, "--symbol", "BTC/USD", "--channel", "books")["hours"]
     known = [hour for hour in kraken if hour["known_from"]]
@@ -225,13 +230,21 @@ def test_no_gap_is_said_to_be_none(bootstrap: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "args", [("--channel", "trade"), ("--cause", "BAD"), ("--since", "yesterday"), ("--since", "2026-13-01")]
+    "args",
+    [
+        ("--venue", "KRAKN"),
+        ("--channel", "trade"),
+        ("--cause", "BAD"),
+        ("--since", "yesterday"),
+        ("--since", "2026-13-01"),
+        ("--since", "2999-01-01"),
+    ],
 )
 @pytest.mark.stack
 def test_what_cannot_be_meant_is_said(bootstrap: str, args: tuple[str, str]) -> None:
     result = CliRunner().invoke(app, ["--bootstrap", bootstrap, "gaps", *args])
     assert result.exit_code == 2
-    assert repr(args[1]) in result.stderr
+    assert args[1] in result.stderr
 
 
 def chosen(**names: list[str]) -> Choice:
@@ -268,13 +281,27 @@ def test_a_venue_may_be_named_by_a_source() -> None:
     assert not choice.takes_feed(Name("BINANCE_FUTURES", "trades"))
 
 
+def test_a_venue_that_there_is_not_is_a_mistake_and_the_nearest_is_named() -> None:
+    with pytest.raises(WrongUse, match=r"venue KRAKN is unknown: did you mean KRAKEN\? known are BINANCE_SPOT, "):
+        chosen(venues=["krakn"])
+    with pytest.raises(WrongUse, match=r"did you mean BINANCE_FUTURES_KLINES\?"):
+        chosen(venues=["BINANCE_FUTURES_KLINE"])
+
+
 def test_times_as_people_write_them() -> None:
     assert since("90m", NOW) == NOW - 90 * 60 * SECOND_US
     assert since("7d", NOW) == NOW - 168 * HOUR_US
     assert since("2026-11-20T10:00", NOW) == since("2026-11-20T11:00+01:00", NOW)
-    assert since("2999-01-01", NOW) < NOW
     with pytest.raises(WrongUse):
         since("soon", NOW)
+
+
+def test_a_time_that_has_not_been_yet_is_a_mistake() -> None:
+    with pytest.raises(WrongUse, match="'2999-01-01' has not been yet"):
+        since("2999-01-01", NOW)
+    with pytest.raises(WrongUse):
+        since(iso_time(NOW), NOW)
+    assert since(iso_time(NOW - SECOND_US), NOW) == NOW - SECOND_US
 
 
 def test_a_gap_is_open_while_its_feed_does_not_flow() -> None:

@@ -99,6 +99,16 @@ def test_spans(micros: int, text: str) -> None:
     assert span(micros) == text
 
 
+@pytest.mark.parametrize(("width", "when"), [(200, "01-15 07:00:00 - now"), (100, "now  ")])
+def test_what_still_goes_on_lasts_until_now(width: int, when: str) -> None:
+    away = gap(cause="SILENCE", missing=None, to_time=NOW)
+    text = drawn(report(away, open=frozenset({away.gap_id})), width)
+    (row,) = [row for row in text.splitlines() if "nothing came" in row]
+    assert row.startswith(when)
+    assert "1 h  BINANCE_SPOT" in row
+    assert " - now" not in drawn(report(away), width)
+
+
 def test_two_days_are_both_named() -> None:
     midnight = 20_000 * 24 * HOUR_US
     assert between(midnight, midnight + 3_000_000) == "10-04 00:00:00 - 00:00:03"
@@ -214,6 +224,18 @@ def test_the_sentence_says_how_it_went() -> None:
         "Last 24 h: 12 trades missing of 48,120 (99.975 % is there); an unknown number missing in 1 gap; 400 repaired; "
         "1 book made anew; the longest silence 12 s (BINANCE_SPOT klines)"
     )
+
+
+@pytest.mark.parametrize(
+    ("lost", "words"),
+    [(0, "no trade known to be missing of 1,584; an unknown"), (12, "at least 12 trades missing of 1,584; an unknown")],
+)
+def test_where_a_gap_of_trades_does_not_know_its_size_no_share_is_said(lost: int, words: str) -> None:
+    away = gap(cause="DISCONNECT", missing=None)
+    found = report(away, hours=(hour(issued=1584, missing=lost, unknown=1),))
+    assert words in sentence(found)
+    assert "%" not in sentence(found)
+    assert for_scripts(found)["summary"]["trades_unknown"] == 1
 
 
 def test_what_is_missing_beyond_what_can_be_counted_is_said_too() -> None:
