@@ -93,6 +93,8 @@ class Asking:
         if line.sweep_at is None or now < line.sweep_at or line.phase != "live" or self._desk.waits.repair is None:
             return []
         line.sweep_at = None
+        for tape in line.tapes.counted.values():
+            tape.overdue()
         if (whole := line.tapes.whole) is not None:
             from_us = whole.last_us if whole.broken else whole.ended.from_time if whole.ended else None
             missed = Span(0, None, from_us, None)

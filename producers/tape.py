@@ -68,6 +68,8 @@ class Seen(NamedTuple):
 COLD = Break("COLD_START", "nothing is known from before this trade")
 AWAY = Break("DISCONNECT", "the collector was away")
 NOT_DEMANDED = Break("DISCONNECT", "not demanded for a time")
+UNHEARD = Break("DISCONNECT", "not demanded for a time, and then nothing came at first")
+"""Ids do not tell where what nobody wanted ends: all of it is asked for."""
 JUMP = Break("SEQUENCE", "the ids jump")
 CANDLE_US = 60_000_000
 
@@ -198,6 +200,11 @@ class CountedTape:
         if self.broken is None:
             self.last_us = self.last_us or now_us
 
+    def overdue(self) -> None:
+        """An acknowledged feed has brought nothing at first: not all that is missing went unwanted."""
+        if self.broken == NOT_DEMANDED:
+            self.broken = UNHEARD
+
     def expire(self, now: float, now_us: int, connection: str) -> list[Output]:
         """What to publish now that holes have been waited for until `now`."""
         return self._release(now, now_us, connection)
@@ -210,6 +217,8 @@ class CountedTape:
             self.broken, self.broken_us, self._broken_after = why, now_us, highest
         elif highest > max((self._broken_after, *(after for after, _ in self._later_breaks))):
             self._later_breaks.append((highest, why))
+        elif self.broken == NOT_DEMANDED and why != NOT_DEMANDED:
+            self.broken = Break(why.cause, f"not demanded for a time, and then {why.detail}")
         return released
 
     def refuse(self, why: Break, now_us: int) -> None:

@@ -156,6 +156,41 @@ def test_what_nobody_wanted_is_not_asked_for() -> None:
     assert driver.holes == [("DISCONNECT", 102, 199, 98)]
 
 
+def demanded_again(rest: Rest) -> Asked:
+    """A driver whose feed was not wanted for half a second, and is acknowledged again."""
+    driver = live(rest)
+    want(driver.session, "AAA")
+    driver.advance(0.5)
+    unwant(driver.session, SYMBOL)
+    driver.advance(0.5)
+    want(driver.session, SYMBOL)
+    driver.advance(0.5)
+    return driver
+
+
+def test_what_is_wanted_again_and_does_not_come_is_asked_for() -> None:
+    """Trade 300 is printed 19.9 s after trade 101; REST does not have the last before it."""
+    driver = demanded_again(lambda span, now: [number for number in all_of(span, now) if not 290 < number < 300])
+    driver.until(number_time(300))
+    driver.trades(300)
+    driver.advance(30.0)
+    assert sorted(number or 0 for number in driver.ids) == [*range(102, 291), 300]
+    assert [hole[1:] for hole in driver.holes if hole[3]] == [(291, 299, 9)]
+    assert "not demanded for a time" not in {gap.detail for gap in driver.gaps}
+
+
+def test_what_a_cut_takes_of_a_feed_that_is_wanted_again_is_asked_for() -> None:
+    driver = demanded_again(all_of)
+    driver.lose()
+    driver.until(number_time(300))
+    driver.connect("two")
+    driver.trades(300)
+    driver.advance(30.0)
+    assert sorted(number or 0 for number in driver.ids) == list(range(102, 301))
+    (gap,) = driver.gaps
+    assert (gap.cause, gap.detail, gap.missing) == ("DISCONNECT", "not demanded for a time, and then cut", 0)
+
+
 def test_what_was_missing_when_the_collector_ended_is_asked_for_by_the_next() -> None:
     before = live(nothing)
     before.trades(105)
