@@ -8,7 +8,8 @@ Rules: https://docs.deribit.com/subscriptions/orderbook/bookinstrument_nameinter
    prev_change_id equals the change_id of the previous message, it indicates that no messages were missed."
 
 The ids grow, as all recordings show: a change whose id is not above that of the book is one that came twice, and is
-passed over. `prev_change_id` is not read in a snapshot, where some have it.
+passed over. So is a whole book, unless its time is above the book's: then the ids begin anew with it.
+`prev_change_id` is not read in a snapshot, where some have it.
 """
 
 from producers.books.told import ToldBook
@@ -17,6 +18,10 @@ from producers.contract import BookUpdate
 
 class DeribitBook(ToldBook):
     """One instrument's book (`producers.contract.Sequencer`)."""
+
+    def _is_repeated(self, update: BookUpdate) -> bool:
+        is_higher = (update.last or 0) > (self.last or 0)
+        return not is_higher and (update.event_time or 0) <= (self.event_time or 0)
 
     def _is_news(self, update: BookUpdate) -> bool:
         super()._is_news(update)

@@ -19,7 +19,8 @@ somebody's 9,900 frames of August 2026 every checksum held over the text as it c
 Some examples on its pages are re-printed: theirs cannot be checked. In the guide's own example they hold.
 
 Frames have no numbers: the checksum alone tells what was lost. It covers the ten best levels; a change lost below them
-shows when it comes up among them, or never.
+shows when it comes up among them, or never. A whole book with the time and the checksum of the one before it is that
+one again; were it another, the next change would tell.
 """
 
 from collections.abc import Sequence
@@ -44,13 +45,14 @@ class KrakenBook(ToldBook):
 
     def update(self, update: BookUpdate) -> bool:
         """Take a frame's update; True where the book has changed. Raises OutOfStep."""
-        changed = super().update(update)
+        if not super().update(update):
+            return False
         self._settle(self._ladder.bids, self._bid_texts, update.bids, update.bid_texts)
         self._settle(self._ladder.asks, self._ask_texts, update.asks, update.ask_texts)
         checksum = self._checksum()
         if update.checksum != checksum:
             raise self._lost("CHECKSUM", f"the book's checksum is {checksum}, and Kraken says {update.checksum}")
-        return changed
+        return True
 
     def _settle(
         self, side: Side, texts: dict[int, bytes], levels: Sequence[tuple[int, int]], new: Sequence[bytes]

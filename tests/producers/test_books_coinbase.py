@@ -92,6 +92,12 @@ def test_a_frame_that_comes_twice_or_late_sets_no_level_back() -> None:
     assert book.last is None
 
 
+def test_a_whole_book_that_comes_twice_is_no_change() -> None:
+    book, start = CoinbaseBook(), read(whole(3, Truth({2: 5}, {})))[1]
+    assert [book.update(start), book.update(start)] == [True, False]
+    assert same(book, Truth({2: 5}, {}))
+
+
 def test_a_new_connection_counts_anew() -> None:
     book = CoinbaseBook()
     book.update(read(whole(9, Truth({2: 5}, {})))[1])

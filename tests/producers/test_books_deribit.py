@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from producers.books.deribit import DeribitBook
 from producers.booktape import BookTape
@@ -88,6 +89,25 @@ def test_what_comes_twice_is_passed_over() -> None:
     steps = [update("change", (10, 17), [Change(True, 6, 3)]), update("change", (17, 18), [Change(True, 6, 0)])]
     assert [book.update(step) for step in [*steps, *steps]] == [True, True, False, False]
     assert (book.in_step, book.last, book.top(20)) == (True, 18, (held([(5, 1)]), []))
+
+
+def test_a_whole_book_that_comes_twice_does_not_set_the_book_back() -> None:
+    book, start = DeribitBook(), whole(10, Truth({5: 1}, {}))
+    steps = [start, update("change", (10, 17), [Change(True, 6, 3)]), start, whole(12, Truth({7: 1}, {}))]
+    assert [book.update(step) for step in steps] == [True, True, False, False]
+    assert (book.last, book.top(20)) == (17, (held([(6, 3), (5, 1)]), []))
+    assert book.update(update("change", (17, 18), [Change(True, 6, 0)]))
+
+
+def test_a_whole_book_that_is_newer_begins_anew_even_where_its_ids_do() -> None:
+    book = DeribitBook()
+    book.update(whole(10, Truth({5: 1}, {})))
+    anew = whole(20, Truth({6: 1}, {}))
+    assert book.update(anew)
+    assert book.event_time is not None
+    assert book.update(replace(anew, last=3, event_time=book.event_time + 1, bids=held([(7, 1)])))
+    assert (book.last, book.top(20)) == (3, (held([(7, 1)]), []))
+    assert book.update(update("change", (3, 4), [Change(True, 8, 1)]))
 
 
 def test_an_empty_book_has_an_id_as_well() -> None:

@@ -6,6 +6,7 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from producers.books.kraken import CHECKED, KrakenBook
 from producers.contract import BookUpdate, Farewell, Feed, HasBooks, HasHistory, OutOfStep, Receipt, Span
@@ -132,6 +133,26 @@ def test_a_lost_change_is_found_and_only_a_whole_book_begins_anew() -> None:
     assert book.in_step
 
 
+@pytest.mark.parametrize("is_timed", [True, False], ids=["timed", "before 2026"])
+def test_a_whole_book_that_comes_twice_does_not_set_the_book_back(is_timed: bool) -> None:
+    start, better = update("snapshot", GUIDE_BIDS, GUIDE_ASKS, GUIDE_CHECKSUM), ("45283.6", "7.00000000")
+    start = start if is_timed else replace(start, event_time=None)
+    book = KrakenBook(10)
+    checksum = slow_checksum([better, *GUIDE_BIDS[:-1]], GUIDE_ASKS)
+    steps = [start, update("update", [better], [], checksum), start]
+    assert [book.update(step) for step in steps] == [True, True, False]
+    assert book.top(1)[0] == [(units("45283.6"), units("7"))]
+    assert book.update(update("update", [], [], checksum))
+
+
+def test_another_whole_book_takes_the_place_of_the_first() -> None:
+    book = guide()
+    asks = GUIDE_ASKS[1:]
+    assert book.update(update("snapshot", GUIDE_BIDS, asks, slow_checksum(GUIDE_BIDS, asks)))
+    assert book.top(1)[1] == [(units("45286.4"), units("1.54571953"))]
+    assert book.update(update("snapshot", GUIDE_BIDS, GUIDE_ASKS, GUIDE_CHECKSUM))
+
+
 def test_levels_that_are_gone_leave_nothing_behind() -> None:
     book = KrakenBook(10)
     book.update(update("snapshot", [], [], 0))
@@ -193,15 +214,17 @@ def test_what_comes_whole_and_in_order_is_the_true_book_to_its_depth(
 def test_a_book_in_step_is_the_true_one_in_its_best_levels(data: st.DataObject) -> None:
     truths = [truth for _, truth in data.draw(histories())]
     messages = [whole(truths[0]), *map(told, truths, truths[1:])]
-    book, renewed = KrakenBook(SHALLOW), False
+    book, renewed, reached = KrakenBook(SHALLOW), False, 0
     for number in data.draw(journeys(len(truths))):
         message = whole(truths[number]) if renewed else messages[number]
         try:
-            book.update(message)
+            taken = book.update(message)
         except OutOfStep:
             renewed = True
         else:
-            assert same(book, truths[number], CHECKED)
+            assert taken or message.whole
+            reached = number if taken else reached
+            assert same(book, truths[reached], CHECKED)
             renewed = False
         assert book.in_step is not renewed
 
