@@ -30,6 +30,8 @@ class Line:
     refused: str | None = None
     asking: bool = False
     ending: bool = False
+    since_us: int = 0
+    """When it was demanded."""
     newest: dict[str, int] = field(default_factory=dict)
     """Event time of the last record, by symbol."""
 
@@ -57,6 +59,7 @@ class PollRunner(Runner):
             self._lines[feed] = line
         line.ending = False
         if line.task is None:
+            line.since_us = now_us()
             line.task = self._tasks.create_task(self._keep_asking(line))
 
     def end(self, feed: Feed) -> None:
@@ -156,7 +159,7 @@ class PollRunner(Runner):
         try:
             bodies = await self._bodies(line.feed)
         except Refused as refusal:
-            line.refused = str(refusal)
+            self._note_refusal(line, str(refusal))
             return
         except Unavailable as error:
             line.tape.interrupt(Break("DISCONNECT", str(error)[:300]), now_us())
@@ -168,6 +171,14 @@ class PollRunner(Runner):
         line.failed = line.refused = None
         self._answers += len(bodies)
         self._publish_bodies(line, bodies)
+
+    def _note_refusal(self, line: Line, why: str) -> None:
+        """A hole from the last record, or from the demand where there was none; told once, until there are answers."""
+        if line.refused is None:
+            line.tape.begin(line.since_us)
+            line.tape.refuse(Break("REFUSED", why[:300]), now_us())
+            self._tell_open(line, now_us())
+        line.refused = why
 
     async def _bodies(self, feed: Feed) -> Sequence[bytes]:
         gets = self.source.requests(self._gate.endpoints.rest_url, feed)

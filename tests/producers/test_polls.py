@@ -14,7 +14,8 @@ from producers.collector.polls import PollRunner
 from producers.contract import OPEN_INTEREST, Feed
 from producers.venues.binance_futures_oi import BinanceFuturesOi
 from ravencore.config import BinanceFuturesSettings
-from ravencore.records import OpenInterest
+from ravencore.records import Gap, OpenInterest
+from ravencore.status import now_us
 
 FEED = Feed(OPEN_INTEREST, "BTCUSDT")
 PATIENCE_S = 10.0
@@ -25,12 +26,15 @@ class Venue:
 
     def __init__(self) -> None:
         self.asked = 0
+        self.refuses = self.fails = False
         self.time_ms, self.mark = 1_589_437_530_011, 11_793
         self.open = asyncio.Event()
         self.open.set()
 
     async def answer(self, request: web.Request) -> web.Response:
-        if request.query["symbol"] != "BTCUSDT":
+        if self.fails:
+            return web.Response(status=503)
+        if self.refuses or request.query["symbol"] != "BTCUSDT":
             return web.json_response({"code": -1121, "msg": "Invalid symbol."}, status=400)
         interest = request.path.endswith("openInterest")
         self.asked += interest
@@ -47,10 +51,14 @@ class Kept:
 
     def __init__(self) -> None:
         self.records: list[OpenInterest] = []
+        self.gaps: list[Gap] = []
 
     def put(self, venue: str, record: Published) -> None:
-        assert isinstance(record, OpenInterest)
-        self.records.append(record)
+        if isinstance(record, Gap):
+            self.gaps.append(record)
+        else:
+            assert isinstance(record, OpenInterest)
+            self.records.append(record)
 
     async def ready(self) -> None:
         """At once."""
@@ -163,3 +171,54 @@ async def test_a_symbol_that_the_venue_does_not_know_is_refused_and_harms_no_oth
         ]
         assert [(feed.symbol, feed.state) for feed in runner.subscriptions()] == [("*", "FLOWING")]
         assert list(runner.away) == []
+
+
+@in_loop
+async def test_a_refusal_of_what_has_flowed_is_a_gap_that_ends_with_the_next_record() -> None:
+    venue = Venue()
+    async with polling(venue) as (runner, kept):
+        runner.begin(FEED, {})
+        await until(lambda: kept.records)
+        venue.refuses = True
+        await until(lambda: kept.gaps)
+        (told,) = kept.gaps
+        assert (told.cause, told.symbol, told.detail) == ("REFUSED", "BTCUSDT", "Invalid symbol. (-1121)")
+        assert told.from_time == kept.records[0].received_time <= told.to_time == told.detected_time
+        venue.refuses = False
+        venue.time_ms += 1
+        await until(lambda: len(kept.records) == 2)
+        _, ended = kept.gaps
+        assert (ended.gap_id, ended.cause) == (told.gap_id, "REFUSED")
+        assert (ended.from_time, ended.to_time) == (told.from_time, kept.records[1].received_time)
+
+
+@in_loop
+async def test_a_refusal_from_the_first_is_one_gap_from_the_demand_on() -> None:
+    venue = Venue()
+    venue.refuses = True
+    before_us = now_us()
+    async with polling(venue) as (runner, kept):
+        runner.begin(FEED, {})
+        demanded_us = now_us()
+        runner.begin(Feed(OPEN_INTEREST, "NOPEUSDT"), {})
+        await until(lambda: len(kept.gaps) == 2)
+        venue.refuses = False
+        await until(lambda: kept.records)
+        told, other, ended = kept.gaps
+        assert {told.symbol, other.symbol} == {"BTCUSDT", "NOPEUSDT"}
+        assert before_us <= min(told.from_time or 0, other.from_time or 0) <= demanded_us < told.to_time
+        assert (ended.symbol, ended.to_time) == ("BTCUSDT", kept.records[0].received_time)
+        assert ended.gap_id in {told.gap_id, other.gap_id}
+
+
+@in_loop
+async def test_a_refusal_after_a_failure_is_what_the_gap_tells() -> None:
+    venue = Venue()
+    async with polling(venue) as (runner, kept):
+        runner.begin(FEED, {})
+        await until(lambda: kept.records)
+        venue.fails = True
+        await until(lambda: list(runner.away))
+        venue.fails, venue.refuses = False, True
+        await until(lambda: kept.gaps)
+        assert [(gap.cause, gap.from_time) for gap in kept.gaps] == [("REFUSED", kept.records[0].received_time)]
