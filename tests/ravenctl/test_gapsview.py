@@ -3,14 +3,15 @@
 import io
 import itertools
 import json
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from ravencore.records import Gap
+from ravencore.records import Gap, GapCause
 from ravenctl.completeness import HOUR_US, Hour, edges_of
 from ravenctl.feeds import Name
 from ravenctl.gaps import BadEntry, Report
@@ -28,6 +29,7 @@ from ravenctl.gapsview import (
     sentence,
     show,
     span,
+    told,
 )
 
 NOW = 500_000 * HOUR_US
@@ -236,6 +238,12 @@ def test_where_a_gap_of_trades_does_not_know_its_size_no_share_is_said(lost: int
     assert words in sentence(found)
     assert "%" not in sentence(found)
     assert for_scripts(found)["summary"]["trades_unknown"] == 1
+
+
+@pytest.mark.parametrize("cause", get_args(GapCause))
+def test_the_guide_explains_every_cause(cause: GapCause) -> None:
+    guide = Path(__file__).parents[2] / "docs" / "gaps.md"
+    assert f"| {cause} | {told(gap(cause=cause)).why}" in guide.read_text()
 
 
 def test_what_is_missing_beyond_what_can_be_counted_is_said_too() -> None:
