@@ -247,6 +247,10 @@ def test_an_unknown_symbol_is_refused_and_harms_no_other(rig: Rig) -> None:
     assert status.last_error == "BINANCE_SPOT refuses NOPEUSDT: Invalid symbol. (-1121)"
     rig.withdraw("NOPEUSDT")
     until(lambda: "trades NOPEUSDT" not in service.states(), "it is forgotten")
+    service.stop()
+    for channel in ("trades", "books"):
+        (gap,) = rig.gaps("NOPEUSDT", channel)
+        assert (gap.cause, gap.detail) == ("REFUSED", status.last_error)
 
 
 def test_a_demand_that_cannot_be_read_is_kept_as_a_dead_letter(rig: Rig) -> None:
