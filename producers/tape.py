@@ -17,6 +17,10 @@ gap_id: the parts that are still missing, the first of them under that gap_id an
 PARTIAL, and where none is left it has no ids, missing 0, and is BACKFILLED. `repaired` counts what came. So the newest
 entries of all gap_ids name exactly the ids that are missing, and NONE marks the holes as first found.
 
+An id that is not missing came before, and is dropped. But a venue may count anew, from a lower id: RESTART_RECORDS with
+such ids that happened after all that was published, over more than RESTART_S, are no duplicates; they come after a Gap
+that says so, and the holes before it are no longer asked for. Candles, whose id is their minute, never count anew.
+
 A break that lasts is told while it lasts: `tell_open` gives its Gap without ids, to be written anew at its end. A feed
 that the venue refuses is broken for that reason, whatever broke it before, and even where nothing had come of it yet.
 """
@@ -43,6 +47,9 @@ MOST_TOLD = 1000
 """An answer with so many records may not be all."""
 FAILED_AGAIN_S, FAILED_CAP_S = 1.0, 30.0
 """After requests that failed; doubled each time."""
+
+RESTART_RECORDS, RESTART_S = 3, 1.0
+"""One alone may be mangled, and a few may have happened within the same moment as the last that is known."""
 
 Counted = Trade | Kline
 """Records that a venue counts, symbol by symbol."""
@@ -140,6 +147,8 @@ class CountedTape:
         self.probing = False
         """Whether REST is to be asked for what is newer than the last record."""
         self._asked: Span | None = None
+        self._outdated = False
+        """The venue has counted anew since it was asked."""
         self._ask_at = -math.inf
         self._vain = self._failed = 0
         self._vain_first = 0
@@ -148,6 +157,8 @@ class CountedTape:
         """Since when the hole before what is held back is the first."""
         self._hopeless = 0
         """Up to this id the venue does not have what is missing."""
+        self._strays: dict[int, Counted] = {}
+        """Known ids with times after all that was published."""
         for gap in seen.holes if seen else ():
             assert gap.from_sequence is not None
             assert gap.to_sequence is not None
@@ -181,7 +192,7 @@ class CountedTape:
                 self._advance(record, sequence)
                 return [record]
             if sequence <= last:
-                return self._late(record, sequence, connection, echo=echo)
+                return self._late(record, sequence, now, connection, echo=echo)
         elif self.broken is None:
             self._advance(record, sequence)
             return [record]
@@ -251,7 +262,7 @@ class CountedTape:
 
     def quiet_before(self, time_us: int) -> bool:
         """Whether all is well and no record has happened at or after `time_us`."""
-        return self.broken is None and not self._held and (self.newest_us or 0) < time_us
+        return self.broken is None and not self._held and not self._strays and (self.newest_us or 0) < time_us
 
     # What is asked over REST
 
@@ -273,6 +284,9 @@ class CountedTape:
     def answered(self, records: Sequence[Counted], now: float, now_us: int, connection: str) -> list[Output]:
         """What to publish, in order, now that the venue has answered."""
         span, self._asked = self._asked, None
+        if self._outdated:
+            self._outdated = False
+            return []
         # REST may be ahead of the stream, which will bring that itself.
         last = span.last if span is not None and span.last is not None else math.inf
         fresh = {
@@ -291,7 +305,7 @@ class CountedTape:
 
     def unanswered(self, now: float) -> None:
         """The request failed; it is made again later."""
-        self._asked = None
+        self._asked, self._outdated = None, False
         self._ask_at = now + min(FAILED_AGAIN_S * 2**self._failed, FAILED_CAP_S)
         self._failed += 1
 
@@ -449,6 +463,7 @@ class CountedTape:
     def _advance(self, record: Counted, sequence: int) -> None:
         time_us = record.event_time
         self.last, self.last_us = sequence, time_us
+        self._strays.clear()
         if self.newest_us is None or time_us > self.newest_us:
             self.newest_us = time_us
 
@@ -512,12 +527,34 @@ class CountedTape:
         at = bisect_right(self._holes, sequence, key=lambda hole: hole.first) - 1
         return self._holes[at] if at >= 0 and self._holes[at].last >= sequence else None
 
-    def _late(self, record: Counted, sequence: int, connection: str, *, echo: bool) -> list[Output]:
+    def _late(self, record: Counted, sequence: int, now: float, connection: str, *, echo: bool) -> list[Output]:
         hole = self._hole_of(sequence)
         if hole is None:
             self.duplicates += not echo
-            return []
+            return [] if echo else self._perhaps_anew(record, sequence, now, connection)
         return self._mend(hole, [(sequence, record)], record.received_time, connection)
+
+    def _perhaps_anew(self, record: Counted, sequence: int, now: float, connection: str) -> list[Output]:
+        """What to publish now that a known id has come: nothing, or what came since the venue has counted anew."""
+        newest_us = self.newest_us or 0
+        if not isinstance(record, Trade) or record.event_time <= newest_us:
+            return []
+        self._strays.setdefault(sequence, record)
+        begun = len(self._strays) >= RESTART_RECORDS and record.event_time > newest_us + RESTART_S * 1e6
+        return self._restart(now, record.received_time, connection) if begun else []
+
+    def _restart(self, now: float, now_us: int, connection: str) -> list[Output]:
+        strays, self._strays = self._strays, {}
+        self.duplicates -= len(strays)
+        out = self.flush(now_us, connection)
+        self.broken = Break("SEQUENCE", f"the venue counts anew, from {min(strays)}, after {self.last}")
+        self.last, self._broken_after, self._hopeless, self.probing = None, 0, 0, False
+        self._outdated = self._asked is not None
+        for forgotten in (self._holes, self._to_ask, self._later_breaks):
+            forgotten.clear()
+        for sequence, record in strays.items():
+            self._hold(record, sequence, now)
+        return out + self._release(now, now_us, connection)
 
     def _mend(self, hole: Hole, found: Sequence[tuple[int, Counted]], now_us: int, connection: str) -> list[Output]:
         """Records of a hole, in order, and what then is left of its Gap."""

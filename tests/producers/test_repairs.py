@@ -191,6 +191,22 @@ def test_what_a_cut_takes_of_a_feed_that_is_wanted_again_is_asked_for() -> None:
     assert (gap.cause, gap.detail, gap.missing) == ("DISCONNECT", "not demanded for a time, and then cut", 0)
 
 
+def test_what_rest_tells_of_before_the_venue_counted_anew_is_not_taken_for_new() -> None:
+    driver = Driver(Session(BINANCE, URL, HABITS))
+    want(driver.session, SYMBOL, 100)
+    driver.connect()
+    driver.trades(101, 105)
+    driver.advance(3.0)
+    (asked,) = [order for order in driver.orders if isinstance(order, FetchTrades)]
+    for number in range(1, 5):
+        driver.advance(0.7)
+        driver.trades(number)
+    driver._take(driver.session.asking.told(asked, body(range(102, 110)), us(driver.now), driver.now))
+    driver.advance(3.0)
+    driver.trades(5)
+    assert driver.ids == [101, 105, 1, 2, 3, 4, 5]
+
+
 def test_what_was_missing_when_the_collector_ended_is_asked_for_by_the_next() -> None:
     before = live(nothing)
     before.trades(105)
@@ -340,6 +356,10 @@ def test_a_feed_that_never_brought_a_trade_is_subscribed_anew_for_its_silence() 
     assert methods(driver) == ["SUBSCRIBE", "UNSUBSCRIBE", "SUBSCRIBE"]
 
 
+def asked_after(session: Session) -> list[bool]:
+    return [line.suspected for feed, line in session.desk.lines.items() if feed.channel == TRADES]
+
+
 def test_a_feed_that_fell_silent_twice_is_asked_after_twice() -> None:
     """An answer that a lost connection or a trade has outrun leaves nobody waiting for it."""
     session = Session(BINANCE, URL, HABITS)
@@ -348,14 +368,13 @@ def test_a_feed_that_fell_silent_twice_is_asked_after_twice() -> None:
     driver.connect()
     driver.trades(101)
     driver.advance(40.0)
-    (line,) = [line for feed, line in session.desk.lines.items() if feed.channel == TRADES]
-    assert line.suspected
+    assert asked_after(session) == [True]
     driver.trades(102)
-    assert not line.suspected
+    assert asked_after(session) == [False]
     driver.advance(130.0)
-    assert line.suspected
+    assert asked_after(session) == [True]
     driver.lose()
-    assert not line.suspected
+    assert asked_after(session) == [False]
 
 
 def test_a_quiet_market_is_left_in_peace() -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from producers import tape
 from producers.actions import BadBytes
-from producers.tape import HELD_RECORDS
+from producers.tape import HELD_RECORDS, RESTART_RECORDS
 from ravencore.records import Book, Gap, Trade
 from tests.producers.made import Driver, book_frame, new_session, trade_frame, us
 
@@ -35,6 +35,40 @@ def test_a_duplicate_is_dropped_and_counted() -> None:
     assert driver.ids == [102, 103, 104]
     assert driver.session.duplicates == 5
     assert driver.session.trades_received == 9
+
+
+@given(st.integers(1, 98), st.integers(1, 9), st.booleans())
+def test_a_venue_that_counts_anew_is_followed_and_a_gap_says_so(first: int, count: int, is_cut: bool) -> None:
+    driver = live()
+    driver.trades(102, 105)
+    driver.advance(0.6)
+    if is_cut:
+        driver.lose()
+        driver.connect("two")
+    again = range(first, first + min(count, 100 - first + 1))
+    for number in again:
+        driver.advance(0.7)
+        driver.trades(number)
+    driver.advance(0.6)
+    told = [gap.detail for gap in driver.gaps if gap.missing is None]
+    if len(again) < RESTART_RECORDS:
+        assert (driver.ids, driver.session.duplicates, told) == ([102, 105], len(again), [])
+    else:
+        assert driver.ids == [102, 105, *again]
+        assert driver.session.duplicates == 0
+        assert told == [f"the venue counts anew, from {first}, after 105"]
+
+
+def test_strays_are_dropped_where_the_venue_goes_on_counting() -> None:
+    driver = live()
+    driver.trades(102)
+    for number in range(103, 110):
+        driver.advance(1.0)
+        driver.trades(50, 60)
+        driver.trades(number)
+    assert driver.ids == [102, *range(103, 110)]
+    assert driver.session.duplicates == 14
+    assert not driver.gaps
 
 
 def test_a_hole_that_fills_in_time_is_none() -> None:
