@@ -1,7 +1,9 @@
 """Continuity of a feed whose records have no ids that count by one: a break in the feed is a hole, and told as a Gap.
 
 A record that came before, among the last few of its symbol, is dropped: venues send some twice, and begin a new
-connection with how things stand, which may be what was said last.
+connection with how things stand, which may be what was said last. So of records of one and the same time (to the
+venue's resolution, and without an id) that go from A to B and back to A, the last A is dropped as well: nothing tells
+it from the first A sent again. What has neither id nor time is never compared.
 
 While a connection is being replaced, the old and the new one bring the same records, each in its own order. What the
 new one brings is kept until the old one is given up; then what the old one has not brought is published.

@@ -2,13 +2,16 @@
 
 from typing import NamedTuple
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from producers import tape
 from producers.actions import BadBytes
+from producers.contract import QUOTES, Feed
+from producers.feedtape import FeedTape
 from producers.tape import HELD_RECORDS, RESTART_RECORDS
-from ravencore.records import Book, Gap, Trade
+from ravencore.records import Book, Gap, Quote, Trade
 from tests.producers.made import Driver, book_frame, new_session, trade_frame, us
 
 
@@ -318,6 +321,41 @@ def test_a_line_lost_before_it_was_acknowledged_has_no_hole() -> None:
     driver.connect("two")
     driver.frame(book_frame())
     assert [type(action) for action in driver.out] == [Book]
+
+
+@pytest.mark.parametrize(
+    ("times", "published"),
+    [
+        ((1, 2, 3, 4), [10, 20, 10, 20]),
+        ((None,) * 4, [10, 20, 10, 20]),
+        ((5, 5, 5, 5), [10, 20]),
+    ],
+)
+def test_what_goes_back_to_what_it_was_is_said_again_unless_it_has_the_same_time(
+    times: tuple[int | None, ...], published: list[int]
+) -> None:
+    feed = FeedTape("KRAKEN", Feed(QUOTES, "BTC/USD"), None)
+    out = [
+        record for time, bid in zip(times, (10, 20, 10, 20), strict=True) for record in feed.add(quote(bid, time), "")
+    ]
+    assert [record.bid_price for record in out if isinstance(record, Quote)] == published
+    assert feed.duplicates == 4 - len(published)
+
+
+def quote(bid: int, time_us: int | None) -> Quote:
+    return Quote(
+        venue="KRAKEN",
+        symbol="BTC/USD",
+        event_time=time_us,
+        received_time=9,
+        bid_price=bid,
+        bid_quantity=1,
+        ask_price=30,
+        ask_quantity=1,
+        last_price=None,
+        connection_time=0,
+        connection_sequence=1,
+    )
 
 
 def test_a_frame_that_was_never_asked_for_is_kept_as_bytes() -> None:
