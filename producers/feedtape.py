@@ -37,6 +37,8 @@ class FeedTape(Breaks):
         self._recent: dict[str, deque[MarketRecord]] = {}
         self._said: set[MarketRecord] | None = None
         """What another connection has not brought yet, while there is one."""
+        self._echoed: set[MarketRecord] = set()
+        """What that one has brought: venues send some twice over each connection."""
         self._heard: dict[MarketRecord, MarketRecord] = {}
         """What only the other one has brought, by its content."""
 
@@ -82,6 +84,10 @@ class FeedTape(Breaks):
             recent = [record for records in self._recent.values() for record in records]
             self._said = set(map(_content, recent))
         content = _content(record)
+        if content in self._echoed:
+            return
+        if _place(record) is not None:
+            self._echoed.add(content)
         if content in self._said:
             self._said.discard(content)
         else:
@@ -90,6 +96,7 @@ class FeedTape(Breaks):
     def shadow_lost(self) -> None:
         """The other connection is gone."""
         self._said = None
+        self._echoed.clear()
         self._heard.clear()
 
     def take_over(self, now_us: int, connection: str) -> list[Output]:

@@ -28,6 +28,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     stack = Stack(folder / ".raven", services(Plan("synthetic", folder / ".raven", symbols=SYMBOLS)))
     try:
         stack.up(timeout_seconds=300)
+        # Services make the topics as they start, which may take them longer than a test.
+        done = ravenctl(folder, "setup")
+        assert done.returncode == 0, done.stderr
         yield folder
     finally:
         stack.down()

@@ -435,3 +435,16 @@ def test_nothing_is_lost_or_said_twice_while_a_connection_is_replaced(
     trades = [action.sequence for action in out if isinstance(action, Trade)]
     assert len(trades) == len(set(trades))
     assert not [action for action in out if isinstance(action, Gap) and action.cause == "DISCONNECT"]
+
+
+def test_what_a_new_connection_brings_twice_is_published_once_however_long_ago() -> None:
+    old = live(nothing)
+    old.frame(book_frame(update_id=1))
+    new = beside(old)
+    for number in range(2, 30):
+        frame = book_frame(update_id=number)
+        old.frame(frame)
+        for _ in range(2 if number == 5 else 1):
+            new.frame(frame)
+    old._take(old.session.bequeath(new.session, LOST, old.now, us(old.now)))
+    assert [action.sequence for action in (*old.out, *new.out) if isinstance(action, Book)] == [*range(1, 30)]
