@@ -23,6 +23,8 @@ from simulator.synthetic import listing_of
 
 USER = "demo"
 DURATION_S = 120.0
+REPAIR_MS = "60000"
+"""Faster than it was, more trades wait for an answer of REST, which is no faster: the bars are to be the same."""
 """Of a source that has no end of its own."""
 VENUES = ("BINANCE_SPOT",)
 EVERY = "ALL"
@@ -76,7 +78,7 @@ def services(plan: Plan) -> list[ServiceSpec]:
         return list(SERVICES)
     simulator = python_service("simulator", "-m", "simulator", *_arguments(plan))
     # A Clock is of live time: at another pace than 1 it would close windows too early.
-    env = {} if plan.speed == "1" else {"RAVEN_COLLECTOR__CLOCKS": "false"}
+    env = {} if plan.speed == "1" else {"RAVEN_COLLECTOR__CLOCKS": "false", "RAVEN_COLLECTOR__REPAIR_MS": REPAIR_MS}
     if plan.source == "synthetic":
         env |= _open_interest(plan)
     others = [msgspec.structs.replace(one, env={**one.env, **env}) for one in SERVICES]

@@ -137,7 +137,8 @@ def test_faults_are_counted_exactly_and_the_instrument_comes_first(rig: Rig) -> 
     market = ("--synthetic", "--symbols", "BTCUSDT", "--duration", "90s", "--seed", "5")
     exchange = rig.simulator(*market, "--speed", "max", "--fault", faults)
     rig.demand("BTCUSDT")
-    service = rig.collector(exchange.environment)
+    # However busy the machine, an answer comes before the wait is over.
+    service = rig.collector(exchange.environment, RAVEN_COLLECTOR__REPAIR_MS="60000")
     exchange.played()
     stats = exchange.stats()
     service.heard(stats["frames"])
@@ -145,8 +146,7 @@ def test_faults_are_counted_exactly_and_the_instrument_comes_first(rig: Rig) -> 
     until(lambda: len(rig.trades("BTCUSDT")) == seen["unique"], "all has come, over the stream or REST")
     status = service.stop()
     ids = rig.trades("BTCUSDT")
-    # On a busy machine an answer may come after the wait, and what it tells after later trades.
-    assert sorted(ids) == list(range(ids[0], ids[0] + seen["unique"]))
+    assert ids == list(range(ids[0], ids[0] + seen["unique"]))
     found = rig.gaps("BTCUSDT")
     filled = [gap for gap in found if gap.repaired]
     assert {gap.repair for gap in filled} == {"BACKFILLED"}
@@ -163,8 +163,7 @@ def test_faults_are_counted_exactly_and_the_instrument_comes_first(rig: Rig) -> 
     assert status.counters["reconnects"] == 2
     assert status.counters["trades_received"] == len(ids) + 8 - stats["injected"]["gap_trades"]
     assert status.counters["trades_published"] == len(ids)
-    # What is fetched late was told as missing before.
-    assert status.counters["gaps"] >= sum(gap.repair == "NONE" for gap in found) + 4
+    assert status.counters["gaps"] == sum(gap.repair == "NONE" for gap in found) + 4
     letters = [letter for letter in rig.records(topics.DEAD_LETTERS, DeadLetter) if letter.connection]
     assert len(letters) == 8
     assert {letter.reason for letter in letters} <= {"unreadable_frame", "bad_value"}
