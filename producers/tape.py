@@ -8,7 +8,7 @@
 A record beyond a hole is held back until the hole is filled, or has been waited for long enough: `reorder_seconds` for
 what is only late, then, where the venue tells past trades, `repair_seconds` for its answer. A hole that was not filled
 in time becomes a Gap, which is published before the record beyond it, and is asked for all the same until the venue
-has answered four times without any of it. What went before decides the Gap's cause: the first record after a break (a
+has answered four times without any of it, or twice with later ids instead. What went before decides the Gap's cause: the first record after a break (a
 cold start, a lost connection) closes the one Gap of that break, whether ids are missing or not; every other jump is a
 SEQUENCE. Ids that were filled in order have a Gap of their own, BACKFILLED, with their number in `repaired`.
 
@@ -42,7 +42,7 @@ HELD_RECORDS = 10_000
 KNOWN_HOLES = 10_000
 """Holes of a symbol that can still be repaired; an id of an older one counts as a duplicate."""
 ASK_AGAIN_S = (0.5, 2.0, 10.0)
-"""After answers that had nothing new: venues' REST may be behind their streams."""
+"""After answers that had nothing new: venues' REST may be behind their streams, unless it tells of later ids."""
 MOST_TOLD = 1000
 """An answer with so many records may not be all."""
 FAILED_AGAIN_S, FAILED_CAP_S = 1.0, 30.0
@@ -300,7 +300,8 @@ class CountedTape:
         if fresh:
             self._vain, self._ask_at = 0, now
         elif span is not None:
-            self._ask_in_vain(span, now)
+            passed = span.last is not None and any((count_of(record) or 0) > span.last for record in records)
+            self._ask_in_vain(span, now, ASK_AGAIN_S[:1] if passed else ASK_AGAIN_S)
         return self._fill(fresh, now, now_us, connection)
 
     def unanswered(self, now: float) -> None:
@@ -335,15 +336,15 @@ class CountedTape:
     def _probe_span(self) -> Span | None:
         return Span(self.last + 1, None, self.last_us, None) if self.probing and self.last is not None else None
 
-    def _ask_in_vain(self, span: Span, now: float) -> None:
+    def _ask_in_vain(self, span: Span, now: float, again_s: Sequence[float]) -> None:
         if span.last is None:
             self.probing = False
             return
         if span.first != self._vain_first:
             self._vain, self._vain_first = 0, span.first
         self._vain += 1
-        if self._vain <= len(ASK_AGAIN_S):
-            self._ask_at = now + ASK_AGAIN_S[self._vain - 1]
+        if self._vain <= len(again_s):
+            self._ask_at = now + again_s[self._vain - 1]
             return
         self._vain = 0
         if self._to_ask and self._to_ask[0][0] <= span.first <= self._to_ask[0][1]:

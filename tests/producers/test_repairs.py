@@ -156,6 +156,17 @@ def test_what_nobody_wanted_is_not_asked_for() -> None:
     assert driver.holes == [("DISCONNECT", 102, 199, 98)]
 
 
+def test_a_venue_that_tells_of_later_ids_instead_is_asked_once_more_and_no_longer_waited_for() -> None:
+    driver = Asked(Session(BINANCE, URL, HABITS._replace(repair_seconds=60.0)), lambda span, _: [105, 106])
+    want(driver.session, SYMBOL, 100)
+    driver.connect()
+    driver.trades(101, 105)
+    driver.advance(1.5)
+    assert driver.ids == [101, 105]
+    driver.advance(30.0)
+    assert [span for span in driver.spans if span.last] == [Span(102, 104, us(1.0), us(1.0))] * 2
+
+
 def demanded_again(rest: Rest) -> Asked:
     """A driver whose feed was not wanted for half a second, and is acknowledged again."""
     driver = live(rest)
