@@ -3,14 +3,14 @@
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from producers.actions import BadBytes, Clock
-from producers.contract import CHANNELS
+from producers.contract import ALL, CHANNELS
 from producers.wire import Wire
 from ravencore import kafka, topics
 from ravencore.codec import Codec
@@ -39,7 +39,9 @@ from ravencore.status import now_us
 log = logging.getLogger("raven.collector")
 
 SERVICE = "collector"
-FLUSH_S = 0.005
+FLUSH_S, POLL_S = 0.005, 0.002
+MOST_WAITING = 2_000
+"""Records that may wait for a Gap, before whoever makes them is to stop."""
 KEPT_KEYS = 1 << 14
 MAX_MESSAGE_BYTES = 8 << 20
 """A dead letter holds what came as a whole, and the answers of a poll may be larger than Kafka's usual megabyte."""
@@ -70,8 +72,9 @@ class ProducerFailed(RavenError):
 class Outlet:
     """Records on their way to Kafka, in order and never dropped; `blocked` asks whoever makes them to stop.
 
-    It is blocked while librdkafka's buffer is full, and around a Gap: a new Gap is on the broker before any trade
-    after it is sent, and a repair's Gap is not sent before its trade is there. So a kill loses no hole in silence.
+    A new Gap is on the broker before any record of its feed after it is sent, and a repair's Gap is not sent before its
+    trades are there: so a kill loses no hole in silence. What comes while a Gap is under way waits, and goes out in
+    rounds: each begins with all new Gaps that have come, of which a cut connection brings one for each of its feeds.
     """
 
     def __init__(self, settings: Settings, codec: Codec) -> None:
@@ -89,7 +92,8 @@ class Outlet:
         self._produce = self.producer.produce
         self._codec, self._wire = codec, Wire(codec)
         self._queue: deque[tuple[str, Published]] = deque()
-        self._emptying = False
+        self._repairs: list[tuple[str, Gap]] = []
+        """Gaps of repairs, to be sent when all that was sent before is on the broker."""
         self._unacknowledged = 0
         self._refused: str | None = None
         self._pairs: dict[tuple[str, str], bytes] = {}
@@ -114,42 +118,32 @@ class Outlet:
     @property
     def buffered(self) -> int:
         """Records that the broker has not acknowledged."""
-        return len(self._queue) + len(self.producer)
+        return len(self._queue) + len(self._repairs) + len(self.producer)
 
     def put(self, venue: str, record: Published) -> None:
         """Publish a record of a venue after all that were put before; raises ProducerFailed."""
-        # Micro-optimization: nothing waits while nothing is blocked, so all but Gaps go out at once.
-        if self.blocked or isinstance(record, Gap):
-            self._queue.append((venue, record))
-            if not self.blocked:
-                self._send()
+        # Micro-optimization: nothing waits while no Gap is under way, so all but Gaps go out at once.
+        if not self._stuck.is_set() and not isinstance(record, Gap) and self._written(venue, record):
             return
-        try:
-            self._writers[type(record)](venue, record)
-        except BufferError:
-            self._queue.append((venue, record))
-            self._block(emptying=False)
-        except KafkaException as error:
-            raise _refused(record, error) from None
+        self._queue.append((venue, record))
+        self._stuck.set()
+        if len(self._queue) >= MOST_WAITING:
+            self._block()
 
     async def ready(self) -> None:
         """Return when nothing is blocked."""
         await self._free.wait()
 
     async def run(self) -> None:
-        """Unblock whenever blocked, until cancelled; raises ProducerFailed."""
+        """Send what waits, until cancelled; raises ProducerFailed."""
         while True:
             await self._stuck.wait()
-            if self._emptying:
-                self.producer.flush(FLUSH_S)
-                self._emptying = len(self.producer) > 0
-            else:
-                await asyncio.sleep(FLUSH_S)
-                self.producer.poll(0)
-            if not self._emptying:
-                self._send()
-            self.check()
-            await asyncio.sleep(0)
+            await self._round()
+            if not self._queue and not self._repairs:
+                self._stuck.clear()
+            if len(self._queue) < MOST_WAITING:
+                self.blocked = False
+                self._free.set()
 
     async def delivered(self) -> None:
         """Return when the broker has all that was put; raises ProducerFailed."""
@@ -167,34 +161,50 @@ class Outlet:
             self.broker_error = None
         self._unacknowledged = unacknowledged
 
-    def _send(self) -> None:
-        self.blocked = False
-        self._free.set()
-        self._stuck.clear()
-        new_gaps = False
-        while self._queue and not self.blocked:
+    async def _round(self) -> None:
+        count, gaps = _one_round(self._queue)
+        for venue, gap in gaps:
+            await self._write(venue, gap)
+        if gaps or self._repairs:
+            await self._empty()
+        repairs, self._repairs = self._repairs, []
+        for venue, gap in repairs:
+            await self._write(venue, gap)
+        for _ in range(count):
             venue, record = self._queue[0]
-            if new_gaps and not _is_new_gap(record):
-                break
-            if isinstance(record, Gap) and record.repair != "NONE" and len(self.producer):
-                self._block(emptying=True)
-                return
-            try:
-                self._writers[type(record)](venue, record)
-            except BufferError:
-                self._block(emptying=new_gaps)
-                return
-            except KafkaException as error:
-                raise _refused(record, error) from None
+            if not isinstance(record, Gap):
+                await self._write(venue, record)
+            elif record.repair != "NONE":
+                self._repairs.append((venue, record))
             self._queue.popleft()
-            new_gaps = new_gaps or _is_new_gap(record)
-        if new_gaps:
-            self._block(emptying=True)
 
-    def _block(self, *, emptying: bool) -> None:
-        self.blocked, self._emptying = True, emptying
+    async def _write(self, venue: str, record: Published) -> None:
+        while not self._written(venue, record):
+            await self._poll()
+
+    def _written(self, venue: str, record: Published) -> bool:
+        """Hand a record to librdkafka; False, and all is blocked, where its buffer is full. Raises ProducerFailed."""
+        try:
+            self._writers[type(record)](venue, record)
+        except BufferError:
+            self._block()
+            return False
+        except KafkaException as error:
+            raise _refused(record, error) from None
+        return True
+
+    async def _empty(self) -> None:
+        while len(self.producer):
+            await self._poll()
+
+    async def _poll(self) -> None:
+        await asyncio.sleep(POLL_S)
+        self.producer.poll(0)
+        self.check()
+
+    def _block(self) -> None:
+        self.blocked = True
         self._free.clear()
-        self._stuck.set()
 
     def _trade(self, _venue: str, trade: Trade) -> None:
         self._produce(topics.TRADES, self._wire.trade(trade), _key(trade.venue, trade.symbol))
@@ -278,8 +288,21 @@ class Outlet:
             self._refused = f"Kafka refused a record of {message.topic()}: {error.str()}"
 
 
-def _is_new_gap(record: Published) -> bool:
-    return isinstance(record, Gap) and record.repair == "NONE"
+def _one_round(queue: Iterable[tuple[str, Published]]) -> tuple[int, list[tuple[str, Gap]]]:
+    """How many records may follow upon the new Gaps among them, and those: up to a Gap of a feed that went before."""
+    gaps: list[tuple[str, Gap]] = []
+    told: set[tuple[str, str, str]] = set()
+    count = 0
+    for venue, record in queue:
+        channel = CHANNELS.get(type(record))  # type: ignore[arg-type] # what is no market record has none
+        if channel is not None:
+            told |= {(venue, channel, record.symbol), (venue, channel, ALL)}  # type: ignore[union-attr]
+        if isinstance(record, Gap) and record.repair == "NONE":
+            if (venue, record.channel, record.symbol) in told:
+                break
+            gaps.append((venue, record))
+        count += 1
+    return count, gaps
 
 
 def _refused(record: Published, error: KafkaException) -> ProducerFailed:
