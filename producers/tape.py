@@ -5,12 +5,13 @@
     or, where REST     101 102 103 104 [Gap 105-106] 107                  and later 105 [the same Gap: 106]
     has them not yet
 
-A record beyond a hole is held back until the hole is filled, or has been waited for long enough: `reorder_seconds` for
-what is only late, then, where the venue tells past trades, `repair_seconds` for its answer. A hole that was not filled
-in time becomes a Gap, which is published before the record beyond it, and is asked for all the same until the venue
-has answered four times without any of it, or twice with later ids instead. What went before decides the Gap's cause: the first record after a break (a
-cold start, a lost connection) closes the one Gap of that break, whether ids are missing or not; every other jump is a
-SEQUENCE. Ids that were filled in order have a Gap of their own, BACKFILLED, with their number in `repaired`.
+A record beyond a hole is held back until the hole is filled, or has been waited for long enough: `reorder_seconds`
+for what is only late, then, where the venue tells past trades, `repair_seconds` for its answer. A hole that was not
+filled in time becomes a Gap, which is published before the record beyond it, and is asked for all the same until the
+venue has answered four times without any of it, or twice with later ids instead. What went before decides the Gap's
+cause: the first record after a break (a cold start, a lost connection) closes the one Gap of that break, whether ids
+are missing or not; every other jump is a SEQUENCE. Ids that were filled in order have a Gap of their own, BACKFILLED,
+with their number in `repaired`.
 
 An id that comes after its Gap is a late repair. It is published as it comes, and then the Gap anew, with the same
 gap_id: the parts that are still missing, the first of them under that gap_id and each other under a new one, are
@@ -222,7 +223,7 @@ class CountedTape:
 
     def interrupt(self, why: Break, now_us: int, connection: str) -> list[Output]:
         """The feed breaks off: what is missing will not come by itself any more, and the next follows from nothing."""
-        released = [] if self._asking else self.flush(now_us, connection)
+        released = self._release(math.inf, now_us, connection, asks=True)
         highest = max((self.last or 0, *self._held))
         if self.broken is None:
             self.broken, self.broken_us, self._broken_after = why, now_us, highest
@@ -389,12 +390,13 @@ class CountedTape:
         heapq.heappush(self._order, sequence)
         self._arrivals.append((now, sequence))
 
-    def _release(self, now: float, now_us: int, connection: str) -> list[Output]:
+    def _release(self, now: float, now_us: int, connection: str, *, asks: bool = False) -> list[Output]:
+        """What need not wait at `now`; with `asks`, what only REST could still fill waits all the same."""
         out: list[Output] = []
         while self._order:
             sequence = self._order[0]
             follows = self.last is not None and sequence == self.last + 1
-            if not follows and self._worth_waiting(now):
+            if not follows and (self._worth_waiting(now) or (asks and self._asking)):
                 break
             heapq.heappop(self._order)
             record = self._held.pop(sequence)

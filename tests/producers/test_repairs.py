@@ -142,6 +142,17 @@ def test_what_was_lost_with_a_connection_is_filled_even_if_no_trade_comes_again(
     assert (gap.cause, gap.repair, gap.repaired) == ("DISCONNECT", "BACKFILLED", 2)
 
 
+def test_a_connection_lost_at_once_leaves_time_to_fill_what_came_with_holes() -> None:
+    driver = Asked(Session(BINANCE, URL, HABITS), all_of)
+    want(driver.session, SYMBOL)
+    driver.connect()
+    driver.trades(101, 104, 107)
+    driver.lose()
+    driver.connect("two")
+    driver.advance(5.0)
+    assert driver.ids[:7] == list(range(101, 108))
+
+
 def test_what_nobody_wanted_is_not_asked_for() -> None:
     driver = live(all_of)
     want(driver.session, "AAA")
