@@ -23,9 +23,9 @@ from simulator.synthetic import listing_of
 
 USER = "demo"
 DURATION_S = 120.0
-REPAIR_MS = "60000"
-"""Faster than it was, more trades wait for an answer of REST, which is no faster: the bars are to be the same."""
 """Of a source that has no end of its own."""
+REPAIR_MS = "60000"
+"""At another pace than 1 the answers of REST come no faster, and the bars are to be the same."""
 VENUES = ("BINANCE_SPOT",)
 EVERY = "ALL"
 LIVE_SYMBOLS = ("BTCUSDT", "ETHUSDT")
