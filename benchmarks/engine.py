@@ -30,7 +30,7 @@ from ravencore import kafka
 from ravencore.codec import Codec
 from ravencore.config import KafkaSettings
 from ravencore.records import ServiceStatus, market_key
-from ravencore.topics import BARS_TIB, GROUP_BARS, STATE_BARS, STATUS, TRADES
+from ravencore.topics import BARS, GROUP_BARS, STATE_BARS, STATUS, TRADES
 from ravenctl.local.broker import Broker
 
 CONTESTANTS = ("engine", "bare", "quixstreams", "naive")
@@ -146,7 +146,7 @@ def latency(settings: KafkaSettings, seconds: float, bars: Progress) -> list[flo
     """Milliseconds from a closing trade's receipt to the arrival of its tick-imbalance bar, after a warm-up."""
     task = bars.add_task(f"latency at {RATE:,} trades/s", total=round(seconds + WARM_S))
     reader = kafka.consumer(settings, "bench-latency", **{"auto.offset.reset": "latest"})
-    reader.subscribe([BARS_TIB])
+    reader.subscribe([BARS["tib"]])
     late: list[float] = []
     with worker(settings):
         began = time.monotonic()

@@ -30,9 +30,9 @@ from ravencore import kafka
 from ravencore.codec import Codec
 from ravencore.config import KafkaSettings, Settings
 from ravencore.records import market_key
-from ravencore.topics import BARS_TIB, BARS_TIME, TRADES, VPIN
+from ravencore.topics import BARS, TRADES, VPIN
 
-OUTPUTS = (BARS_TIME, BARS_TIB, VPIN)
+OUTPUTS = (BARS["time"], BARS["tib"], VPIN)
 
 
 class Stopwatch:

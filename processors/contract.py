@@ -3,8 +3,9 @@
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
-from operator import mul
+from operator import mul, sub
 from typing import Any, NamedTuple, Protocol
 
 from ravencore.columns import TradeColumns
@@ -26,24 +27,9 @@ class Tape:
     Duplicates and late repairs of holes are not in it. `price` and `quantity` are unscaled decimal(38,18) integers,
     `event_time` is microseconds; `gaps` are the rows that follow a hole, ascending. The others are running totals from
     0, one longer than the columns, so that whoever asks, the volume of rows a to b (exclusive) is
-    `volumes[b] - volumes[a]`: `notionals` at scale 36, `signs` of +1 per buying and -1 per selling aggressor.
+    `volumes[b] - volumes[a]`: `notionals` at scale 36, `signs` of +1 per buying and -1 per selling aggressor, `signed_`
+    likewise, `squared_` of the squares of each trade's amount at twice its scale.
     """
-
-    __slots__ = (
-        "buy",
-        "buy_counts",
-        "buy_notionals",
-        "buy_volumes",
-        "event_time",
-        "gaps",
-        "in_order",
-        "notionals",
-        "price",
-        "sequence",
-        "signs",
-        "trade_id",
-        "volumes",
-    )
 
     def __init__(self, trades: TradeColumns, gaps: Sequence[int] = ()) -> None:
         self.event_time, self.trade_id, self.sequence = trades.event_time, trades.trade_id, trades.sequence
@@ -58,6 +44,49 @@ class Tape:
         self.signs: list[int] = list(accumulate([1 if bought else -1 for bought in buy], initial=0))
         self.in_order = sorted(trades.event_time) == list(trades.event_time)
         """Whether event times never step back."""
+        self.quantity, self._notional = quantity, notional
+
+    # Made where a fold asks for them.
+
+    @cached_property
+    def counts(self) -> Sequence[int]:
+        """Trades, as running totals."""
+        return range(len(self) + 1)
+
+    @cached_property
+    def sell_counts(self) -> list[int]:
+        """Trades whose aggressor sold."""
+        return list(map(sub, self.counts, self.buy_counts))
+
+    @cached_property
+    def sell_volumes(self) -> list[int]:
+        """What aggressors sold."""
+        return list(map(sub, self.volumes, self.buy_volumes))
+
+    @cached_property
+    def sell_notionals(self) -> list[int]:
+        """What aggressors sold, in quote currency."""
+        return list(map(sub, self.notionals, self.buy_notionals))
+
+    @cached_property
+    def signed_volumes(self) -> list[int]:
+        """What aggressors bought less what they sold."""
+        return list(map(sub, self.buy_volumes, self.sell_volumes))
+
+    @cached_property
+    def signed_notionals(self) -> list[int]:
+        """What aggressors bought less what they sold, in quote currency."""
+        return list(map(sub, self.buy_notionals, self.sell_notionals))
+
+    @cached_property
+    def squared_volumes(self) -> list[int]:
+        """Squares of quantities, at scale 36."""
+        return list(accumulate(map(mul, self.quantity, self.quantity), initial=0))
+
+    @cached_property
+    def squared_notionals(self) -> list[int]:
+        """Squares of notionals, at scale 72."""
+        return list(accumulate(map(mul, self._notional, self._notional), initial=0))
 
     def __len__(self) -> int:
         return len(self.event_time)

@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 from msgspec.structs import asdict
 
 from processors.contract import Applied, Clock, Output, Row
+from processors.migrations import LAYOUT
 from processors.symbol import Symbol
 from ravencore.codec import Codec, decimal_bytes
 from ravencore.columns import decode_columns
@@ -59,11 +60,11 @@ class Instruments:
         self._codec, self._settings, self._clock_header = codec, settings, clock_header
         self._symbols: dict[bytes, Symbol] = {}
 
-    def restore(self, key: bytes, payload: bytes) -> None:
+    def restore(self, key: bytes, payload: bytes, layout: int = LAYOUT) -> None:
         """Take over an instrument's snapshot; raises StateMismatch."""
         venue, _, name = key.decode().partition(":")
         symbol = Symbol(venue, name, self._settings)
-        symbol.restore(payload)
+        symbol.restore(payload, layout)
         self._symbols[key] = symbol
 
     def snapshot(self, key: bytes) -> bytes:

@@ -6,7 +6,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from processors.contract import Fold, Stream
-from processors.folds import imbalance, time_bars, vpin
+from processors.folds import driven, plain, raven_rule, time_bars, vpin
+from processors.folds.imbalance import ImbalanceBars
+from processors.folds.measure import DOLLARS, TICKS, VOLUME
+from processors.folds.runs import RunBars
 from ravencore.config import BarsSettings
 from ravencore.topics import BARS, VPIN
 
@@ -23,7 +26,15 @@ class Kind(NamedTuple):
 
 FOLDS: tuple[Kind, ...] = (
     Kind("time", BARS["time"], time_bars.parameters, time_bars.TimeBars),
-    Kind("tib", BARS["tib"], imbalance.parameters, imbalance.TickImbalance),
+    Kind("tib", BARS["tib"], driven.parameters("tib"), driven.maker(TICKS, ImbalanceBars, raven_rule.TickImbalance)),
+    Kind("trb", BARS["trb"], driven.parameters("trb"), driven.maker(TICKS, RunBars, raven_rule.TickRun)),
+    Kind("vib", BARS["vib"], driven.parameters("vib"), driven.maker(VOLUME, ImbalanceBars, raven_rule.VolumeImbalance)),
+    Kind("dib", BARS["dib"], driven.parameters("dib"), driven.maker(DOLLARS, ImbalanceBars)),
+    Kind("vrb", BARS["vrb"], driven.parameters("vrb"), driven.maker(VOLUME, RunBars)),
+    Kind("drb", BARS["drb"], driven.parameters("drb"), driven.maker(DOLLARS, RunBars)),
+    Kind("tick", BARS["tick"], plain.parameters("tick", TICKS), plain.maker(TICKS)),
+    Kind("volume", BARS["volume"], plain.parameters("volume", VOLUME), plain.maker(VOLUME)),
+    Kind("dollar", BARS["dollar"], plain.parameters("dollar", DOLLARS), plain.maker(DOLLARS)),
     Kind("vpin", VPIN, vpin.parameters, vpin.VpinBuckets),
 )
 """In the order that outputs of one record are published in; within a kind, profiles stand as the settings list them."""

@@ -18,16 +18,16 @@ from typing import Any
 
 import msgspec
 
+from processors import migrations
 from processors.admission import Admission, Verdict
 from processors.columns import BAD_VALUE, of_rows, take, unsound
 from processors.contract import Applied, Clock, Output, Refusal, Refused, Row, StateMismatch, Tape
+from processors.migrations import LAYOUT
 from processors.registry import profiles
 from ravencore.columns import TradeColumns
 from ravencore.config import BarsSettings
 from ravencore.records import Bar, Vpin
 
-LAYOUT: int = 1
-"""Version of the snapshot's layout; raise it whenever a fold's snapshot changes its shape or its meaning."""
 COUNTS = ("trades", "duplicates", "late_trades", "late_repairs", "holes")
 _encoder = msgspec.msgpack.Encoder()
 
@@ -43,13 +43,9 @@ def check_state(layout: int, written: str, settings: BarsSettings, venue: str, s
 
     Profiles that only one side has are no mismatch: a new one starts cold, one that is gone is kept asleep.
     """
-    if layout != LAYOUT:
-        raise StateMismatch(
-            f"the state of {venue}:{symbol} has layout {layout}, and this version of Raven reads {LAYOUT}: "
-            "run the version that wrote it, or reset the state explicitly"
-        )
+    migrations.check(layout, f"{venue}:{symbol}")
     now = parameters(settings, venue, symbol)
-    _compare(msgspec.json.decode(written), msgspec.json.decode(now), venue, symbol)
+    _compare(migrations.parameters(layout, msgspec.json.decode(written)), msgspec.json.decode(now), venue, symbol)
 
 
 def _compare(before: dict[str, Any], now: dict[str, Any], venue: str, symbol: str) -> None:
@@ -121,9 +117,14 @@ class Symbol:
         }
         return _encoder.encode([self._admission.snapshot(), awake, self._asleep, sorted(self._woken)])
 
-    def restore(self, payload: bytes) -> None:
-        """Take over a snapshot of the same instrument; raises StateMismatch when a profile's parameters differ."""
+    def restore(self, payload: bytes, layout: int = LAYOUT) -> None:
+        """Take over a snapshot of the same instrument.
+
+        Raises StateMismatch when this code cannot read its layout, or a profile's parameters differ.
+        """
+        migrations.check(layout, f"{self._venue}:{self._symbol}")
         admission, awake, asleep, woken = msgspec.msgpack.decode(payload)
+        awake, asleep = migrations.states(layout, awake), migrations.states(layout, asleep)
         known = asleep | awake
         before = {key: parameters for key, (parameters, _) in known.items()}
         now = {profile.key: msgspec.to_builtins(profile.parameters) for profile in self._profiles}

@@ -21,7 +21,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 
 from processors.contract import Output, StateMismatch
 from processors.intake import Fetched, Instruments, Letter
-from processors.symbol import LAYOUT, check_state, parameters
+from processors.migrations import LAYOUT
+from processors.symbol import check_state, parameters
 from ravencore import kafka
 from ravencore.codec import Codec
 from ravencore.config import Settings
@@ -205,7 +206,7 @@ class Partition:
     def _restore(self, value: bytes) -> None:
         state = self._codec.decode_as(State, value)
         check(state, self._settings, self._count)
-        self._instruments.restore(state.input_key.encode(), state.payload)
+        self._instruments.restore(state.input_key.encode(), state.payload, state.layout)
 
 
 def state_key(input_key: bytes) -> bytes:

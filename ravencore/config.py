@@ -149,18 +149,37 @@ class CollectorSettings(Section):
     clocks: bool = Field(True, description="Write Clocks in quiet times; off when a recording is replayed off pace.")
 
 
-class TickImbalanceProfile(Section):
-    """Parameters of tick-imbalance bars (bars.md section 3)."""
+class DrivenBarProfile(Section):
+    """Parameters of imbalance and run bars (bars.md section 3)."""
 
+    rule: Literal["guarded", "raven"] = Field(
+        "guarded", description="Which definition; `raven` (tib, trb and vib alone) is the Rust Raven's."
+    )
     initial_size: int = Field(100, ge=2, description="Ticks N of the warm-up bar, and the first E[T].")
+    initial_p_buy: float = Field(0.7, ge=0, le=1, description="Share of buys to begin with, rule `raven` only.")
     alpha_size: float = Field(0.1, gt=0, le=1, description="Weight aT of the newest bar in E[T].")
-    alpha_imbl: float = Field(0.1, gt=0, le=1, description="Weight aX of the newest bar in E[X].")
+    alpha_imbl: float = Field(0.1, gt=0, le=1, description="Weight aX of the newest bar in what else is expected.")
     size_min_pct: float = Field(0.1, ge=0, lt=1, description="E[T] stays above N*(1 - this).")
     size_max_pct: float = Field(0.1, ge=0, description="E[T] stays below N*(1 + this).")
 
 
+class PlainBarProfile(Section):
+    """Size of tick, volume and dollar bars."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+
+    size: str = Field(description="Ticks, base quantity or quote notional after which a bar closes.")
+
+
+def _small_and_large(kind: str, small: int, large: int) -> dict[str, DrivenBarProfile]:
+    sizes = {"small": small, "large": large}
+    return {f"{kind}_{name}": DrivenBarProfile(initial_size=size) for name, size in sizes.items()}
+
+
 class VpinSettings(Section):
     """Parameters of VPIN (bars.md section 4)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
     bucket_volume: str = Field("10000", description="Volume V of a bucket where a symbol has none of its own.")
     bucket_volumes: dict[str, str] = Field({}, description="V by VENUE:SYMBOL; aim at a fiftieth of the daily volume.")
@@ -168,6 +187,9 @@ class VpinSettings(Section):
     window: int = Field(50, ge=1, description="Buckets n that VPIN averages over.")
     sigma_window: int = Field(20, ge=1, description="Price changes that sigma is taken over.")
     sigma_floor: float = Field(1e-12, gt=0, description="Least sigma, in quote currency.")
+    percentile_window: int = Field(
+        250, ge=1, description="Values of VPIN that the percentile of the newest is taken among; 50 are about a day."
+    )
 
 
 class BarsSettings(Section):
@@ -178,13 +200,21 @@ class BarsSettings(Section):
     empty_windows: Literal["skip", "flat"] = Field(
         "skip", description="Windows without trades: no bar, or a flat one at the previous close."
     )
-    tib: dict[str, TickImbalanceProfile] = Field(
-        {
-            "tib_small": TickImbalanceProfile(initial_size=100),
-            "tib_large": TickImbalanceProfile(initial_size=500),
-        },
-        description="Tick-imbalance profiles by name.",
+    tib: dict[str, DrivenBarProfile] = Field(
+        _small_and_large("tib", 100, 500), description="Tick-imbalance profiles by name."
     )
+    trb: dict[str, DrivenBarProfile] = Field(
+        _small_and_large("trb", 100, 500), description="Tick-run profiles by name."
+    )
+    vib: dict[str, DrivenBarProfile] = Field(
+        _small_and_large("vib", 100, 250), description="Volume-imbalance profiles by name."
+    )
+    dib: dict[str, DrivenBarProfile] = Field({}, description="Dollar-imbalance profiles by name.")
+    vrb: dict[str, DrivenBarProfile] = Field({}, description="Volume-run profiles by name.")
+    drb: dict[str, DrivenBarProfile] = Field({}, description="Dollar-run profiles by name.")
+    tick: dict[str, PlainBarProfile] = Field({}, description="Profiles of bars of a number of ticks, by name.")
+    volume: dict[str, PlainBarProfile] = Field({}, description="Profiles of bars of a base quantity, by name.")
+    dollar: dict[str, PlainBarProfile] = Field({}, description="Profiles of bars of a quote notional, by name.")
     vpin: VpinSettings = VpinSettings()
 
 

@@ -333,6 +333,7 @@ class Vpin(Record, frozen=True, kw_only=True):
     order_imbalance: float | None = None
     vpin: float | None = None
     vpin_aggressor: float | None = None
+    vpin_percentile: float | None = None
     gap: bool
 
 

@@ -18,8 +18,9 @@ VOLATILITY_INDEX = "raven.volatility_index"
 INSTRUMENTS = "raven.instruments"
 GAPS = "raven.gaps"
 DEAD_LETTERS = "raven.dead_letters"
-BARS_TIME = "raven.bars.time"
-BARS_TIB = "raven.bars.tib"
+BAR_KINDS = ("time", "tib", "trb", "vib", "dib", "vrb", "drb", "tick", "volume", "dollar")
+BARS = {kind: f"raven.bars.{kind}" for kind in BAR_KINDS}
+"""Topic of each kind of bar."""
 VPIN = "raven.vpin"
 CONTROL = "raven.control"
 STATUS = "raven.status"
@@ -68,8 +69,7 @@ TOPICS: tuple[Topic, ...] = (
     Topic(INSTRUMENTS, None, _COMPACTED),
     Topic(GAPS, None, _kept(365)),
     Topic(DEAD_LETTERS, None, {**_kept(30), "max.message.bytes": str(8 << 20)}),
-    Topic(BARS_TIME, None, _kept(30)),
-    Topic(BARS_TIB, None, _kept(30)),
+    *(Topic(name, None, _kept(30)) for name in BARS.values()),
     Topic(VPIN, None, _kept(30)),
     Topic(STATE_BARS, None, _STATE),
     Topic(CONTROL, 1, _COMPACTED),
@@ -89,6 +89,3 @@ CHANNELS = {
     "volatility_index": VOLATILITY_INDEX,
 }
 """Topic of each channel that collectors publish."""
-
-BARS = {"time": BARS_TIME, "tib": BARS_TIB}
-"""Topic of each kind of bar."""

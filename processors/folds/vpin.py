@@ -5,7 +5,7 @@ distribution in place of Student's t as in AFML section 19.5.
 """
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from collections.abc import Sequence
 from typing import Any, Literal, Self
@@ -33,6 +33,7 @@ class Parameters(Struct, frozen=True):
     window: int
     sigma_window: int
     sigma_floor: float
+    percentile_window: int
 
 
 def parameters(settings: BarsSettings, venue: str, symbol: str) -> dict[str, Parameters]:
@@ -45,7 +46,10 @@ def parameters(settings: BarsSettings, venue: str, symbol: str) -> dict[str, Par
         raise ConfigError(f"bars.vpin: the bucket volume of {venue}:{symbol}: {error}") from None
     if units <= 0:
         raise ConfigError(f"bars.vpin: the bucket volume of {venue}:{symbol} is {volume}: it must be positive")
-    return {"default": Parameters(to_text(units), vpin.unit, vpin.window, vpin.sigma_window, vpin.sigma_floor)}
+    own = Parameters(
+        to_text(units), vpin.unit, vpin.window, vpin.sigma_window, vpin.sigma_floor, vpin.percentile_window
+    )
+    return {"default": own}
 
 
 class Bucket(Span):
@@ -92,6 +96,8 @@ class VpinBuckets(Fold):
         self._one_sided: deque[bytes] = deque()
         """|2 * buy_volume - V| of the last buckets, in exact units, packed already: there are many in a snapshot."""
         self._one_sided_sum = 0
+        self._levels: deque[float] = deque(maxlen=parameters.percentile_window)
+        self._sorted_levels: list[float] = []
 
     def trades(self, tape: Tape) -> Folded:
         """Buckets that these trades fill.
@@ -138,17 +144,20 @@ class VpinBuckets(Fold):
             list(self._imbalances),
             list(self._one_sided),
             self._bucket.pack() if self._bucket else None,
+            list(self._levels),
         ]
 
     def restore(self, snapshot: Any) -> None:
         """Take over a snapshot."""
-        self._bar_seq, close, changes, imbalances, one_sided, bucket = snapshot
+        self._bar_seq, close, changes, imbalances, one_sided, bucket, levels = snapshot
         self._last_close = None if close is None else decimal_units(close)
         self._changes = deque(changes, self._changes.maxlen)
         self._imbalances = deque(imbalances, self._window)
         self._one_sided = deque(one_sided)
         self._one_sided_sum = sum(map(decimal_units, one_sided))
         self._bucket = None if bucket is None else Bucket.unpack(bucket)
+        self._levels = deque(levels, self._levels.maxlen)
+        self._sorted_levels = sorted(levels)
 
     def _amount(self, price: int, quantity: int) -> int:
         return price * quantity if self._by_quote else quantity
@@ -176,6 +185,7 @@ class VpinBuckets(Fold):
         self._bucket, self._bar_seq = None, seq + 1
         sigma, bulk, imbalance = self._classify(bucket.close)
         self._weigh(abs(2 * bucket.bought - self._volume))
+        vpin = self._vpin()
         return Vpin(
             venue=self._stream.venue,
             symbol=self._stream.symbol,
@@ -196,8 +206,9 @@ class VpinBuckets(Fold):
             sigma=sigma,
             bulk_buy_volume=bulk,
             order_imbalance=imbalance,
-            vpin=self._vpin(),
+            vpin=vpin,
             vpin_aggressor=self._vpin_aggressor(),
+            vpin_percentile=None if vpin is None else self._percentile(vpin),
             gap=bucket.gap,
         )
 
@@ -231,6 +242,15 @@ class VpinBuckets(Fold):
         if len(self._one_sided) < self._window:
             return None
         return self._one_sided_sum / (ONE * self._scale) / (self._window * self._volume_double)
+
+    def _percentile(self, vpin: float) -> float | None:
+        """The share of the last values, this one included, that are not above it."""
+        if len(self._levels) == self._levels.maxlen:
+            del self._sorted_levels[bisect_left(self._sorted_levels, self._levels[0])]
+        self._levels.append(vpin)
+        insort(self._sorted_levels, vpin)
+        count = len(self._levels)
+        return bisect_right(self._sorted_levels, vpin) / count if count == self._levels.maxlen else None
 
 
 def _deviation(values: Sequence[float]) -> float:

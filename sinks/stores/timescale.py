@@ -18,7 +18,7 @@ from ravencore.config import Settings
 from ravencore.decimals import to_text
 from ravencore.errors import ConfigError
 from ravencore.records import Bar, Instrument, Record, Vpin
-from ravencore.topics import BARS_TIB, BARS_TIME, INSTRUMENTS, VPIN
+from ravencore.topics import BARS, INSTRUMENTS, VPIN
 from sinks.contract import (
     CONFLICTING_ROW,
     REFUSED,
@@ -82,8 +82,8 @@ class Fact(NamedTuple):
 
 
 FACTS = {
-    BARS_TIME: Fact("fact__time_bar", BAR_VALUES),
-    BARS_TIB: Fact("fact__tick_imbalance", BAR_VALUES),
+    BARS["time"]: Fact("fact__time_bar", BAR_VALUES),
+    BARS["tib"]: Fact("fact__tick_imbalance", BAR_VALUES),
     VPIN: Fact("fact__vpin", VPIN_VALUES),
 }
 
@@ -161,7 +161,7 @@ class Timescale:
     """
 
     name = "timescale"
-    topics: Mapping[str, type[Record]] = {INSTRUMENTS: Instrument, BARS_TIME: Bar, BARS_TIB: Bar, VPIN: Vpin}
+    topics: Mapping[str, type[Record]] = {INSTRUMENTS: Instrument, BARS["time"]: Bar, BARS["tib"]: Bar, VPIN: Vpin}
 
     def __init__(self, settings: Settings) -> None:
         self._dsn = settings.mart.dsn.get_secret_value()

@@ -13,7 +13,7 @@ from ravencore.config import KafkaSettings
 from ravencore.decimals import ONE
 from ravencore.kafka import ensure_topics, producer
 from ravencore.records import Bar, market_key
-from ravencore.topics import BARS_TIB, TOPICS
+from ravencore.topics import BARS, TOPICS
 from ravenctl.local.broker import Broker
 
 ROOT = Path(__file__).parents[2]
@@ -68,7 +68,7 @@ def test_the_ten_line_consumer_reads_bars(tmp_path: Path) -> None:
         ensure_topics(settings)
         bar = a_bar("BTCUSDT")
         client = producer(settings)
-        client.produce(BARS_TIB, Codec().encode(bar), market_key(bar))
+        client.produce(BARS["tib"], Codec().encode(bar), market_key(bar))
         assert client.flush(30) == 0
         script = tmp_path / "consumer.py"
         script.write_text(code.replace("localhost:9092", broker.bootstrap))

@@ -3,6 +3,7 @@
 Exact numbers are Fractions, a bar is the list of its trades, and nothing is computed before the bar is over.
 """
 
+import abc
 import math
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
@@ -151,39 +152,239 @@ class TimeOracle:
         return {**same, **none, **zero, "warmup": False}
 
 
-class TibOracle:
-    """Section 3.1, imbalance, x = 1."""
+class Params(NamedTuple):
+    """Of information-driven bars."""
 
-    def __init__(self, size: int, a_size: float, a_imbl: float, low_pct: float, high_pct: float) -> None:
-        self.size, self.a_size, self.a_imbl = size, a_size, a_imbl
-        self.lo, self.hi = size * (1.0 - low_pct), size * (1.0 + high_pct)
-        self.ET: float | None = None
-        self.EX = 0.0
+    size: int
+    a_size: float
+    a_imbl: float
+    low_pct: float
+    high_pct: float
+    p_buy: float = 0.7
+
+
+class DrivenOracle(abc.ABC):
+    """Section 3: trades of the open bar, and E[T]; `x` is what a trade weighs."""
+
+    def __init__(self, params: Params, x: str = "tick") -> None:
+        self.params, self.x_of = params, x
+        self.lo, self.hi = params.size * (1.0 - params.low_pct), params.size * (1.0 + params.high_pct)
+        self.ET = float(params.size)
+        self.clear()
+
+    def clear(self) -> None:
         self.open: list[Seen] = []
-        self.signs = 0
+        self.totals = {True: Fraction(0), False: Fraction(0)}
+
+    def push(self, seen: Seen) -> None:
+        self.open.append(seen)
+        self.totals[seen.trade.buy] += self.x(seen)
+
+    @abc.abstractmethod
+    def trade(self, trade: Print, gap: bool) -> Iterator[Fields]: ...
+
+    def x(self, seen: Seen) -> Fraction:
+        if self.x_of == "tick":
+            return Fraction(1)
+        return seen.notional if self.x_of == "dollar" else Fraction(seen.trade.quantity, UNIT)
+
+    def buys(self) -> list[Seen]:
+        return [seen for seen in self.open if seen.trade.buy]
+
+    def sells(self) -> list[Seen]:
+        return [seen for seen in self.open if not seen.trade.buy]
+
+    def mean(self, trades: list[Seen]) -> float:
+        return float(sum(map(self.x, trades), Fraction(0))) / len(trades)
+
+    def step(self, new: float, old: float) -> float:
+        return self.params.a_imbl * new + (1.0 - self.params.a_imbl) * old
+
+    def grow(self, n: int) -> None:
+        self.ET = min(max(self.params.a_size * n + (1.0 - self.params.a_size) * self.ET, self.lo), self.hi)
+
+
+class GuardedOracle(DrivenOracle):
+    """Section 3.1."""
+
+    warm = False
+
+    @abc.abstractmethod
+    def theta(self) -> float: ...
+
+    @abc.abstractmethod
+    def h(self) -> float: ...
+
+    @abc.abstractmethod
+    def begin(self, theta: float, n: int) -> None: ...
+
+    @abc.abstractmethod
+    def learn(self, theta: float, n: int) -> None: ...
 
     def trade(self, trade: Print, gap: bool) -> Iterator[Fields]:
-        self.open.append(Seen(trade, gap))
-        self.signs += 1 if trade.buy else -1
-        n, theta = len(self.open), float(self.signs)
-        if self.ET is None:
-            if n == self.size:
+        self.push(Seen(trade, gap))
+        n, theta = len(self.open), self.theta()
+        if not self.warm:
+            if n == self.params.size:
                 yield {**bar(self.open), "theta": theta, "warmup": True}
-                self.ET, self.EX = float(self.size), theta / n
-                self.open, self.signs = [], 0
-            return
-        h = max(self.ET * abs(self.EX), math.sqrt(self.ET * 1.0))
-        if abs(theta) >= h:
-            yield {**bar(self.open), "theta": theta, "threshold": h, "expected_ticks": self.ET}
-            self.EX = self.a_imbl * (theta / n) + (1.0 - self.a_imbl) * self.EX
-            self.ET = min(max(self.a_size * n + (1.0 - self.a_size) * self.ET, self.lo), self.hi)
-            self.open, self.signs = [], 0
+                self.begin(theta, n)
+                self.warm = True
+                self.clear()
+        elif abs(theta) >= self.h():
+            yield {**bar(self.open), "theta": theta, "threshold": self.h(), "expected_ticks": self.ET}
+            self.learn(theta, n)
+            self.grow(n)
+            self.clear()
+
+
+class ImbalanceOracle(GuardedOracle):
+    """Imbalance."""
+
+    def theta(self) -> float:
+        return float(self.totals[True] - self.totals[False])
+
+    def h(self) -> float:
+        return max(self.ET * abs(self.EX), math.sqrt(self.ET * self.S2))
+
+    def square(self) -> float:
+        return float(sum((self.x(seen) ** 2 for seen in self.open), Fraction(0)))
+
+    def begin(self, theta: float, n: int) -> None:
+        self.EX, self.S2 = theta / n, self.square() / n
+
+    def learn(self, theta: float, n: int) -> None:
+        self.EX = self.step(theta / n, self.EX)
+        self.S2 = 1.0 if self.x_of == "tick" else self.step(self.square() / n, self.S2)
+
+
+class RunOracle(GuardedOracle):
+    """Runs."""
+
+    def theta(self) -> float:
+        return float(max(self.totals.values()))
+
+    def h(self) -> float:
+        return self.ET * max(self.P * self.XB, (1.0 - self.P) * self.XS)
+
+    def begin(self, theta: float, n: int) -> None:
+        self.P = len(self.buys()) / n
+        self.XB, self.XS = (self.mean(side or self.open) for side in (self.buys(), self.sells()))
+
+    def learn(self, theta: float, n: int) -> None:
+        self.P = self.step(len(self.buys()) / n, self.P)
+        if self.buys():
+            self.XB = self.step(self.mean(self.buys()), self.XB) if self.x_of != "tick" else 1.0
+        if self.sells():
+            self.XS = self.step(self.mean(self.sells()), self.XS) if self.x_of != "tick" else 1.0
+
+
+class RavenOracle(DrivenOracle):
+    """Section 3.2: doubles, added up in trade order."""
+
+    def __init__(self, params: Params, x: str = "tick") -> None:
+        super().__init__(params, x)
+        self.EB, self.P, self.EV = 2 * params.p_buy - 1, params.p_buy, 0.0
+
+    @abc.abstractmethod
+    def theta(self) -> float: ...
+
+    @abc.abstractmethod
+    def h(self) -> float: ...
+
+    @abc.abstractmethod
+    def learn(self, n: int) -> None: ...
+
+    def clear(self) -> None:
+        super().clear()
+        self.signs, self.signed, self.volume = 0.0, 0.0, 0.0
+        self.run, self.longest = 0, 1
+
+    def push(self, seen: Seen) -> None:
+        b, q = 1 if seen.trade.buy else -1, seen.trade.quantity / UNIT
+        if self.open and self.open[-1].trade.buy != seen.trade.buy:
+            self.longest, self.run = max(self.longest, self.run), 0
+        self.run += 1
+        self.signs += b
+        self.signed += b * q
+        self.volume += q
+        self.EV = self.EV or max(q, 1e-12)
+        super().push(seen)
+
+    def trade(self, trade: Print, gap: bool) -> Iterator[Fields]:
+        self.push(Seen(trade, gap))
+        n = len(self.open)
+        if n >= 2 and abs(self.theta()) > abs(self.h()):
+            yield {**bar(self.open), "theta": self.theta(), "threshold": self.h(), "expected_ticks": self.ET}
+            self.learn(n)
+            self.grow(n)
+            self.clear()
+
+    def share(self) -> float:
+        return len(self.buys()) / len(self.open)
+
+
+class RavenTib(RavenOracle):
+    """tib."""
+
+    def theta(self) -> float:
+        return self.signs
+
+    def h(self) -> float:
+        return self.ET * self.EB
+
+    def learn(self, n: int) -> None:
+        p = ((n + self.theta()) / 2) / n
+        self.EB = self.step(2 * p - 1, self.EB)
+
+
+class RavenVib(RavenOracle):
+    """vib."""
+
+    def theta(self) -> float:
+        return self.signed
+
+    def h(self) -> float:
+        return self.ET * self.EV * (2 * self.P - 1)
+
+    def learn(self, n: int) -> None:
+        self.P = self.step(self.share(), self.P)
+        self.EV = self.step(max(self.volume / n, 1e-12), self.EV)
+
+
+class RavenTrb(RavenOracle):
+    """trb."""
+
+    def theta(self) -> float:
+        return float(self.longest)
+
+    def h(self) -> float:
+        return self.ET * max(self.P, 1 - self.P)
+
+    def learn(self, n: int) -> None:
+        self.P = self.P * (1.0 - self.params.a_imbl) + self.share() * self.params.a_imbl
+
+
+class PlainOracle(DrivenOracle):
+    """Bars of a number of ticks, a volume, an amount of quote currency."""
+
+    def __init__(self, size: Fraction, x: str) -> None:
+        super().__init__(Params(1, 0.0, 0.0, 0.0, 0.0), x)
+        self.size = size
+
+    def trade(self, trade: Print, gap: bool) -> Iterator[Fields]:
+        self.push(Seen(trade, gap))
+        if sum(self.totals.values()) >= self.size:
+            yield bar(self.open)
+            self.clear()
 
 
 class VpinOracle:
     """Section 4: every part of every trade is kept."""
 
-    def __init__(self, volume: Fraction, quote: bool, window: int, sigma_window: int, floor: float) -> None:
+    def __init__(self, volume: Fraction, quote: bool, windows: tuple[int, int, int], floor: float) -> None:
+        """Windows are those of VPIN, of sigma and of the percentile."""
+        window, sigma_window, percentile_window = windows
+        self.percentile_window, self.levels = percentile_window, list[float]()
         self.V, self.quote, self.n, self.w, self.floor = volume, quote, window, sigma_window, floor
         self.parts: list[tuple[Seen, Fraction]] = []
         self.filled = Fraction(0)
@@ -214,7 +415,7 @@ class VpinOracle:
         self.closes.append(trades[-1].trade.price)
         self.one_sided.append(abs(2 * bought - self.V))
         changes = [float(Fraction(b - a, UNIT)) for a, b in pairwise(self.closes[-self.w - 1 :])]
-        sigma = bulk = imbalance = vpin = aggressor = None
+        sigma = bulk = imbalance = vpin = aggressor = percentile = None
         if len(changes) == self.w:
             mean = math.fsum(changes) / self.w
             variance = math.fsum([(change - mean) * (change - mean) for change in changes]) / self.w
@@ -225,6 +426,10 @@ class VpinOracle:
             self.OI.append(imbalance)
         if len(self.OI) >= self.n:
             vpin = math.fsum(self.OI[-self.n :]) / (self.n * V)
+            self.levels.append(vpin)
+            newest = self.levels[-self.percentile_window :]
+            if len(newest) == self.percentile_window:
+                percentile = sum(level <= vpin for level in newest) / len(newest)
         if len(self.one_sided) >= self.n:
             aggressor = float(sum(self.one_sided[-self.n :], Fraction(0))) / (self.n * V)
         return {
@@ -237,6 +442,7 @@ class VpinOracle:
             "order_imbalance": imbalance,
             "vpin": vpin,
             "vpin_aggressor": aggressor,
+            "vpin_percentile": percentile,
             "gap": any(seen.gap for seen in trades),
         }
 
@@ -249,7 +455,7 @@ def decimals(number: int) -> int:
 class Oracle:
     """Section 0 and all streams of one instrument, in the order of the registry."""
 
-    def __init__(self, streams: Mapping[tuple[str, str], TimeOracle | TibOracle | VpinOracle]) -> None:
+    def __init__(self, streams: Mapping[tuple[str, str], TimeOracle | DrivenOracle | VpinOracle]) -> None:
         self.streams = streams
         self.last: int | None = None
         self.missing: set[int] = set()

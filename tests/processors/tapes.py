@@ -4,7 +4,7 @@ import csv
 import io
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from fractions import Fraction
 from pathlib import Path
 from random import Random
@@ -17,23 +17,64 @@ from msgspec.structs import asdict
 from processors.contract import Applied, Clock, Row
 from processors.symbol import Symbol
 from ravencore.codec import decimal_bytes
-from ravencore.config import BarsSettings, TickImbalanceProfile, VpinSettings, interval_us
+from ravencore.config import BarsSettings, DrivenBarProfile, PlainBarProfile, VpinSettings, interval_us
 from ravencore.decimals import from_text
 from ravencore.records import Bar, Vpin
-from tests.processors.oracles import ClockAt, Oracle, Print, TibOracle, TimeOracle, VpinOracle
+from tests.processors.oracles import (
+    ClockAt,
+    DrivenOracle,
+    ImbalanceOracle,
+    Oracle,
+    Params,
+    PlainOracle,
+    Print,
+    RavenTib,
+    RavenTrb,
+    RavenVib,
+    RunOracle,
+    TimeOracle,
+    VpinOracle,
+)
 
 VENUE, SYMBOL = "BINANCE_SPOT", "BTCUSDT"
 START_US = 1_700_000_000_250_000
 Event = Print | ClockAt
 CENT = 10**16
 
+DRIVEN: dict[str, tuple[type[DrivenOracle], str, type[DrivenOracle] | None]] = {
+    "tib": (ImbalanceOracle, "tick", RavenTib),
+    "trb": (RunOracle, "tick", RavenTrb),
+    "vib": (ImbalanceOracle, "volume", RavenVib),
+    "dib": (ImbalanceOracle, "dollar", None),
+    "vrb": (RunOracle, "volume", None),
+    "drb": (RunOracle, "dollar", None),
+}
+PLAIN = {"tick": "tick", "volume": "volume", "dollar": "dollar"}
+"""By kind: what a trade weighs."""
+
+
+def driven(kind: str) -> dict[str, DrivenBarProfile]:
+    """Profiles whose bars close after a few ticks."""
+    wide = DrivenBarProfile(initial_size=5, size_min_pct=0.5, size_max_pct=2.0, alpha_imbl=0.7)
+    return {f"{kind}_tiny": DrivenBarProfile(initial_size=3), f"{kind}_wide": wide}
+
+
+def raven(kind: str) -> dict[str, DrivenBarProfile]:
+    return {f"{kind}_raven": DrivenBarProfile(initial_size=4, rule="raven", size_min_pct=0.3)}
+
+
 SMALL = BarsSettings(
     time_intervals=["500ms", "1s", "3s"],
-    tib={
-        "tib_tiny": TickImbalanceProfile(initial_size=3),
-        "tib_wide": TickImbalanceProfile(initial_size=5, size_min_pct=0.5, size_max_pct=2.0, alpha_imbl=0.7),
-    },
-    vpin=VpinSettings(bucket_volume="25.5", window=4, sigma_window=3),
+    tib={**driven("tib"), **raven("tib")},
+    trb={**driven("trb"), **raven("trb")},
+    vib={**driven("vib"), **raven("vib")},
+    dib=driven("dib"),
+    vrb=driven("vrb"),
+    drb=driven("drb"),
+    tick={"tick_7": PlainBarProfile(size="7")},
+    volume={"volume_3": PlainBarProfile(size="3.1")},
+    dollar={"dollar_40": PlainBarProfile(size="40")},
+    vpin=VpinSettings(bucket_volume="25.5", window=4, sigma_window=3, percentile_window=3),
 )
 """Settings under which a tape of a hundred trades closes bars of every kind."""
 
@@ -46,15 +87,24 @@ def settings_strategy() -> st.SearchStrategy[BarsSettings]:
         window=st.integers(1, 5),
         sigma_window=st.integers(1, 4),
         sigma_floor=st.sampled_from([1e-12, 0.5]),
+        percentile_window=st.integers(1, 4),
     )
-    return st.builds(
-        BarsSettings,
-        time_intervals=st.sampled_from([["500ms", "1s", "3s"], ["1s"], ["1m", "700ms"]]),
-        allowed_lateness_ms=st.sampled_from([0, 0, 300, 2500]),
-        empty_windows=st.sampled_from(["skip", "flat"]),
-        tib=st.just(SMALL.tib),
-        vpin=vpin,
+    some = st.sets(st.sampled_from([*DRIVEN, *PLAIN]), min_size=1, max_size=3)
+    others = st.fixed_dictionaries(
+        {
+            "time_intervals": st.sampled_from([["500ms", "1s", "3s"], ["1s"], ["1m", "700ms"]]),
+            "allowed_lateness_ms": st.sampled_from([0, 0, 300, 2500]),
+            "empty_windows": st.sampled_from(["skip", "flat"]),
+            "vpin": vpin,
+        }
     )
+    return st.builds(only, some, others)
+
+
+def only(kinds: Set[str], others: dict[str, Any]) -> BarsSettings:
+    """Settings with these kinds of bars of SMALL's profiles, and others."""
+    profiles = {kind: getattr(SMALL, kind) if kind in kinds else {} for kind in (*DRIVEN, *PLAIN)}
+    return BarsSettings(**profiles, **others)
 
 
 STEP_US = st.sampled_from(
@@ -223,6 +273,15 @@ def run(symbol: Symbol, events: Sequence[Event], cuts: Sequence[int] = ()) -> Ap
     return whole
 
 
+def driven_oracle(kind: str, p: DrivenBarProfile) -> DrivenOracle:
+    make, x, by_raven = DRIVEN[kind]
+    params = Params(p.initial_size, p.alpha_size, p.alpha_imbl, p.size_min_pct, p.size_max_pct, p.initial_p_buy)
+    if p.rule == "guarded":
+        return make(params, x)
+    assert by_raven is not None
+    return by_raven(params)
+
+
 def oracle(settings: BarsSettings) -> Oracle:
     """The oracles of these settings, in the registry's order."""
     lateness, flat = settings.allowed_lateness_ms * 1000, settings.empty_windows == "flat"
@@ -232,11 +291,20 @@ def oracle(settings: BarsSettings) -> Oracle:
         {
             **{("time", name): TimeOracle(interval_us(name), lateness, flat) for name in settings.time_intervals},
             **{
-                ("tib", name): TibOracle(p.initial_size, p.alpha_size, p.alpha_imbl, p.size_min_pct, p.size_max_pct)
-                for name, p in settings.tib.items()
+                (kind, name): driven_oracle(kind, profile)
+                for kind in DRIVEN
+                for name, profile in getattr(settings, kind).items()
+            },
+            **{
+                (kind, name): PlainOracle(Fraction(profile.size), x)
+                for kind, x in PLAIN.items()
+                for name, profile in getattr(settings, kind).items()
             },
             ("vpin", "default"): VpinOracle(
-                volume, vpin.unit == "quote", vpin.window, vpin.sigma_window, vpin.sigma_floor
+                volume,
+                vpin.unit == "quote",
+                (vpin.window, vpin.sigma_window, vpin.percentile_window),
+                vpin.sigma_floor,
             ),
         }
     )

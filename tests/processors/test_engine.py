@@ -24,8 +24,7 @@ from ravencore.config import EngineSettings, KafkaSettings, ServiceSettings, Set
 from ravencore.decimals import ONE
 from ravencore.records import DeadLetter, ServiceStatus, State, Trade, market_key
 from ravencore.topics import (
-    BARS_TIB,
-    BARS_TIME,
+    BARS,
     DEAD_LETTERS,
     GROUP_BARS,
     STATE_BARS,
@@ -41,7 +40,7 @@ pytestmark = pytest.mark.stack
 CODEC = Codec()
 PARTITIONS = 6
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT", "ADAUSDT")
-OUTPUTS = (BARS_TIME, BARS_TIB, VPIN)
+OUTPUTS = (BARS["time"], BARS["tib"], VPIN)
 SLOT = "engine-0"
 PATIENCE_S = 60.0
 

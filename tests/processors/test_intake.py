@@ -10,7 +10,7 @@ from ravencore.config import BarsSettings
 from ravencore.decimals import ONE
 from ravencore.kafka import CLOCK_HEADER
 from ravencore.records import Bar, Trade, market_key
-from ravencore.topics import BARS_TIME
+from ravencore.topics import BARS
 
 CODEC = Codec()
 START_US = 1_700_000_000_000_000
@@ -95,7 +95,7 @@ def test_a_clock_closes_the_window_at_its_place_in_the_log() -> None:
         return Fetched(offset, KEY, None, ((CLOCK_HEADER, str(START_US + 2_000_000).encode()),))
 
     made = instruments().apply([fetched(1), clock(2), fetched(3)])
-    bars = [output for output in made.outputs if output.topic == BARS_TIME]
+    bars = [output for output in made.outputs if output.topic == BARS["time"]]
     assert [(bar.offset, bar.received_time) for bar in bars] == [(2, 0)]
     assert isinstance(bars[0].record, Bar)
     assert bars[0].record.ticks == 1

@@ -17,7 +17,19 @@ from ravencore.config import BarsSettings
 from ravencore.decimals import ONE
 from ravencore.records import Bar, Vpin
 from tests.processors.oracles import Print
-from tests.processors.tapes import SMALL, SYMBOL, VENUE, Event, apply, clean_tapes, run, settings_strategy, tapes
+from tests.processors.tapes import (
+    DRIVEN,
+    PLAIN,
+    SMALL,
+    SYMBOL,
+    VENUE,
+    Event,
+    apply,
+    clean_tapes,
+    run,
+    settings_strategy,
+    tapes,
+)
 
 CODEC = Codec()
 CUTS = st.lists(st.integers(0, 300), max_size=6)
@@ -86,7 +98,7 @@ def time_rest(fold: Any) -> Volumes:
     return _rest_of(windows)
 
 
-def tib_rest(fold: Any) -> Volumes:
+def bar_rest(fold: Any) -> Volumes:
     return _rest_of([fold._bar] if fold._bar else [])
 
 
@@ -123,7 +135,7 @@ Measures = tuple[
 ]
 CONSERVED: dict[str, Measures] = {
     "time": (bar_volumes, time_rest, bar_total),
-    "tib": (bar_volumes, tib_rest, bar_total),
+    **dict.fromkeys((*DRIVEN, *PLAIN), (bar_volumes, bar_rest, bar_total)),
     "vpin": (vpin_volumes, vpin_rest, vpin_total),
 }
 """By kind: what records hold, what the open rest holds, what the tape holds. A new fold needs its line here."""

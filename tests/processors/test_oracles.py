@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ravencore.config import BarsSettings, VpinSettings
+from ravencore.config import BarsSettings, DrivenBarProfile, PlainBarProfile, VpinSettings
+from ravencore.topics import BARS, VPIN
 from tests.processors.oracles import Print
 from tests.processors.tapes import (
     SMALL,
@@ -39,9 +40,16 @@ RECORDINGS: list[tuple[str, Callable[[Path], list[Print]], str]] = [
 @pytest.mark.parametrize(("file", "read", "volume"), RECORDINGS)
 def test_recordings(recordings: Path, file: str, read: Callable[[Path], list[Print]], volume: str) -> None:
     trades = read(recordings / "binance_spot" / file)[:20_000]
-    chosen = BarsSettings(vpin=VpinSettings(bucket_volume=volume))
+    chosen = BarsSettings(
+        vpin=VpinSettings(bucket_volume=volume),
+        **{kind: {f"{kind}_100": DrivenBarProfile()} for kind in ("dib", "vrb", "drb")},
+        **{
+            kind: {kind: PlainBarProfile(size=size)} for kind, size in (("tick", 99), ("volume", 5), ("dollar", 50_000))
+        },
+    )
     done = assert_same_as_oracle(chosen, trades, range(0, len(trades), 997))
     assert {out.record.profile for out in done.outputs} >= {"1s", "tib_small", "tib_large", "default"}
+    assert {out.topic for out in done.outputs} == {VPIN, *BARS.values()}
     assert done.counts["trades"] == len(trades)
 
 
@@ -61,5 +69,5 @@ def test_the_made_tapes_reach_every_case() -> None:
     gather()
     assert seen == {
         *("trades", "duplicates", "late_trades", "late_repairs", "holes", "gap"),
-        *("bad_value", "bucket_too_small", "raven.bars.time", "raven.bars.tib", "raven.vpin"),
+        *("bad_value", "bucket_too_small", "raven.vpin", *BARS.values()),
     }

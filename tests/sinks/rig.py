@@ -31,7 +31,7 @@ from ravencore.codec import Codec
 from ravencore.config import MartSettings, Settings
 from ravencore.decimals import to_decimal
 from ravencore.records import Bar, Book, DeadLetter, Instrument, Level, Record, ServiceStatus, Trade, Vpin, market_key
-from ravencore.topics import BARS_TIB, BARS_TIME, BOOKS, DEAD_LETTERS, INSTRUMENTS, STATUS, TRADES, VPIN
+from ravencore.topics import BARS, BOOKS, DEAD_LETTERS, INSTRUMENTS, STATUS, TRADES, VPIN
 from sinks.contract import Entry
 
 T0 = 1_723_075_200_000_000
@@ -171,7 +171,9 @@ TOPIC_OF: dict[type[Record], str] = {Trade: TRADES, Book: BOOKS, Vpin: VPIN, Ins
 
 
 def topic_of(record: Record) -> str:
-    return (BARS_TIME if record.kind == "time" else BARS_TIB) if isinstance(record, Bar) else TOPIC_OF[type(record)]
+    return (
+        (BARS["time"] if record.kind == "time" else BARS["tib"]) if isinstance(record, Bar) else TOPIC_OF[type(record)]
+    )
 
 
 def entries(records: Sequence[Record]) -> list[Entry]:

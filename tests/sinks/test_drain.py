@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ravencore.records import Record
-from ravencore.topics import BARS_TIB, GROUP_SINK, TRADES
+from ravencore.topics import BARS, GROUP_SINK, TRADES
 from sinks.drain import BATCH_RECORDS, PAYLOAD_LIMIT, WAITING_LIMIT, Read, _trades
 from sinks.registry import STORES
 from tests.sinks.rig import CODEC, Cuttable, House, TimescaleProbe, bar, book, instrument, topic_of, trade, until
@@ -165,15 +165,15 @@ def test_a_bar_waits_for_its_instrument_then_is_a_dead_letter_and_holds_up_nobod
     until(lambda: (now := running.status()) and now.gauges.get("waiting") == 3, "three wait")
     house.topics.send(bar(known, 1))
     house.all_there("timescale", [bar(known, 0), bar(known, 1)], known)
-    assert house.topics.lag(GROUP_SINK + "timescale", BARS_TIB) >= 3, "what waits is not committed"
+    assert house.topics.lag(GROUP_SINK + "timescale", BARS["tib"]) >= 3, "what waits is not committed"
     house.topics.send(instrument(late))
     house.all_there("timescale", [bar(late, 1)], late)
     letters = until(lambda: house.topics.dead_letters(f"VENUE:{never}"), "dead letters")
     assert [(letter.reason, letter.topic, letter.payload) for letter in letters] == [
-        ("unknown_instrument", BARS_TIB, CODEC.encode(bar(never, number))) for number in (1, 2)
+        ("unknown_instrument", BARS["tib"], CODEC.encode(bar(never, number))) for number in (1, 2)
     ]
     assert never in letters[0].detail
-    until(lambda: house.topics.lag(GROUP_SINK + "timescale", BARS_TIB) == 0, "all is committed")
+    until(lambda: house.topics.lag(GROUP_SINK + "timescale", BARS["tib"]) == 0, "all is committed")
     assert not house.topics.dead_letters(f"VENUE:{late}")
 
 
