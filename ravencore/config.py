@@ -150,17 +150,23 @@ class CollectorSettings(Section):
 
 
 class DrivenBarProfile(Section):
-    """Parameters of imbalance and run bars (bars.md section 3)."""
+    """Parameters of dollar-imbalance, volume-run and dollar-run bars (bars.md section 3)."""
 
-    rule: Literal["guarded", "raven"] = Field(
-        "guarded", description="Which definition; `raven` (tib, trb and vib alone) is the Rust Raven's."
-    )
+    rule: Literal["guarded"] = Field("guarded", description="Which definition; of these bars there is one.")
     initial_size: int = Field(100, ge=2, description="Ticks N of the warm-up bar, and the first E[T].")
-    initial_p_buy: float = Field(0.7, ge=0, le=1, description="Share of buys to begin with, rule `raven` only.")
     alpha_size: float = Field(0.1, gt=0, le=1, description="Weight aT of the newest bar in E[T].")
     alpha_imbl: float = Field(0.1, gt=0, le=1, description="Weight aX of the newest bar in what else is expected.")
     size_min_pct: float = Field(0.1, ge=0, lt=1, description="E[T] stays above N*(1 - this).")
     size_max_pct: float = Field(0.1, ge=0, description="E[T] stays below N*(1 + this).")
+
+
+class RuledBarProfile(DrivenBarProfile):
+    """Parameters of tick-imbalance, tick-run and volume-imbalance bars, which the Rust Raven has as well."""
+
+    rule: Literal["guarded", "raven"] = Field(  # type: ignore[assignment] # one more rule than those above have
+        "guarded", description="Which definition: the book's, kept stable, or the Rust Raven's."
+    )
+    initial_p_buy: float = Field(0.7, ge=0, le=1, description="Share of buys to begin with, rule `raven` only.")
 
 
 class PlainBarProfile(Section):
@@ -171,9 +177,9 @@ class PlainBarProfile(Section):
     size: str = Field(description="Ticks, base quantity or quote notional after which a bar closes.")
 
 
-def _small_and_large(kind: str, small: int, large: int) -> dict[str, DrivenBarProfile]:
+def _small_and_large(kind: str, small: int, large: int) -> dict[str, RuledBarProfile]:
     sizes = {"small": small, "large": large}
-    return {f"{kind}_{name}": DrivenBarProfile(initial_size=size) for name, size in sizes.items()}
+    return {f"{kind}_{name}": RuledBarProfile(initial_size=size) for name, size in sizes.items()}
 
 
 class VpinSettings(Section):
@@ -200,13 +206,11 @@ class BarsSettings(Section):
     empty_windows: Literal["skip", "flat"] = Field(
         "skip", description="Windows without trades: no bar, or a flat one at the previous close."
     )
-    tib: dict[str, DrivenBarProfile] = Field(
+    tib: dict[str, RuledBarProfile] = Field(
         _small_and_large("tib", 100, 500), description="Tick-imbalance profiles by name."
     )
-    trb: dict[str, DrivenBarProfile] = Field(
-        _small_and_large("trb", 100, 500), description="Tick-run profiles by name."
-    )
-    vib: dict[str, DrivenBarProfile] = Field(
+    trb: dict[str, RuledBarProfile] = Field(_small_and_large("trb", 100, 500), description="Tick-run profiles by name.")
+    vib: dict[str, RuledBarProfile] = Field(
         _small_and_large("vib", 100, 250), description="Volume-imbalance profiles by name."
     )
     dib: dict[str, DrivenBarProfile] = Field({}, description="Dollar-imbalance profiles by name.")

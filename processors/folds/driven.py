@@ -10,7 +10,6 @@ from processors.contract import Closed, Fold, Folded, Stream, Tape
 from processors.folds.measure import Measure, least_units
 from processors.folds.span import OpenBar
 from ravencore.config import BarsSettings, DrivenBarProfile
-from ravencore.errors import ConfigError
 from ravencore.records import Bar
 
 
@@ -55,23 +54,20 @@ def _parameters(profile: DrivenBarProfile) -> Parameters:
     fields = profile.model_dump()
     if profile.rule == "raven":
         return Raven(**fields)
-    del fields["initial_p_buy"]
+    fields.pop("initial_p_buy", None)
     return Guarded(**fields)
 
 
 def maker(
     measure: Measure, guarded: MakesGuarded, raven: Callable[[Stream, Raven], Fold] | None = None
 ) -> Callable[[Stream, Parameters], Fold]:
-    """What makes a profile's bars by its rule; raises ConfigError where the kind has no rule "raven"."""
+    """What makes a profile's bars by its rule."""
 
     def make(stream: Stream, parameters: Parameters) -> Fold:
-        if not isinstance(parameters, Raven):
-            return guarded(stream, parameters, measure)
-        if raven is None:
-            raise ConfigError(
-                f'bars.{stream.kind}.{stream.profile}.rule: "raven" is for tib, trb and vib alone; write "guarded"'
-            )
-        return raven(stream, parameters)
+        if isinstance(parameters, Raven):
+            assert raven is not None, "settings have no rule raven for these kinds"
+            return raven(stream, parameters)
+        return guarded(stream, parameters, measure)
 
     return make
 

@@ -17,7 +17,7 @@ from msgspec.structs import asdict
 from processors.contract import Applied, Clock, Row
 from processors.symbol import Symbol
 from ravencore.codec import decimal_bytes
-from ravencore.config import BarsSettings, DrivenBarProfile, PlainBarProfile, VpinSettings, interval_us
+from ravencore.config import BarsSettings, DrivenBarProfile, PlainBarProfile, RuledBarProfile, VpinSettings, interval_us
 from ravencore.decimals import from_text
 from ravencore.records import Bar, Vpin
 from tests.processors.oracles import (
@@ -53,21 +53,27 @@ PLAIN = {"tick": "tick", "volume": "volume", "dollar": "dollar"}
 """By kind: what a trade weighs."""
 
 
+WIDE = {"initial_size": 5, "size_min_pct": 0.5, "size_max_pct": 2.0, "alpha_imbl": 0.7}
+
+
 def driven(kind: str) -> dict[str, DrivenBarProfile]:
     """Profiles whose bars close after a few ticks."""
-    wide = DrivenBarProfile(initial_size=5, size_min_pct=0.5, size_max_pct=2.0, alpha_imbl=0.7)
+    wide = DrivenBarProfile.model_validate(WIDE)
     return {f"{kind}_tiny": DrivenBarProfile(initial_size=3), f"{kind}_wide": wide}
 
 
-def raven(kind: str) -> dict[str, DrivenBarProfile]:
-    return {f"{kind}_raven": DrivenBarProfile(initial_size=4, rule="raven", size_min_pct=0.3)}
+def ruled(kind: str) -> dict[str, RuledBarProfile]:
+    """The same, and one of rule "raven"."""
+    raven = RuledBarProfile(initial_size=4, rule="raven", size_min_pct=0.3)
+    wide = RuledBarProfile.model_validate(WIDE)
+    return {f"{kind}_tiny": RuledBarProfile(initial_size=3), f"{kind}_wide": wide, f"{kind}_raven": raven}
 
 
 SMALL = BarsSettings(
     time_intervals=["500ms", "1s", "3s"],
-    tib={**driven("tib"), **raven("tib")},
-    trb={**driven("trb"), **raven("trb")},
-    vib={**driven("vib"), **raven("vib")},
+    tib=ruled("tib"),
+    trb=ruled("trb"),
+    vib=ruled("vib"),
     dib=driven("dib"),
     vrb=driven("vrb"),
     drb=driven("drb"),
@@ -275,11 +281,11 @@ def run(symbol: Symbol, events: Sequence[Event], cuts: Sequence[int] = ()) -> Ap
 
 def driven_oracle(kind: str, p: DrivenBarProfile) -> DrivenOracle:
     make, x, by_raven = DRIVEN[kind]
-    params = Params(p.initial_size, p.alpha_size, p.alpha_imbl, p.size_min_pct, p.size_max_pct, p.initial_p_buy)
-    if p.rule == "guarded":
+    params = Params(p.initial_size, p.alpha_size, p.alpha_imbl, p.size_min_pct, p.size_max_pct)
+    if not isinstance(p, RuledBarProfile) or p.rule == "guarded":
         return make(params, x)
     assert by_raven is not None
-    return by_raven(params)
+    return by_raven(params._replace(p_buy=p.initial_p_buy))
 
 
 def oracle(settings: BarsSettings) -> Oracle:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from processors.symbol import Symbol
-from ravencore.config import BarsSettings, DrivenBarProfile
+from ravencore.config import BarsSettings, RuledBarProfile
 from ravencore.decimals import ONE
 from ravencore.records import Bar
 from tests.processors.oracles import Print
@@ -13,7 +13,7 @@ from tests.processors.tapes import START_US, SYMBOL, VENUE, apply
 
 def bars(sides: str, missing_before: Sequence[int] = (), **parameters: float) -> list[tuple[int, Bar]]:
     """Bars of a tape of buys `b` and sells `s`, with the place of the trade that closed each."""
-    settings = BarsSettings(time_intervals=[], tib={"tib_small": DrivenBarProfile.model_validate(parameters)})
+    settings = BarsSettings(time_intervals=[], tib={"tib_small": RuledBarProfile.model_validate(parameters)})
     trades, number = [], 0
     for place, side in enumerate(sides):
         number += 2 if place in missing_before else 1

@@ -10,7 +10,7 @@ from processors.registry import FOLDS, profiles
 from processors.symbol import Symbol, check_state, parameters
 from ravencore.codec import Codec
 from ravencore.columns import of_trades
-from ravencore.config import BarsSettings, DrivenBarProfile, VpinSettings
+from ravencore.config import BarsSettings, RuledBarProfile, VpinSettings
 from ravencore.errors import ConfigError
 from ravencore.records import Trade
 from ravencore.topics import BARS, VPIN
@@ -63,7 +63,7 @@ def test_state_of_the_same_parameters_is_taken() -> None:
     ("other", "names"),
     [
         (changed(allowed_lateness_ms=1), ["time/500ms", "time/1s", "time/3s"]),
-        (changed(tib={**SMALL.tib, "tib_tiny": DrivenBarProfile(initial_size=4)}), ["tib/tib_tiny"]),
+        (changed(tib={**SMALL.tib, "tib_tiny": RuledBarProfile(initial_size=4)}), ["tib/tib_tiny"]),
         (changed(vpin=VpinSettings(bucket_volume="25.6", window=4, sigma_window=3)), ["vpin/default"]),
     ],
 )
@@ -116,7 +116,7 @@ def test_a_profile_that_slept_goes_on_numbering_and_says_that_it_missed_trades()
 def test_a_profile_that_slept_is_refused_with_other_parameters() -> None:
     asleep = Symbol(VENUE, SYMBOL, changed(tib={}))
     asleep.restore(Symbol(VENUE, SYMBOL, SMALL).snapshot())
-    other = changed(tib={**SMALL.tib, "tib_tiny": DrivenBarProfile(initial_size=7)})
+    other = changed(tib={**SMALL.tib, "tib_tiny": RuledBarProfile(initial_size=7)})
     with pytest.raises(StateMismatch, match="tib/tib_tiny"):
         Symbol(VENUE, SYMBOL, other).restore(asleep.snapshot())
 
