@@ -22,25 +22,22 @@ from confluent_kafka import KafkaException, TopicPartition
 
 from processors import faust_transport
 from processors.contract import StateMismatch
+from processors.derivations import Derivation
 from processors.intake import Fetched
-from processors.transactions import SERVICE, Broken, Partition
+from processors.transactions import Broken, Partition, Shop
 from processors.worker import Lane
 from ravencore import kafka, service
 from ravencore.config import Settings
 from ravencore.errors import RavenError, Unavailable
 from ravencore.records import ServiceState
 from ravencore.status import Reporter, now_us
-from ravencore.topics import AGENT_TRADES, GROUP_BARS, TRADES
 
 log = logging.getLogger("raven.engine")
 T = TypeVar("T")
 
 LANE_RECORDS = 25_000
 """Most records that wait in all lanes together; Faust's buffer holds as many again."""
-COUNTERS = (
-    *("records", "trades", "duplicates", "holes", "late_trades", "late_repairs"),
-    *("dead_letters", "bars", "vpin", "transactions"),
-)
+COUNTERS = ("records", "dead_letters", "transactions")
 REPORT_S = 1.0
 PROBE_S = 3.0
 TROUBLE_S = 5.0
@@ -62,14 +59,14 @@ class Stalled(RavenError):
 class Engine:
     """The worker process; `run` returns its exit code."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, derivation: Derivation) -> None:
         self.waiting = 0
         """Records that wait in all lanes together."""
-        self._settings, self._codec = settings, service.codec(settings)
-        self._group = kafka.consumer(settings.kafka, GROUP_BARS)
+        self._settings, self._codec, self._derivation = settings, service.codec(settings), derivation
+        self._group = kafka.consumer(settings.kafka, derivation.group)
         self._producer = kafka.producer(settings.kafka)
-        self._reporter = Reporter(SERVICE, settings, self._codec, self._producer, now_us())
-        self._reporter.counters.update(dict.fromkeys(COUNTERS, 0))
+        self._reporter = Reporter(derivation.service, settings, self._codec, self._producer, now_us())
+        self._reporter.counters.update(dict.fromkeys((*derivation.counters, *COUNTERS), 0))
         self._threads = ThreadPoolExecutor(max_workers=64, thread_name_prefix="partition")
         self._app: Any = None
         self._partitions = 0
@@ -90,7 +87,7 @@ class Engine:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._ending.set)
         reports = asyncio.create_task(self._report_forever())
-        with tempfile.TemporaryDirectory(prefix="raven-bars-") as folder:
+        with tempfile.TemporaryDirectory(prefix=f"{self._derivation.group}-") as folder:
             await self._until_ending(self._wait_for_broker())
             if not self._ending.is_set():
                 await self._serve(Path(folder))
@@ -138,14 +135,14 @@ class Engine:
         while True:
             try:
                 await self.in_thread(kafka.ensure_topics, self._settings.kafka)
-                self._partitions = len(await self.in_thread(kafka.partitions, self._group, TRADES))
+                self._partitions = len(await self.in_thread(kafka.partitions, self._group, self._derivation.topic))
                 return
             except Unavailable as error:
                 self.trouble(error)
                 await asyncio.sleep(REPORT_S)
 
     async def _serve(self, folder: Path) -> None:
-        app = self._app = faust_transport.build(self._settings, folder)
+        app = self._app = faust_transport.build(self._settings, self._derivation, folder)
         self._connect(app)
         app.finalize()
         try:
@@ -160,7 +157,9 @@ class Engine:
             log.warning("Faust did not stop in time", exc_info=True)
 
     def _connect(self, app: Any) -> None:
-        topic = app.topic(TRADES, key_serializer="raw", value_serializer="raw", value_type=None, acks=False)
+        topic = app.topic(
+            self._derivation.topic, key_serializer="raw", value_serializer="raw", value_type=None, acks=False
+        )
 
         async def agent(stream: Any) -> None:
             # Faust acknowledges an event whose agent raised and goes on: the process must end instead.
@@ -171,7 +170,7 @@ class Engine:
                 self.fail(error)
                 raise
 
-        app.agent(topic, name=AGENT_TRADES)(agent)
+        app.agent(topic, name=self._derivation.agent)(agent)
         app.on_partitions_assigned.connect(self._on_assigned)
         app.on_partitions_revoked.connect(self._on_revoked)
         app.on_rebalance_complete.connect(self._on_rebalance_complete)
@@ -210,7 +209,7 @@ class Engine:
         self._assigned, self._moved_at = True, time.monotonic()
 
     def _partition(self, number: int) -> Partition:
-        return Partition(self._settings, self._codec, self._group, number, self._partitions)
+        return Partition(Shop(self._derivation, self._settings, self._codec, self._group, self._partitions), number)
 
     async def _on_revoked(self, app: Any, revoked: set[Any], **_: Any) -> None:
         was_assigned, self._assigned, self._moved_at = self._assigned, False, time.monotonic()
@@ -253,7 +252,7 @@ class Engine:
             self.trouble(Unavailable(f"Kafka at {self._settings.kafka.bootstrap}: {error.args[0].str()}"))
             return
         at = {number: await self._at(number, lane) for number, lane in self._lanes.items()}
-        self._reporter.lag = {f"{TRADES}-{n}": max(0, end - at[n]) for n, end in ends.items() if n in at}
+        self._reporter.lag = {self._lag_name(n): max(0, end - at[n]) for n, end in ends.items() if n in at}
 
     async def _at(self, number: int, lane: Lane) -> int:
         """Where a partition stands: the committed offset, or past it where the log has only markers of transactions."""
@@ -263,8 +262,12 @@ class Engine:
     def _ends(self) -> dict[int, int]:
         numbers = list(self._lanes)
         if not numbers:
-            self._group.list_topics(TRADES, timeout=PROBE_S)
-        return {n: self._group.get_watermark_offsets(TopicPartition(TRADES, n), PROBE_S)[1] for n in numbers}
+            self._group.list_topics(self._derivation.topic, timeout=PROBE_S)
+        places = {number: TopicPartition(self._derivation.topic, number) for number in numbers}
+        return {number: self._group.get_watermark_offsets(place, PROBE_S)[1] for number, place in places.items()}
+
+    def _lag_name(self, number: int) -> str:
+        return f"{self._derivation.topic}-{number}"
 
     def _state(self) -> ServiceState:
         if self._trouble_at is not None and time.monotonic() - self._trouble_at < TROUBLE_S:
@@ -275,10 +278,10 @@ class Engine:
         return "RUNNING" if all(lane.restored for lane in lanes) else "DEGRADED"
 
     def _gauges(self) -> None:
-        now, trades = time.monotonic(), self._reporter.counters["trades"]
+        now, count = time.monotonic(), self._reporter.counters[self._derivation.counters[0]]
         before, at = self._rated
-        self._rated = trades, now
-        self._reporter.gauges["trades_per_second"] = (trades - before) / max(now - at, 1e-3)
+        self._rated = count, now
+        self._reporter.gauges[f"{self._derivation.counters[0]}_per_second"] = (count - before) / max(now - at, 1e-3)
         if self._commit_ms:
             self._reporter.gauges["commit_ms"] = sum(self._commit_ms) / len(self._commit_ms)
             self._commit_ms.clear()
@@ -297,7 +300,7 @@ class Engine:
             self.fail(Stalled(f"no partitions assigned for {limit:.0f} s: starting anew"))
         for number, lane in self._lanes.items():
             at, since = self._positions.get(number, (-1, now))
-            moved = lane.partition.committed_offset != at or not self._reporter.lag.get(f"{TRADES}-{number}")
+            moved = lane.partition.committed_offset != at or not self._reporter.lag.get(self._lag_name(number))
             self._positions[number] = (lane.partition.committed_offset, now if moved else since)
             if not moved and now - since > limit:
                 self.fail(Stalled(f"partition {number} has lag and stands at offset {at} for {limit:.0f} s"))
@@ -311,11 +314,11 @@ class Engine:
 
     def _owns(self, partition: int, member_id: str) -> bool:
         try:
-            [found] = kafka.admin(self._settings.kafka).describe_consumer_groups([GROUP_BARS]).values()
+            [found] = kafka.admin(self._settings.kafka).describe_consumer_groups([self._derivation.group]).values()
             members = found.result(PROBE_S).members
         except (KafkaException, TimeoutError):
             return False
-        wanted = TopicPartition(TRADES, partition)
+        wanted = TopicPartition(self._derivation.topic, partition)
         return any(it.member_id == member_id and wanted in it.assignment.topic_partitions for it in members)
 
 

@@ -15,21 +15,21 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
+from processors import derivations
 from processors.contract import Output, StateMismatch
-from processors.intake import Fetched, Instruments, Letter
-from processors.migrations import LAYOUT
-from processors.symbol import check_state, parameters
+from processors.derivations import Derivation, Intake
+from processors.intake import Fetched, Letter
 from ravencore import kafka
 from ravencore.codec import Codec
 from ravencore.config import Settings
 from ravencore.errors import RavenError, Unavailable
-from ravencore.records import DeadLetter, State, market_key
+from ravencore.records import DeadLetter, State
 from ravencore.status import now_us
-from ravencore.topics import DEAD_LETTERS, GROUP_BARS, STATE_BARS, TRADES, VPIN
+from ravencore.topics import DEAD_LETTERS
 
 log = logging.getLogger("raven.transactions")
 
@@ -39,8 +39,6 @@ CALL_S = 5.0
 READ_S = 15.0
 RECEIVED_HEADER = "received"
 """Header of an output: when its closing trade was received, microseconds as decimal text; no header after a Clock."""
-SERVICE = "processors"
-RESET = "`python -m processors reset-state`"
 
 _folding = threading.Lock()
 """One partition folds at a time: more would only fight over the interpreter and keep the event loop from it."""
@@ -57,20 +55,31 @@ class Broken(RavenError):
         """Somebody else opened the partition, or the broker gave this transaction up."""
 
 
-class Partition:
-    """The symbols of one partition of `raven.trades` and the producer that publishes what they make."""
+class Shop(NamedTuple):
+    """What the partitions of an engine share; `group` names its consumer group and never subscribes."""
 
-    def __init__(self, settings: Settings, codec: Codec, group: Consumer, number: int, count: int) -> None:
-        """`group` names the consumer group and never subscribes; `count` is how many partitions the topic has."""
+    derivation: Derivation
+    settings: Settings
+    codec: Codec
+    group: Consumer
+    partitions: int
+    """Of the input topic."""
+
+
+class Partition:
+    """What is folded of one partition of the input, and the producer that publishes what it makes."""
+
+    def __init__(self, shop: Shop, number: int) -> None:
         self.number = number
         self.next_offset = 0
         """Where the folds stand: the first offset they have not seen."""
         self.committed_offset = 0
-        self._settings, self._codec, self._group, self._count = settings, codec, group, count
+        self._shop = shop
+        self._made_by, self._settings, self._codec = shop.derivation, shop.settings, shop.codec
         self._producer: Producer | None = None
-        self._instruments = self._none()
+        self._intake = self._none()
         self._touched: dict[bytes, int] = {}
-        """Symbols that changed since the last commit, with the offset of their last record."""
+        """Keys whose state changed since the last commit, with the offset of their last record."""
         self._outputs: list[Output] = []
         self._letters: list[Letter] = []
         self._counts: Counter[str] = Counter()
@@ -82,9 +91,9 @@ class Partition:
         """
         self.close()
         with _unavailable(f"partition {self.number} cannot be opened"):
-            self._producer = _transactional(self._settings, self.number)
+            self._producer = _transactional(self._settings, self._made_by, self.number)
             self._producer.init_transactions(CALL_S)
-            for value in _newest(self._settings, self.number).values():
+            for value in _newest(self._settings, self._made_by.state_topic, self.number).values():
                 self._restore(value)
             self.next_offset = self.committed_offset = self._position()
 
@@ -94,7 +103,7 @@ class Partition:
             self._producer.purge()
         self._producer = None
         self.next_offset = self.committed_offset
-        self._instruments = self._none()
+        self._intake = self._none()
         self._clear()
 
     def apply(self, records: Sequence[Fetched]) -> None:
@@ -107,7 +116,7 @@ class Partition:
         if not records:
             return
         with _folding:
-            made = self._instruments.apply(records)
+            made = self._intake.apply(records)
         self.next_offset = records[-1].offset + 1
         self._outputs += made.outputs
         self._letters += made.letters
@@ -145,18 +154,19 @@ class Partition:
 
     def _position(self) -> int:
         """The committed offset; on a group's first day the first that the log has."""
-        place = TopicPartition(TRADES, self.number)
-        [at] = self._group.committed([place], CALL_S)
-        low, high = self._group.get_watermark_offsets(place, CALL_S)
+        group, topic = self._made_by.group, self._made_by.topic
+        place = TopicPartition(topic, self.number)
+        [at] = self._shop.group.committed([place], CALL_S)
+        low, high = self._shop.group.get_watermark_offsets(place, CALL_S)
         if at.offset > high:
             raise StateMismatch(
-                f"{GROUP_BARS} has committed offset {at.offset} of partition {self.number} of {TRADES}, which ends at "
+                f"{group} has committed offset {at.offset} of partition {self.number} of {topic}, which ends at "
                 f"{high}: the topic was made anew; reset the group's offsets (kafka-consumer-groups.sh --reset-offsets)"
             )
         return at.offset if at.offset >= 0 else low
 
-    def _none(self) -> Instruments:
-        return Instruments(self._codec, self._settings.bars, kafka.CLOCK_HEADER)
+    def _none(self) -> Intake:
+        return self._made_by.intake(self._codec, self._settings)
 
     def _clear(self) -> None:
         self._touched, self._outputs, self._letters, self._counts = {}, [], [], Counter()
@@ -167,21 +177,22 @@ class Partition:
             received = output.received_time
             headers = [(RECEIVED_HEADER, str(received).encode())] if received else None
             value = self._codec.encode(output.record)
-            _produce(producer, output.topic, value, market_key(output.record), headers=headers)
-            self._counts["vpin" if output.topic == VPIN else "bars"] += 1
+            _produce(producer, output.topic, value, self._made_by.key(output.record), headers=headers)
+            self._counts[output.topic.split(".")[1]] += 1
         for letter in self._letters:
             _produce(producer, DEAD_LETTERS, self._codec.encode(self._dead(letter)), letter.record.key)
             self._counts["dead_letters"] += 1
         for key in sorted(self._touched):
-            _produce(producer, STATE_BARS, self._codec.encode(self._state(key)), state_key(key), partition=self.number)
-        position = TopicPartition(TRADES, self.number, next_offset)
-        producer.send_offsets_to_transaction([position], self._group.consumer_group_metadata(), CALL_S)
+            state, topic = self._codec.encode(self._state(key)), self._made_by.state_topic
+            _produce(producer, topic, state, state_key(self._made_by.topic, key), partition=self.number)
+        position = TopicPartition(self._made_by.topic, self.number, next_offset)
+        producer.send_offsets_to_transaction([position], self._shop.group.consumer_group_metadata(), CALL_S)
         producer.commit_transaction(CALL_S)
 
     def _dead(self, letter: Letter) -> DeadLetter:
         return DeadLetter(
-            service=SERVICE,
-            topic=TRADES,
+            service=self._made_by.service,
+            topic=self._made_by.topic,
             partition=self.number,
             offset=letter.record.offset,
             key=letter.record.key,
@@ -192,62 +203,48 @@ class Partition:
         )
 
     def _state(self, key: bytes) -> State:
-        venue, _, symbol = key.decode().partition(":")
         return State(
-            input_topic=TRADES,
+            input_topic=self._made_by.topic,
             input_key=key.decode(),
-            input_partitions=self._count,
+            input_partitions=self._shop.partitions,
             offset=self._touched[key],
-            layout=LAYOUT,
-            parameters=parameters(self._settings.bars, venue, symbol),
-            payload=self._instruments.snapshot(key),
+            layout=self._made_by.layout,
+            parameters=self._made_by.parameters(self._settings, key),
+            payload=self._intake.snapshot(key),
         )
 
     def _restore(self, value: bytes) -> None:
         state = self._codec.decode_as(State, value)
-        check(state, self._settings, self._count)
-        self._instruments.restore(state.input_key.encode(), state.payload, state.layout)
+        derivations.check(self._made_by, state, self._settings, self._shop.partitions)
+        self._intake.restore(state.input_key.encode(), state.payload, state.layout)
 
 
-def state_key(input_key: bytes) -> bytes:
-    """Key of a symbol's snapshot in the state topic: input topic, a bar, input key."""
-    return TRADES.encode() + b"|" + input_key
+def state_key(topic: str, input_key: bytes) -> bytes:
+    """Key of a snapshot in the state topic: input topic, a bar, input key."""
+    return topic.encode() + b"|" + input_key
 
 
-def check(state: State, settings: Settings, count: int) -> None:
-    """Raises StateMismatch, with the ways out, when a snapshot is none of this code's with these settings."""
-    venue, _, symbol = state.input_key.partition(":")
-    try:
-        check_state(state.layout, state.parameters, settings.bars, venue, symbol)
-        if state.input_partitions != count:
-            raise StateMismatch(
-                f"the state of {state.input_key} was made when {TRADES} had {state.input_partitions} partitions; it "
-                f"has {count} now, and the trades of a key are in another one"
-            )
-    except StateMismatch as error:
-        raise StateMismatch(f"{error}. To reset all state: stop the engine, then {RESET}") from None
-
-
-def reset_state(settings: Settings) -> int:
-    """Write a tombstone over every snapshot and return how many there were; raises Unavailable."""
+def reset_state(settings: Settings, derivation: Derivation) -> int:
+    """Write a tombstone over every snapshot of an engine and return how many there were; raises Unavailable."""
+    topic = derivation.state_topic
     found: dict[tuple[int, bytes], bool] = {}
 
     def note(message: Message) -> None:
         found[message.partition() or 0, message.key() or b""] = message.value() is not None
 
-    kafka.read_to_end(settings.kafka, STATE_BARS, "reset-state", note)
+    kafka.read_to_end(settings.kafka, topic, "reset-state", note)
     producer = kafka.producer(settings.kafka)
     alive = [place for place, live in found.items() if live]
     for partition, key in alive:
-        producer.produce(STATE_BARS, None, key, partition)
+        producer.produce(topic, None, key, partition)
     if producer.flush(CALL_S):
-        raise Unavailable(f"{STATE_BARS} cannot be written: no answer for {CALL_S:.0f} s")
+        raise Unavailable(f"{topic} cannot be written: no answer for {CALL_S:.0f} s")
     return len(alive)
 
 
-def _transactional(settings: Settings, number: int) -> Producer:
+def _transactional(settings: Settings, derivation: Derivation, number: int) -> Producer:
     extra: dict[str, Any] = {
-        "transactional.id": f"{GROUP_BARS}-{TRADES}-{number}",
+        "transactional.id": f"{derivation.group}-{derivation.topic}-{number}",
         "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
         "message.timeout.ms": TRANSACTION_TIMEOUT_MS,  # nothing is dropped: the transaction fails and is done again
         "linger.ms": 0,
@@ -265,10 +262,10 @@ def _produce(producer: Producer, topic: str, value: bytes, key: bytes | None, **
             producer.poll(0.1)
 
 
-def _newest(settings: Settings, number: int) -> dict[bytes, bytes]:
-    """The newest committed snapshot of each symbol of a partition."""
+def _newest(settings: Settings, topic: str, number: int) -> dict[bytes, bytes]:
+    """The newest committed snapshot of each key of a partition."""
     newest: dict[bytes, bytes] = {}
-    for message in _read(settings, number):
+    for message in _read(settings, topic, number):
         key, value = message.key() or b"", message.value()
         if value is None:
             newest.pop(key, None)
@@ -277,11 +274,11 @@ def _newest(settings: Settings, number: int) -> dict[bytes, bytes]:
     return newest
 
 
-def _read(settings: Settings, number: int) -> Iterator[Message]:
+def _read(settings: Settings, topic: str, number: int) -> Iterator[Message]:
     """The committed records of one state partition, from its start to its end."""
-    client = kafka.reader(settings.kafka, "bars-state")
+    client = kafka.reader(settings.kafka, "state")
     try:
-        client.assign([TopicPartition(STATE_BARS, number, 0)])
+        client.assign([TopicPartition(topic, number, 0)])
         deadline = time.monotonic() + READ_S
         while time.monotonic() < deadline:
             for message in client.consume(1000, 1.0):
@@ -291,7 +288,7 @@ def _read(settings: Settings, number: int) -> Iterator[Message]:
                     yield message
                 elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's name for the end
                     return
-        raise Unavailable(f"partition {number} of {STATE_BARS} cannot be read to its end: nothing for {READ_S:.0f} s")
+        raise Unavailable(f"partition {number} of {topic} cannot be read to its end: nothing for {READ_S:.0f} s")
     finally:
         client.close()
 

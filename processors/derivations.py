@@ -1,0 +1,91 @@
+"""The one table of engines: each turns one topic into derived ones, in a consumer group of its own."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from processors import symbol
+from processors.contract import StateMismatch
+from processors.intake import Fetched, Instruments, Made
+from processors.migrations import LAYOUT
+from ravencore import kafka
+from ravencore.codec import Codec
+from ravencore.config import Settings
+from ravencore.records import State, market_key
+from ravencore.topics import AGENT_TRADES, GROUP_BARS, STATE_BARS, TRADES
+
+
+class Intake(Protocol):
+    """All that is folded of one partition: fetched batches in, outputs and dead letters out; pure."""
+
+    def apply(self, records: Sequence[Fetched]) -> Made:
+        """Fold a batch in; raises Unavailable when a schema registry is needed and away."""
+
+    def snapshot(self, key: bytes) -> bytes:
+        """The whole state of what has this key."""
+
+    def restore(self, key: bytes, payload: bytes, layout: int) -> None:
+        """Take over a snapshot; raises StateMismatch."""
+
+
+class Derivation(NamedTuple):
+    """One engine: its names in Kafka, and what it makes of a partition."""
+
+    name: str
+    service: str
+    """In `raven.status` and in dead letters."""
+    topic: str
+    state_topic: str
+    group: str
+    """Also Faust's app id, and the prefix of its transactional ids."""
+    agent: str
+    intake: Callable[[Codec, Settings], Intake]
+    key: Callable[[Any], bytes]
+    """Of a record it publishes."""
+    counters: tuple[str, ...]
+    """Of its status; the first counts what it takes in."""
+    layout: int
+    parameters: Callable[[Settings, bytes], str]
+    """What a snapshot of this key was made with, as canonical JSON."""
+    check: Callable[[State, Settings], None]
+    """Raises StateMismatch where a snapshot is none of this code's with these settings."""
+
+
+def _check_bars(state: State, settings: Settings) -> None:
+    venue, _, name = state.input_key.partition(":")
+    symbol.check_state(state.layout, state.parameters, settings.bars, venue, name)
+
+
+def _bar_parameters(settings: Settings, key: bytes) -> str:
+    venue, _, name = key.decode().partition(":")
+    return symbol.parameters(settings.bars, venue, name)
+
+
+BARS = Derivation(
+    name="bars",
+    service="processors",
+    topic=TRADES,
+    state_topic=STATE_BARS,
+    group=GROUP_BARS,
+    agent=AGENT_TRADES,
+    intake=lambda codec, settings: Instruments(codec, settings.bars, kafka.CLOCK_HEADER),
+    key=market_key,
+    counters=("trades", "duplicates", "holes", "late_trades", "late_repairs", "bars", "vpin"),
+    layout=LAYOUT,
+    parameters=_bar_parameters,
+    check=_check_bars,
+)
+DERIVATIONS: Mapping[str, Derivation] = {one.name: one for one in (BARS,)}
+
+
+def check(made_by: Derivation, state: State, settings: Settings, partitions: int) -> None:
+    """Raises StateMismatch, with the ways out, when a snapshot is none of this code's with these settings."""
+    try:
+        made_by.check(state, settings)
+        if state.input_partitions != partitions:
+            raise StateMismatch(
+                f"the state of {state.input_key} was made when {made_by.topic} had {state.input_partitions} "
+                f"partitions; it has {partitions} now, and the records of a key are in another one"
+            )
+    except StateMismatch as error:
+        reset = f"`python -m processors reset-state {made_by.name}`"
+        raise StateMismatch(f"{error}. To reset all state: stop the engine, then {reset}") from None
