@@ -6,7 +6,8 @@ venue's resolution, and without an id) that go from A to B and back to A, the la
 it from the first A sent again. What has neither id nor time is never compared.
 
 While a connection is being replaced, the old and the new one bring the same records, each in its own order. What the
-new one brings is kept until the old one is given up; then what the old one has not brought is published.
+new one brings is kept until the old one is given up; then what the old one has not brought is published. Of what both
+have brought only marks are kept: 64 bits of each record's content.
 """
 
 from collections import deque
@@ -35,12 +36,19 @@ class FeedTape(Breaks):
         self.duplicates = 0
         self._newest: dict[str, int] = {}
         self._recent: dict[str, deque[MarketRecord]] = {}
-        self._said: set[MarketRecord] | None = None
-        """What another connection has not brought yet, while there is one."""
-        self._echoed: set[MarketRecord] = set()
-        """What that one has brought: venues send some twice over each connection."""
-        self._heard: dict[MarketRecord, MarketRecord] = {}
-        """What only the other one has brought, by its content."""
+        self._said: set[int] | None = None
+        """Marks of what another connection has not brought yet, while there is one."""
+        self._echoed: set[int] = set()
+        """Marks of what that one has brought: venues send some twice over each connection."""
+        self._heard: dict[int, MarketRecord] = {}
+        """What only the other one has brought, by its mark."""
+        self._outrun: set[int] = set()
+        """Marks of what a connection that is given up has brought, and the one in its place has still to bring."""
+
+    @property
+    def lead(self) -> int:
+        """How many records only the other connection has brought."""
+        return len(self._heard)
 
     def add(self, record: MarketRecord, connection: str) -> Sequence[Output]:
         """What to publish, in order, now that this record has come."""
@@ -52,6 +60,9 @@ class FeedTape(Breaks):
         recent = self._recent.get(symbol)
         if recent is None:
             recent = self._recent[symbol] = deque(maxlen=REMEMBERED)
+        if not is_news and place is not None and self._outrun and (mark := _mark(record)) in self._outrun:
+            self._outrun.discard(mark)
+            return ()
         known = not is_news and any(_says_the_same(before, record) for before in recent)
         if known and (self.broken is None or self.only_suspected):
             self.duplicates += self.broken is None
@@ -63,9 +74,9 @@ class FeedTape(Breaks):
             return out
         recent.append(record)
         if self._said is not None:
-            content = _content(record)
-            if self._heard.pop(content, None) is None:
-                self._said.add(content)
+            mark = _mark(record)
+            if self._heard.pop(mark, None) is None:
+                self._said.add(mark)
         return (*out, record)
 
     def forget(self, symbols: Set[str]) -> None:
@@ -81,17 +92,18 @@ class FeedTape(Breaks):
     def shadow(self, record: MarketRecord) -> None:
         """Another connection has brought this record: it is kept until this one brings it, too, or is given up."""
         if self._said is None:
+            self._outrun.clear()
             recent = [record for records in self._recent.values() for record in records]
-            self._said = set(map(_content, recent))
-        content = _content(record)
-        if content in self._echoed:
+            self._said = set(map(_mark, recent))
+        mark = _mark(record)
+        if mark in self._echoed:
             return
         if _place(record) is not None:
-            self._echoed.add(content)
-        if content in self._said:
-            self._said.discard(content)
+            self._echoed.add(mark)
+        if mark in self._said:
+            self._said.discard(mark)
         else:
-            self._heard[content] = record
+            self._heard[mark] = record
 
     def shadow_lost(self) -> None:
         """The other connection is gone."""
@@ -105,11 +117,14 @@ class FeedTape(Breaks):
         Where that came long ago, the old connection was deaf: what was lost before the other one listened is a hole.
         """
         unsaid = list(self._heard.values())
+        said = self._said or set()
         self.shadow_lost()
         first_us = min((record.received_time for record in unsaid), default=now_us)
         if (self.last_us or 0) < first_us < now_us - UNDER_WAY_US:
             self.interrupt(DEAF, now_us)
-        return [output for record in unsaid for output in self.add(record, connection)]
+        out = [output for record in unsaid for output in self.add(record, connection)]
+        self._outrun = said
+        return out
 
 
 class MarketTape(Breaks):
@@ -154,6 +169,10 @@ def _place(record: MarketRecord) -> int | None:
 def _content(record: MarketRecord) -> MarketRecord:
     """The record without how it came."""
     return replace(record, received_time=0, connection_time=0, connection_sequence=0)
+
+
+def _mark(record: MarketRecord) -> int:
+    return hash(_content(record))
 
 
 def _says_the_same(before: MarketRecord, record: MarketRecord) -> bool:

@@ -101,6 +101,8 @@ class Session:
         self._counted: int | None = None
         self._idle_from: float | None = None
         self._look_at = 0.0
+        self.replaces = False
+        """Whether another connection still brings the same, until it is given up."""
         self._pace = Pace(0.0)
         self._latency = Latency()
         self.clock_us = 0
@@ -519,6 +521,7 @@ class Session:
     def heir(self) -> "Session":
         """A session for another connection, which listens to the same feeds in the shadow of this one."""
         heir = Session(self.source, self.url, self._habits)
+        heir.replaces = True
         heir.desk.lines = {
             feed: line.in_shadow() for feed, line in self.desk.lines.items() if line.wanted and line.refused is None
         }
@@ -534,6 +537,13 @@ class Session:
     def ready(self) -> bool:
         """Whether all feeds would go on without a hole if the other connection ended now."""
         return self.connection is not None and all(line.ready for line in self.desk.lines.values())
+
+    @property
+    def lead(self) -> int:
+        """Records that this connection has brought and the one that it is to replace has not."""
+        if not self.replaces:
+            return 0
+        return sum(line.tapes.others.lead for line in self.desk.lines.values() if line.tapes.others is not None)
 
     def bequeath(self, heir: "Session", why: Break, now: float, now_us: int) -> list[Action]:
         """Let the heir come forward; feeds that it is not ready for break off, for this reason."""
@@ -553,6 +563,7 @@ class Session:
         heir.desk.ended |= self.desk.ended
         heir.desk.restless |= self.desk.restless
         heir.clock_us = self.clock_us
+        heir.replaces = False
         for forgotten in (self.desk.lines, self.desk.ended, self.desk.restless, self.desk.tapes, self.books.due):
             forgotten.clear()
         return out

@@ -15,7 +15,7 @@ from ravenctl.local.stack import Stack
 from ravenctl.local.state import Endpoints
 
 # How long an example takes says what else the machine is doing, and no test depends on that.
-settings.register_profile("raven", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("raven", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("raven")
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -26,6 +26,8 @@ from ravencore.status import now_us
 log = logging.getLogger("raven.collector")
 
 FRAMES_AT_A_TIME = 64
+MOST_AHEAD = 2_000
+"""Records that an heir brings before the connection that it is to replace: it is not read beyond that."""
 RETRY_FIRST_S, RETRY_CAP_S = 0.25, 30.0
 OPEN_TIMEOUT_S, CLOSE_TIMEOUT_S = 10.0, 1.0
 MAX_FRAME_BYTES = 32 << 20
@@ -89,6 +91,11 @@ class Link:
         self._stop = asyncio.Event()
         self._socket: ClientConnection | None = None
         self._wake = asyncio.Event()
+
+    @property
+    def leads(self) -> bool:
+        """Whether this heir is far ahead of the connection that it is to replace, which then has much unread."""
+        return self.session.lead >= MOST_AHEAD and self.session.listens
 
     def wake(self) -> None:
         """Something more is wanted of the session; one that was given up is tried again."""
@@ -255,6 +262,8 @@ class Link:
                     await self._ready()
             # `recv` does not yield while it has frames, and there may be thousands.
             await asyncio.sleep(0)
+            while self.leads:
+                await self._pulse.beat()
 
     async def _ready(self) -> None:
         began = time.monotonic()

@@ -185,12 +185,16 @@ class StreamRunner(Runner):
     async def _hand_over(self, link: Link, heir: Link) -> None:
         """Close the old connection when the heir has heard all for a while; the old one may end before."""
         listens_at: float | None = None
+        frames, reads_at = link.session.frames, self._pulse.now
         while link in self._running:
             await self._pulse.beat()
             now = self._pulse.now
             listens_at = (listens_at or now) if heir.session.listens else None
-            # Books may have to wait for REST; all else does not wait for them for ever.
-            overlap_s = OVERLAP_S if heir.session.ready else LONGEST_OVERLAP_S
+            if link.session.frames > frames:
+                frames, reads_at = link.session.frames, now
+            # Books may have to wait for REST, and what the old one holds unread is read; but not for ever.
+            behind = heir.leads and now - reads_at < OVERLAP_S
+            overlap_s = OVERLAP_S if heir.session.ready and not behind else LONGEST_OVERLAP_S
             if listens_at is not None and now - listens_at >= overlap_s:
                 await link.stop()
                 return

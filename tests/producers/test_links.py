@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import time
+from collections import deque
 from collections.abc import AsyncIterator
 
 import pytest
@@ -38,6 +39,9 @@ class Busy:
         self.number = 0
         self.silent: set[str] = set()
         """Streams that are acknowledged and not delivered."""
+        self.behind: dict[web.WebSocketResponse, deque[str]] = {}
+        """What these sockets are still to be sent."""
+        self.most_late = 200
 
     async def talk(self) -> None:
         while True:
@@ -46,9 +50,15 @@ class Busy:
                 stream = json.loads(frame)["stream"]
                 for socket, subscribed in list(self.exchange.sockets.items()):
                     if stream in subscribed and stream not in self.silent:
-                        with contextlib.suppress(ConnectionError):
-                            await socket.send_str(frame)
+                        await self.send(socket, frame)
             await asyncio.sleep(0.005)
+
+    async def send(self, socket: web.WebSocketResponse, frame: str) -> None:
+        late = self.behind.get(socket, deque())
+        late.append(frame)
+        while len(late) > (self.most_late if socket in self.behind else 0):
+            with contextlib.suppress(ConnectionError):
+                await socket.send_str(late.popleft())
 
 
 @contextlib.asynccontextmanager
@@ -85,6 +95,38 @@ def test_connections_are_replaced_again_and_again_and_nothing_is_lost(monkeypatc
         for numbers in (ids(kept, HOT), books(kept)):
             told = [number for number in numbers if number is not None and number <= last]
             assert told == list(range(told[0], last + 1))
+        assert breaks(kept) == ["DISCONNECT"]  # it was away before; no other
+
+    run(test())
+
+
+def test_an_heir_waits_for_an_old_connection_that_is_far_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "YOUNG_S", 0.0)
+    monkeypatch.setattr(streams, "OVERLAP_S", 0.1)
+    monkeypatch.setattr(link, "MOST_AHEAD", 20)
+    monkeypatch.setattr(link, "FRAMES_AT_A_TIME", 4)
+
+    async def test() -> None:
+        exchange = Exchange(HOT)
+        async with collecting(exchange, OneEach(), SEEN) as (runner, kept), talking(exchange) as busy:
+            runner.demand({HOT})
+            await until(lambda: ids(kept, HOT) and books(kept), "both flow")
+            old = exchange.socket_of("hotusdt@depth20@100ms")
+            busy.behind[old] = deque()
+            await until(lambda: len(busy.behind[old]) == busy.most_late, "the old connection is late")
+            await old.send_str('{"stream":"!serverShutdown","data":{"e":"serverShutdown","E":1770123456789}}')
+            await until(lambda: [one for one in runner._links if one.leads], "the heir is far ahead")
+            [heir] = [one for one in runner._links if one.leads]
+            seen = busy.number
+            await until(lambda: busy.number > seen + 100, "much more is printed")
+            assert 20 <= heir.session.lead < 20 + 4
+            assert old in exchange.sockets
+            busy.most_late = 0
+            await until(lambda: old not in exchange.sockets, "the old connection is given up")
+            last = busy.number
+            await until(lambda: last in books(kept), "the newest came")
+        told = [number for number in books(kept) if number is not None]
+        assert told == list(range(told[0], told[0] + len(told)))
         assert breaks(kept) == ["DISCONNECT"]  # it was away before; no other
 
     run(test())

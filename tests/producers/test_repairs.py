@@ -425,11 +425,12 @@ def beside(driver: Asked) -> Asked:
 
 @given(
     st.lists(st.tuples(st.sampled_from(["old", "new", "both", "both"]), st.booleans()), max_size=30),
+    st.booleans(),
 )
 def test_nothing_is_lost_or_said_twice_while_a_connection_is_replaced(
-    heard: list[tuple[str, bool]],
+    heard: list[tuple[str, bool]], behind: bool
 ) -> None:
-    """The new connection hears from some moment on what the old one hears, earlier or later."""
+    """The new connection hears from some moment on what the old one hears, earlier or later, or after its end."""
     old = live(nothing)
     old.frame(book_frame(update_id=1))
     new = beside(old)
@@ -445,9 +446,12 @@ def test_nothing_is_lost_or_said_twice_while_a_connection_is_replaced(
             waiting = []
         if who != "new":
             old.frame(frame)
-    for one in waiting:
+    late = waiting if behind else []
+    for one in waiting[len(late) :]:
         new.frame(one)
     old._take(old.session.bequeath(new.session, LOST, old.now, us(old.now)))
+    for one in late:
+        new.frame(one)
     new.frame(book_frame(update_id=1000))
     out = [*old.out, *new.out]
     books = [action.sequence for action in out if isinstance(action, Book)]
@@ -457,6 +461,20 @@ def test_nothing_is_lost_or_said_twice_while_a_connection_is_replaced(
     trades = [action.sequence for action in out if isinstance(action, Trade)]
     assert len(trades) == len(set(trades))
     assert not [action for action in out if isinstance(action, Gap) and action.cause == "DISCONNECT"]
+
+
+def test_what_the_old_connection_brought_is_not_said_again_by_a_new_one_that_is_far_behind() -> None:
+    old = live(nothing)
+    old.frame(book_frame(update_id=1))
+    new = beside(old)
+    frames = [book_frame(update_id=number) for number in range(2, 60)]
+    new.frame(frames[0])
+    for frame in frames[:50]:
+        old.frame(frame)
+    old._take(old.session.bequeath(new.session, LOST, old.now, us(old.now)))
+    for frame in frames[1:]:
+        new.frame(frame)
+    assert [action.sequence for action in (*old.out, *new.out) if isinstance(action, Book)] == [*range(1, 60)]
 
 
 def test_what_a_new_connection_brings_twice_is_published_once_however_long_ago() -> None:

@@ -34,11 +34,20 @@ FILES = [
 Tapes = dict[str, list[str]]
 
 
+def stream_of(frame: str) -> str | None:
+    """Whose frame it is; nobody's if it answers a request."""
+    head = '{"stream":"'
+    if frame.startswith(head):
+        return frame[len(head) : frame.index('"', len(head))]
+    name: str | None = json.loads(frame).get("stream")
+    return name
+
+
 def tapes_of(path: Path) -> Tapes:
     """The frames of a file by stream."""
     tapes: Tapes = defaultdict(list)
-    for _, raw in lines(path):
-        tapes[json.loads(raw)["stream"]].append(raw.decode())
+    for frame in (raw.decode() for _, raw in lines(path)):
+        tapes[stream_of(frame) or ""].append(frame)
     return tapes
 
 
@@ -61,9 +70,9 @@ async def listen(server: Server, path: str, streams: set[str], heard: Tapes, sub
                 if server.player.state == "done":
                     return
                 continue
-            frame: Any = json.loads(message)
-            if "stream" in frame:
-                heard[frame["stream"]].append(str(message))
+            stream = stream_of(str(message))
+            if stream is not None:
+                heard[stream].append(str(message))
             else:
                 subscribed.set()
 
