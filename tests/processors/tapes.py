@@ -4,7 +4,7 @@ import csv
 import io
 import itertools
 import json
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from fractions import Fraction
 from pathlib import Path
 from random import Random
@@ -18,7 +18,7 @@ from processors.contract import Applied, Clock, Row
 from processors.symbol import Symbol
 from ravencore.codec import decimal_bytes
 from ravencore.config import BarsSettings, DrivenBarProfile, PlainBarProfile, RuledBarProfile, VpinSettings, interval_us
-from ravencore.decimals import from_text
+from ravencore.decimals import ONE, from_text
 from ravencore.records import Bar, Vpin
 from tests.processors.oracles import (
     ClockAt,
@@ -342,6 +342,22 @@ def assert_same_as_oracle(settings: BarsSettings, events: Sequence[Event], cuts:
     assert [(refused.offset, refused.reason) for refused in done.refused] == expected.refused
     assert done.counts == expected.counts
     return done
+
+
+def bars_of(
+    kind: str, profile: Mapping[str, Any], sides: str, sizes: Sequence[int] = (), missing_before: Sequence[int] = ()
+) -> list[tuple[int, Bar]]:
+    """Bars of a tape of buys `b` and sells `s`, at 100, 101, 102 and so on, with the place of the trade that closed
+    each; all of quantity 1 where no `sizes` are given."""
+    kinds = {name: {} for name in (*DRIVEN, *PLAIN)} | {kind: {"only": profile}}
+    settings = BarsSettings.model_validate({"time_intervals": [], **kinds})
+    trades, number = [], 0
+    for place, side in enumerate(sides):
+        number += 2 if place in missing_before else 1
+        price, quantity = (100 + place) * ONE, (sizes[place] if sizes else 1) * ONE
+        trades.append(Print(START_US, START_US, str(number), number, price, quantity, side == "b"))
+    done = apply(Symbol(VENUE, SYMBOL, settings), trades)
+    return [(out.offset, out.record) for out in done.outputs if isinstance(out.record, Bar)]
 
 
 def read_csv(path: Path) -> list[Print]:

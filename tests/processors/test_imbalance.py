@@ -1,25 +1,16 @@
-"""Tick-imbalance bars by hand."""
+"""Imbalance bars by hand."""
 
 import math
 from collections.abc import Sequence
 
-from processors.symbol import Symbol
-from ravencore.config import BarsSettings, RuledBarProfile
 from ravencore.decimals import ONE
 from ravencore.records import Bar
-from tests.processors.oracles import Print
-from tests.processors.tapes import START_US, SYMBOL, VENUE, apply
+from tests.processors.tapes import bars_of
 
 
-def bars(sides: str, missing_before: Sequence[int] = (), **parameters: float) -> list[tuple[int, Bar]]:
-    """Bars of a tape of buys `b` and sells `s`, with the place of the trade that closed each."""
-    settings = BarsSettings(time_intervals=[], tib={"tib_small": RuledBarProfile.model_validate(parameters)})
-    trades, number = [], 0
-    for place, side in enumerate(sides):
-        number += 2 if place in missing_before else 1
-        trades.append(Print(START_US, START_US, str(number), number, (100 + place) * ONE, ONE, side == "b"))
-    done = apply(Symbol(VENUE, SYMBOL, settings), trades)
-    return [(out.offset, out.record) for out in done.outputs if isinstance(out.record, Bar)]
+def bars(sides: str, missing_before: Sequence[int] = (), **profile: float) -> list[tuple[int, Bar]]:
+    """Tick-imbalance bars."""
+    return bars_of("tib", profile, sides, missing_before=missing_before)
 
 
 def test_the_first_bar_closes_at_n_ticks_and_teaches() -> None:
@@ -64,3 +55,16 @@ def test_a_hole_flags_the_bar_of_the_first_trade_after_it() -> None:
     assert [bar.gap for _, bar in bars("bbbsss", initial_size=4)] == [False, False]
     assert [bar.gap for _, bar in bars("bbbsss", missing_before=[2], initial_size=4)] == [True, False]
     assert [bar.gap for _, bar in bars("bbbsss", missing_before=[4], initial_size=4)] == [False, True]
+
+
+def test_volume_weighs_by_quantity() -> None:
+    """N = 3: after 2, 1, -1 theta = 2, EX = 2/3, S2 = (4 + 1 + 1)/3 = 2, h = max(3 * 2/3, sqrt 6) = sqrt 6: -3 is it."""
+    [(_, first), (closed, following)] = bars_of("vib", {"initial_size": 3}, "bbsbs", sizes=[2, 1, 1, 1, 4])
+    assert (first.theta, first.warmup) == (2.0, True)
+    assert (closed, following.theta, following.threshold) == (4, -3.0, math.sqrt(6.0))
+
+
+def test_dollars_weigh_by_price_and_quantity() -> None:
+    """At 100, 101, 102: theta = 200 - 101 + 102 = 201."""
+    [(_, first)] = bars_of("dib", {"initial_size": 3}, "bsb", sizes=[2, 1, 1])
+    assert first.theta == 201.0

@@ -1,0 +1,62 @@
+"""Snapshots of older layouts go on as if this version had written them; what cannot be read is refused."""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from processors.contract import Output, StateMismatch
+from processors.migrations import LAYOUT
+from processors.symbol import Symbol, check_state
+from ravencore.config import BarsSettings
+from ravencore.records import Vpin
+from tests.processors.tapes import DRIVEN, PLAIN, SMALL, SYMBOL, VENUE, Log, LongSteps, apply, run
+
+WRITTEN: dict[str, Any] = json.loads((Path(__file__).parent / "layout_1.json").read_text())
+"""By the code of that time, of the tape below, after so many records."""
+TAPE = Log(LongSteps(5), True)
+
+
+def settings_then(percentile_window: int = 250) -> BarsSettings:
+    """What that code was given; other kinds and windows did not exist."""
+    given = {**SMALL.model_dump(), **{kind: {} for kind in (*DRIVEN, *PLAIN)}}
+    tib = {name: SMALL.tib[name].model_dump() for name in ("tib_tiny", "tib_wide")}
+    vpin = {**given["vpin"], "percentile_window": percentile_window}
+    return BarsSettings.model_validate({**given, "tib": tib, "vpin": vpin})
+
+
+def without_percentile(out: Output) -> Output:
+    """A migrated state has no values for it yet."""
+    record = out.record
+    return out._replace(record=replace(record, vpin_percentile=None)) if isinstance(record, Vpin) else out
+
+
+@pytest.mark.parametrize("after", [2, 150])
+def test_layout_1_goes_on(after: int) -> None:
+    then = settings_then()
+    whole = run(Symbol(VENUE, SYMBOL, then), TAPE)
+    resumed = Symbol(VENUE, SYMBOL, then)
+    check_state(1, WRITTEN["parameters"], then, VENUE, SYMBOL)
+    resumed.restore(base64.b64decode(WRITTEN["payloads"][str(after)]), 1)
+    rest = apply(resumed, TAPE[after:], after).outputs
+    assert rest
+    expected = [out for out in whole.outputs if out.offset >= after]
+    assert list(map(without_percentile, rest)) == list(map(without_percentile, expected))
+
+
+def test_other_parameters_are_a_mismatch_all_the_same() -> None:
+    other = settings_then(percentile_window=10)
+    with pytest.raises(StateMismatch, match="vpin/default was .*250.* and is now .*10"):
+        check_state(1, WRITTEN["parameters"], other, VENUE, SYMBOL)
+    with pytest.raises(StateMismatch, match="vpin/default"):
+        Symbol(VENUE, SYMBOL, other).restore(base64.b64decode(WRITTEN["payloads"]["150"]), 1)
+
+
+@pytest.mark.parametrize("layout", [0, LAYOUT + 1])
+def test_a_layout_that_this_code_does_not_know_is_refused(layout: int) -> None:
+    symbol = Symbol(VENUE, SYMBOL, SMALL)
+    with pytest.raises(StateMismatch, match=f"has layout {layout}.*run the version that wrote it"):
+        symbol.restore(symbol.snapshot(), layout)
