@@ -58,7 +58,7 @@ def test_a_hole_flags_the_bar_of_the_first_trade_after_it() -> None:
 
 
 def test_volume_weighs_by_quantity() -> None:
-    """N = 3: after 2, 1, -1 theta = 2, EX = 2/3, S2 = (4 + 1 + 1)/3 = 2, h = max(3 * 2/3, sqrt 6) = sqrt 6: -3 is it."""
+    """N = 3: after 2, 1, -1 theta = 2, EX = 2/3, S2 = (4 + 1 + 1)/3 = 2, h = max(3 * 2/3, sqrt 6): -3 reaches it."""
     [(_, first), (closed, following)] = bars_of("vib", {"initial_size": 3}, "bbsbs", sizes=[2, 1, 1, 1, 4])
     assert (first.theta, first.warmup) == (2.0, True)
     assert (closed, following.theta, following.threshold) == (4, -3.0, math.sqrt(6.0))

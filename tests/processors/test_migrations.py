@@ -49,7 +49,7 @@ def test_layout_1_goes_on(after: int) -> None:
 
 def test_other_parameters_are_a_mismatch_all_the_same() -> None:
     other = settings_then(percentile_window=10)
-    with pytest.raises(StateMismatch, match="vpin/default was .*250.* and is now .*10"):
+    with pytest.raises(StateMismatch, match=r"vpin/default was .*250.* and is now .*10"):
         check_state(1, WRITTEN["parameters"], other, VENUE, SYMBOL)
     with pytest.raises(StateMismatch, match="vpin/default"):
         Symbol(VENUE, SYMBOL, other).restore(base64.b64decode(WRITTEN["payloads"]["150"]), 1)
