@@ -45,6 +45,7 @@ from ravenctl.shell import CommandFailed, show
 from ravenctl.simulated import Simulator, Stats
 from ravenctl.statusview import StatusFeed, fresh
 from simulator.server.settings import OTHER_ROUTE
+from sinks.stores.timescale import FACTS
 
 BEGUN = {".lock", "logs", "run"}
 """What a stack makes before its spec.json."""
@@ -58,7 +59,7 @@ NO_COUNTS = {"issued": 0, "delivered": 0}
 ENGINE = Reader("engine", GROUP_BARS, (TRADES,))
 SINKS = (
     Reader("sink-influx", GROUP_SINK + "influx", (TRADES, BOOKS)),
-    Reader("sink-timescale", GROUP_SINK + "timescale", OUTPUT_TOPICS),
+    Reader("sink-timescale", GROUP_SINK + "timescale", tuple(FACTS)),
 )
 
 

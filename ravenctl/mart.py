@@ -18,6 +18,7 @@ from sinks.stores.timescale import DECIMALS, TIMES
 FACTS: Mapping[str, type[Bar] | type[Vpin]] = {
     "fact__time_bar": Bar,
     "fact__tick_imbalance": Bar,
+    "fact__volume_imbalance": Bar,
     "fact__vpin": Vpin,
 }
 NAMED = {"venue": "exchange.name", "symbol": "instrument.symbol"}

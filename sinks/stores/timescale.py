@@ -81,11 +81,18 @@ class Fact(NamedTuple):
         return ", ".join((*IDENTITY, *OTHER_IDS, *self.values))
 
 
+TIME_BAR = Fact("fact__time_bar", BAR_VALUES)
+TICK_IMBALANCE = Fact("fact__tick_imbalance", BAR_VALUES)
+VOLUME_IMBALANCE = Fact("fact__volume_imbalance", BAR_VALUES)
 FACTS = {
-    BARS["time"]: Fact("fact__time_bar", BAR_VALUES),
-    BARS["tib"]: Fact("fact__tick_imbalance", BAR_VALUES),
+    BARS["time"]: TIME_BAR,
+    BARS["tib"]: TICK_IMBALANCE,
+    BARS["trb"]: TICK_IMBALANCE,
+    BARS["vib"]: VOLUME_IMBALANCE,
+    BARS["dib"]: VOLUME_IMBALANCE,
     VPIN: Fact("fact__vpin", VPIN_VALUES),
 }
+"""By topic; the other kinds of bars have no table."""
 
 
 # Encoding: pure.
@@ -161,7 +168,10 @@ class Timescale:
     """
 
     name = "timescale"
-    topics: Mapping[str, type[Record]] = {INSTRUMENTS: Instrument, BARS["time"]: Bar, BARS["tib"]: Bar, VPIN: Vpin}
+    topics: Mapping[str, type[Record]] = {
+        INSTRUMENTS: Instrument,
+        **{topic: Vpin if topic == VPIN else Bar for topic in FACTS},
+    }
 
     def __init__(self, settings: Settings) -> None:
         self._dsn = settings.mart.dsn.get_secret_value()
@@ -195,7 +205,7 @@ class Timescale:
         if self._connection is None:
             connection = _connect(self._dsn)
             migrate(connection)
-            for fact in FACTS.values():
+            for fact in set(FACTS.values()):
                 connection.execute(
                     f"CREATE TEMP TABLE staging__{fact.name} (number integer, LIKE mart.{fact.name}) "
                     "ON COMMIT DELETE ROWS".encode()

@@ -286,7 +286,12 @@ class TimescaleProbe:
 
     def kept(self, symbol: str) -> Rows:
         rows: Rows = {}
-        for table, cls in (("fact__time_bar", Bar), ("fact__tick_imbalance", Bar), ("fact__vpin", Vpin)):
+        for table, cls in (
+            ("fact__time_bar", Bar),
+            ("fact__tick_imbalance", Bar),
+            ("fact__volume_imbalance", Bar),
+            ("fact__vpin", Vpin),
+        ):
             for row in self.rows(table, symbol):
                 record = cls(**{name: _units(row[name]) for name in cls.__struct_fields__})
                 assert _identity(record) not in rows
@@ -296,7 +301,7 @@ class TimescaleProbe:
     def count(self, symbol: str) -> int:
         counts = ", ".join(
             f"(SELECT count(*) FROM mart.{fact} WHERE instrument_id = i.instrument_id)"
-            for fact in ("fact__time_bar", "fact__tick_imbalance", "fact__vpin")
+            for fact in ("fact__time_bar", "fact__tick_imbalance", "fact__volume_imbalance", "fact__vpin")
         )
         with psycopg.connect(self._dsn) as connection:
             try:

@@ -157,14 +157,16 @@ def test_the_coins_of_a_symbol_never_change(mart: Timescale, symbol: str) -> Non
 
 @pytest.mark.stack
 def test_dimensions_name_the_parts_of_a_row(mart: Timescale, settings: Settings, symbol: str) -> None:
-    records = [bar(symbol, 1), bar(symbol, 1, kind="time", profile="90s"), vpin(symbol, 1)]
+    others = [bar(symbol, 1, kind=kind, profile=profile) for kind, profile in (("time", "90s"), ("dib", "dib_small"))]
+    records = [bar(symbol, 1), *others, vpin(symbol, 1)]
     mart.write(entries([instrument(symbol), *records]))
     probe = TimescaleProbe(settings)
     names = ("venue", "symbol", "base", "quote", "interval", "kind", "profile")
-    rows = [probe.rows(fact.name, symbol)[0] for fact in FACTS.values()]
+    rows = [probe.rows(fact.name, symbol)[0] for fact in dict.fromkeys(FACTS.values())]
     assert [tuple(row[name] for name in names) for row in rows] == [
         ("VENUE", symbol, f"B{symbol}", "USDT", "90s", "time", "90s"),
         ("VENUE", symbol, f"B{symbol}", "USDT", "none", "tib", "tib_small"),
+        ("VENUE", symbol, f"B{symbol}", "USDT", "none", "dib", "dib_small"),
         ("VENUE", symbol, f"B{symbol}", "USDT", "none", "vpin", "default"),
     ]
 
