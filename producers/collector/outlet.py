@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from producers.actions import BadBytes, Clock
+from producers.collector.ticks import Tick, Ticks
 from producers.contract import ALL, CHANNELS
 from producers.wire import Wire
 from ravencore import kafka, topics
@@ -62,7 +63,7 @@ class BadRecord(NamedTuple):
     detail: str
 
 
-Published = MarketRecord | Gap | Clock | Instrument | BadBytes | BadRecord
+Published = MarketRecord | Gap | Clock | Tick | Instrument | BadBytes | BadRecord
 
 
 class ProducerFailed(RavenError):
@@ -97,6 +98,7 @@ class Outlet:
         self._unacknowledged = 0
         self._refused: str | None = None
         self._pairs: dict[tuple[str, str], bytes] = {}
+        self._ticks = Ticks()
         self._writers: dict[type, Callable[[str, Any], None]] = {
             Trade: self._trade,
             Book: self._book,
@@ -105,10 +107,11 @@ class Outlet:
             Funding: self._others("funding", _market),
             Liquidation: self._others("liquidations", _market),
             OpenInterest: self._others("open_interest", _market),
-            OptionTicker: self._others("option_tickers", _underlying),
+            OptionTicker: self._option_ticker,
             IndexPrice: self._others("index_prices", _name),
             VolatilityIndex: self._others("volatility_index", _name),
             Clock: self._clock,
+            Tick: self._tick,
             Gap: self._gap,
             Instrument: self._instrument,
             BadBytes: self._bad_bytes,
@@ -129,6 +132,11 @@ class Outlet:
         self._stuck.set()
         if len(self._queue) >= MOST_WAITING:
             self._block()
+
+    def tick(self, now_us: int) -> None:
+        """Publish Clocks of the pairs and underlyings that are quiet; raises ProducerFailed."""
+        for tick in self._ticks.due(now_us):
+            self.put("", tick)
 
     async def ready(self) -> None:
         """Return when nothing is blocked."""
@@ -217,7 +225,14 @@ class Outlet:
     def _quote(self, _venue: str, quote: Quote) -> None:
         pair = self._pairs.get((quote.venue, quote.symbol)) or _key(quote.venue, quote.symbol)
         self._produce(topics.QUOTES, self._wire.quote(quote), pair)
+        self._ticks.note(topics.QUOTES, pair, quote.received_time)
         self.counters["quotes_published"] += 1
+
+    def _option_ticker(self, _venue: str, ticker: OptionTicker) -> None:
+        key = ticker.underlying.encode()
+        self._produce(topics.OPTION_TICKERS, self._wire.encode(ticker), key)
+        self._ticks.note(topics.OPTION_TICKERS, key, ticker.received_time)
+        self.counters["option_tickers_published"] += 1
 
     def _others(self, channel: str, key: Callable[[Any], bytes]) -> Callable[[str, Any], None]:
         """Writes the records of a channel under the key that `key` finds in each."""
@@ -230,8 +245,11 @@ class Outlet:
         return write
 
     def _clock(self, venue: str, clock: Clock) -> None:
-        headers: list[tuple[str, str | bytes | None]] = [(kafka.CLOCK_HEADER, str(clock.time_us).encode())]
-        self._produce(topics.TRADES, None, _key(venue, clock.symbol), headers=headers)
+        self._tick(venue, Tick(topics.TRADES, _key(venue, clock.symbol), clock.time_us))
+
+    def _tick(self, _venue: str, tick: Tick) -> None:
+        headers: list[tuple[str, str | bytes | None]] = [(kafka.CLOCK_HEADER, str(tick.time_us).encode())]
+        self._produce(tick.topic, None, tick.key, headers=headers)
         self.counters["clocks"] += 1
 
     def _gap(self, _venue: str, gap: Gap) -> None:
@@ -316,10 +334,6 @@ def _key(venue: str, symbol: str) -> bytes:
 
 def _market(record: Any) -> bytes:
     return _key(record.venue, record.symbol)
-
-
-def _underlying(ticker: OptionTicker) -> bytes:
-    return ticker.underlying.encode()
 
 
 def _name(index: IndexPrice | VolatilityIndex) -> bytes:

@@ -37,6 +37,7 @@ from ravencore.status import Reporter, now_us
 log = logging.getLogger("raven.collector")
 
 REPORT_S = 1.0
+TICK_S = 0.25
 RETRY_FIRST_S, RETRY_CAP_S = 0.25, 30.0
 REST_TIMEOUT_S = 10.0
 LAST_FLUSH_S = 60.0
@@ -69,11 +70,13 @@ class Collector:
                 sending = tasks.create_task(self._outlet.run())
                 demands = Demands(self._settings, self._on_demands, self._on_end)
                 reporting = tasks.create_task(self._keep_reporting())
+                ticking = tasks.create_task(self._keep_ticking())
                 await stop.wait()
                 await asyncio.to_thread(demands.stop)
                 await asyncio.gather(*(runner.close() for runner in self._runners.values()))
                 await self._deliver()
                 reporting.cancel()
+                ticking.cancel()
                 sending.cancel()
         except BaseExceptionGroup as failures:
             known, unknown = failures.split(RavenError)
@@ -158,6 +161,11 @@ class Collector:
         while True:
             self._report()
             await asyncio.sleep(REPORT_S)
+
+    async def _keep_ticking(self) -> None:
+        while self._settings.collector.clocks:
+            self._outlet.tick(now_us())
+            await asyncio.sleep(TICK_S)
 
     def _report(self) -> None:
         self._outlet.check()
