@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 ARGS   ?=
 
-.PHONY: help demo test chaos lint format docs bench bench-here bench-feeds bench-many lock clean
+.PHONY: help demo test chaos kills lint format docs bench bench-here bench-feeds bench-many lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -35,6 +35,9 @@ test: $(VENV)/dev.stamp  ## format, lint, types, then all tests; ARGS="-k tib"
 
 chaos: $(VENV)/dev.stamp  ## ten minutes of every fault on every feed, and whether all is accounted for; ARGS="--seed 7"
 	@$(BIN)/python -m tests.chaos.run $(ARGS)
+
+kills: $(VENV)/dev.stamp  ## fifty kills of two engines in the middle of a replay; ARGS="--kills 10 --seed 3"
+	@$(BIN)/python -m tests.processors.kills $(ARGS)
 
 lint: $(VENV)/dev.stamp  ## format, lint and types alone
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy

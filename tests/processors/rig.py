@@ -1,0 +1,224 @@
+"""Engines as processes against a real Kafka, a tape for them, and all that they leave behind."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from confluent_kafka import KafkaException, Message, Producer, TopicPartition
+
+from ravencore import kafka
+from ravencore.codec import Codec
+from ravencore.config import KafkaSettings, ServiceSettings, Settings
+from ravencore.decimals import ONE
+from ravencore.records import DeadLetter, ServiceStatus, State, Trade, market_key
+from ravencore.topics import (
+    BARS,
+    DEAD_LETTERS,
+    GROUP_BARS,
+    STATE_BARS,
+    STATUS,
+    TOPICS,
+    TRADES,
+    VPIN,
+)
+from ravenctl.local.broker import Broker
+
+CODEC = Codec()
+PARTITIONS = 6
+SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT", "ADAUSDT")
+OUTPUTS = (BARS["time"], BARS["tib"], BARS["trb"], BARS["vib"], VPIN)
+"""What default profiles make."""
+SLOT = "engine-0"
+PATIENCE_S = 60.0
+TAPE_TRADES = 24_000
+
+
+class Made(NamedTuple):
+    """All that a run left behind, as far as it must not depend on timing."""
+
+    outputs: Mapping[tuple[str, int], list[tuple[Any, ...]]]
+    dead: frozenset[tuple[Any, ...]]
+    state: Mapping[str, tuple[int, bytes]]
+
+
+def until(true: Callable[[], Any], what: str, seconds: float = PATIENCE_S) -> Any:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := true():
+            return found
+        time.sleep(0.02)
+    pytest.fail(f"not within {seconds:.0f} s: {what}")
+
+
+class Feed:
+    """A seeded tape of a few symbols, with duplicates, holes, late repairs, Clocks and records nobody can read."""
+
+    def __init__(self, settings: KafkaSettings, trades: int) -> None:
+        self._producer = kafka.producer(settings)
+        self._records = list(tape(random.Random(7), trades))
+        self._whole = len(self._records)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def send(self, share: float, producer: Producer | None = None) -> None:
+        """The next part of the tape: `share` of the whole, or what is left of it."""
+        producer = producer or self._producer
+        count = round(share * self._whole)
+        part, self._records = self._records[:count], self._records[count:]
+        for key, value, headers in part:
+            producer.produce(TRADES, value, key, headers=headers)
+        assert producer.flush(30) == 0
+
+
+def tape(rng: random.Random, trades: int) -> Iterator[tuple[bytes, bytes | None, dict[str, str | bytes | None]]]:
+    sequence = dict.fromkeys(SYMBOLS, 1000)
+    price = dict.fromkeys(SYMBOLS, 50_000)
+    now = 1_700_000_000_000_000
+    held: list[Trade] = []
+    for number in range(trades):
+        symbol = rng.choice(SYMBOLS)
+        now += rng.randrange(12_000)
+        sequence[symbol] += 1
+        price[symbol] += rng.randrange(-9, 10)
+        trade = Trade(
+            venue="BINANCE_SPOT",
+            symbol=symbol,
+            event_time=now,
+            received_time=now + rng.randrange(40_000),
+            trade_id=str(sequence[symbol]),
+            sequence=sequence[symbol],
+            price=price[symbol] * ONE // 1000,
+            quantity=rng.randrange(1, 40_000) * ONE // 1000,
+            side=rng.choice(["BUY", "SELL"]),
+        )
+        if rng.random() < 0.002:
+            held.append(trade)
+            continue
+        yield market_key(trade), CODEC.encode(trade), {}
+        if rng.random() < 0.01:
+            yield market_key(trade), CODEC.encode(trade), {}
+        if held and rng.random() < 0.01:
+            late = held.pop()
+            yield market_key(late), CODEC.encode(late), {}
+        if rng.random() < 0.002:
+            clock = str(now + 3_000_000).encode()
+            yield market_key(trade), None, {kafka.CLOCK_HEADER: clock}
+        if number % 5000 == 2500:
+            yield market_key(trade), b"garbage", {}
+            yield market_key(trade), b"\x00\x00\x00\x00\x63" + CODEC.encode(trade)[5:], {}
+            yield b"BINANCE_SPOT:OTHER", CODEC.encode(trade), {}
+
+
+class Worker:
+    """`python -m processors` as a process."""
+
+    def __init__(self, bootstrap: str, folder: Path, slot: str | None = SLOT, **env: str) -> None:
+        given = {"RAVEN_KAFKA__BOOTSTRAP": bootstrap, "RAVEN_ENGINE__MAX_POLL_RECORDS": "500", **env}
+        if slot:
+            given["RAVEN_SERVICE__INSTANCE"] = slot
+        with (folder / "worker.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "processors"], cwd=folder, env={**os.environ, **given}, stderr=log
+            )
+
+    def end(self, how: signal.Signals = signal.SIGTERM) -> int:
+        """Signal it and wait for its exit code."""
+        self.process.send_signal(how)
+        return self.process.wait(20)
+
+
+class House:
+    """One Kafka of this module, with topics made anew for each test, and the workers that run on it."""
+
+    def __init__(self, broker: Broker, folder: Path) -> None:
+        self.broker, self.folder = broker, folder
+        self.settings = Settings(
+            kafka=KafkaSettings(bootstrap=broker.bootstrap, partitions=PARTITIONS),
+            service=ServiceSettings(instance=SLOT),
+        )
+        self.workers: list[Worker] = []
+        self._group = kafka.consumer(self.settings.kafka, GROUP_BARS, log_level=0)
+        self._plain = kafka.reader(
+            self.settings.kafka, "test", **{"isolation.level": "read_uncommitted", "log_level": 0}
+        )
+        self._renew()
+
+    def _renew(self) -> None:
+        admin = kafka.admin(self.settings.kafka)
+        ours = {topic.name for topic in TOPICS}
+        present = sorted(ours & set(admin.list_topics(timeout=10).topics))
+        for gone in (admin.delete_topics(present) if present else {}).values():
+            gone.result(10)
+        until(lambda: not ours & set(admin.list_topics(timeout=10).topics), "topics deleted")
+        until(lambda: len(kafka.ensure_topics(self.settings.kafka)) == len(TOPICS), "topics created")
+        until(lambda: self.committed() == 0, "offsets of the deleted topics forgotten")
+
+    def start(self, slot: str | None = SLOT, **env: str) -> Worker:
+        self.workers.append(Worker(self.broker.bootstrap, self.folder, slot, **env))
+        return self.workers[-1]
+
+    def feed(self, trades: int = TAPE_TRADES) -> Feed:
+        return Feed(self.settings.kafka, trades)
+
+    def committed(self) -> int:
+        try:
+            found = self._group.committed([TopicPartition(TRADES, p) for p in range(PARTITIONS)], 20)
+        except KafkaException:  # just started
+            return -1
+        return sum(max(0, tp.offset) for tp in found)
+
+    def lag(self) -> int:
+        return sum(self.ends(TRADES, self._plain)) - self.committed()
+
+    def ends(self, topic: str, client: Any) -> list[int]:
+        return [client.get_watermark_offsets(TopicPartition(topic, p), 20)[1] for p in range(PARTITIONS)]
+
+    def transaction_is_open(self) -> bool:
+        """Whether a transaction has written something that readers may not see yet."""
+        return any(self.ends(topic, self._plain) != self.ends(topic, self._group) for topic in (STATE_BARS, VPIN))
+
+    def done(self) -> None:
+        until(lambda: self.lag() == 0, "everything committed")
+
+    def status(self) -> list[ServiceStatus]:
+        found = kafka.compacted(self.settings.kafka, STATUS, "test")
+        return [CODEC.decode_as(ServiceStatus, value) for value in found.values()]
+
+    def status_of(self, worker: Worker) -> ServiceStatus | None:
+        return next((one for one in self.status() if one.pid == worker.process.pid), None)
+
+    def running(self, worker: Worker) -> ServiceStatus:
+        def look() -> ServiceStatus | None:
+            assert worker.process.poll() is None, (self.folder / "worker.log").read_text()[-3000:]
+            status = self.status_of(worker)
+            return status if status and status.state == "RUNNING" else None
+
+        found: ServiceStatus = until(look, "worker RUNNING")
+        return found
+
+    def made(self) -> Made:
+        outputs: dict[tuple[str, int], list[tuple[Any, ...]]] = {}
+        for topic in OUTPUTS:
+            for message in self.read(topic):
+                place = topic, message.partition() or 0
+                outputs.setdefault(place, []).append((message.key(), message.value(), message.headers()))
+        letters = [CODEC.decode_as(DeadLetter, message.value()) for message in self.read(DEAD_LETTERS)]
+        dead = [(it.partition, it.offset, it.key, it.payload, it.reason, it.detail) for it in letters]
+        assert len(set(dead)) == len(dead)
+        states = [
+            CODEC.decode_as(State, value) for value in kafka.compacted(self.settings.kafka, STATE_BARS, "test").values()
+        ]
+        return Made(outputs, frozenset(dead), {it.input_key: (it.offset, it.payload) for it in states})
+
+    def read(self, topic: str) -> list[Message]:
+        found: list[Message] = []
+        kafka.read_to_end(self.settings.kafka, topic, "test", found.append)
+        return found
