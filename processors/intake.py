@@ -114,7 +114,7 @@ class Instruments:
         rows: list[Row | Clock] = []
         offsets: list[int] = []
         for record in run:
-            row = next(decoded) if record.value is not None else self._clock(record)
+            row = next(decoded) if record.value is not None else clock_of(record, self._clock_header)
             if isinstance(row, str):
                 letters.append(Letter(record, UNREADABLE, row))
             elif isinstance(row, Clock) or (row["venue"], row["symbol"]) == parts:
@@ -125,14 +125,16 @@ class Instruments:
                 letters.append(Letter(record, WRONG_KEY, detail))
         return rows, offsets
 
-    def _clock(self, record: Fetched) -> Clock | str:
-        text = dict(record.headers).get(self._clock_header)
-        if text is None:
-            return f"a null value without the header {self._clock_header!r}"
-        try:
-            return Clock(int(text))
-        except ValueError:
-            return f"the header {self._clock_header!r} holds {text!r}, which is no number of microseconds"
+
+def clock_of(record: Fetched, header: str) -> Clock | str:
+    """The Clock that a record with a null value is, or the sentence that says why it is none."""
+    text = dict(record.headers).get(header)
+    if text is None:
+        return f"a null value without the header {header!r}"
+    try:
+        return Clock(int(text))
+    except ValueError:
+        return f"the header {header!r} holds {text!r}, which is no number of microseconds"
 
 
 def _by_key(records: Sequence[Fetched]) -> dict[bytes | None, list[Fetched]]:
