@@ -1,4 +1,4 @@
-"""The one table of engines: each turns one topic into derived ones, in a consumer group of its own."""
+"""The one table of what the engine derives: each line turns one topic into others."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -11,7 +11,7 @@ from ravencore import kafka
 from ravencore.codec import Codec
 from ravencore.config import Settings
 from ravencore.records import State, market_key
-from ravencore.topics import AGENT_TRADES, GROUP_BARS, STATE_BARS, TRADES
+from ravencore.topics import AGENT_TRADES, STATE_BARS, TRADES
 
 
 class Intake(Protocol):
@@ -28,21 +28,17 @@ class Intake(Protocol):
 
 
 class Derivation(NamedTuple):
-    """One engine: its names in Kafka, and what it makes of a partition."""
+    """Its names in Kafka, and what it makes of a partition."""
 
     name: str
-    service: str
-    """In `raven.status` and in dead letters."""
     topic: str
     state_topic: str
-    group: str
-    """Also Faust's app id, and the prefix of its transactional ids."""
     agent: str
     intake: Callable[[Codec, Settings], Intake]
     key: Callable[[Any], bytes]
     """Of a record it publishes."""
     counters: tuple[str, ...]
-    """Of its status; the first counts what it takes in."""
+    """Of the engine's status."""
     layout: int
     parameters: Callable[[Settings, bytes], str]
     """What a snapshot of this key was made with, as canonical JSON."""
@@ -62,10 +58,8 @@ def _bar_parameters(settings: Settings, key: bytes) -> str:
 
 BARS = Derivation(
     name="bars",
-    service="processors",
     topic=TRADES,
     state_topic=STATE_BARS,
-    group=GROUP_BARS,
     agent=AGENT_TRADES,
     intake=lambda codec, settings: Instruments(codec, settings.bars, kafka.CLOCK_HEADER),
     key=market_key,

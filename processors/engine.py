@@ -22,22 +22,28 @@ from confluent_kafka import KafkaException, TopicPartition
 
 from processors import faust_transport
 from processors.contract import StateMismatch
-from processors.derivations import Derivation
+from processors.derivations import DERIVATIONS
+from processors.faust_transport import Place
 from processors.intake import Fetched
-from processors.transactions import Broken, Partition, Shop
+from processors.transactions import SERVICE, Broken, Partition, Shop
 from processors.worker import Lane
 from ravencore import kafka, service
 from ravencore.config import Settings
 from ravencore.errors import RavenError, Unavailable
 from ravencore.records import ServiceState
 from ravencore.status import Reporter, now_us
+from ravencore.topics import GROUP_BARS
 
 log = logging.getLogger("raven.engine")
 T = TypeVar("T")
 
 LANE_RECORDS = 25_000
 """Most records that wait in all lanes together; Faust's buffer holds as many again."""
-COUNTERS = ("records", "dead_letters", "transactions")
+COUNTERS = (
+    "records",
+    *(name for one in DERIVATIONS.values() for name in one.counters),
+    *("dead_letters", "transactions"),
+)
 REPORT_S = 1.0
 PROBE_S = 3.0
 TROUBLE_S = 5.0
@@ -59,18 +65,19 @@ class Stalled(RavenError):
 class Engine:
     """The worker process; `run` returns its exit code."""
 
-    def __init__(self, settings: Settings, derivation: Derivation) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.waiting = 0
         """Records that wait in all lanes together."""
-        self._settings, self._codec, self._derivation = settings, service.codec(settings), derivation
-        self._group = kafka.consumer(settings.kafka, derivation.group)
+        self._settings, self._codec = settings, service.codec(settings)
+        self._group = kafka.consumer(settings.kafka, GROUP_BARS)
         self._producer = kafka.producer(settings.kafka)
-        self._reporter = Reporter(derivation.service, settings, self._codec, self._producer, now_us())
-        self._reporter.counters.update(dict.fromkeys((*derivation.counters, *COUNTERS), 0))
+        self._reporter = Reporter(SERVICE, settings, self._codec, self._producer, now_us())
+        self._reporter.counters.update(dict.fromkeys(COUNTERS, 0))
         self._threads = ThreadPoolExecutor(max_workers=64, thread_name_prefix="partition")
         self._app: Any = None
-        self._partitions = 0
-        self._lanes: dict[int, Lane] = {}
+        self._shops: dict[str, Shop] = {}
+        """By topic."""
+        self._lanes: dict[Place, Lane] = {}
         self._assigned = False
         self._room = asyncio.Event()
         self._ending = asyncio.Event()
@@ -80,14 +87,14 @@ class Engine:
         self._commit_ms: list[float] = []
         self._rated = (0, time.monotonic())
         self._moved_at = time.monotonic()
-        self._positions: dict[int, tuple[int, float]] = {}
+        self._positions: dict[Place, tuple[int, float]] = {}
 
     async def run(self) -> int:
         """Work until SIGTERM or SIGINT (0) or until something failed (1)."""
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._ending.set)
         reports = asyncio.create_task(self._report_forever())
-        with tempfile.TemporaryDirectory(prefix=f"{self._derivation.group}-") as folder:
+        with tempfile.TemporaryDirectory(prefix=f"{GROUP_BARS}-") as folder:
             await self._until_ending(self._wait_for_broker())
             if not self._ending.is_set():
                 await self._serve(Path(folder))
@@ -125,9 +132,9 @@ class Engine:
             self._trouble = str(error)
             log.warning("%s", error)
 
-    async def owns(self, partition: int) -> bool:
+    async def owns(self, topic: str, number: int) -> bool:
         """Whether the broker says that this very member of the group has the partition."""
-        return await self.in_thread(self._owns, partition, self._app.consumer.member_id())
+        return await self.in_thread(self._owns, (topic, number), self._app.consumer.member_id())
 
     # Start and end
 
@@ -135,14 +142,16 @@ class Engine:
         while True:
             try:
                 await self.in_thread(kafka.ensure_topics, self._settings.kafka)
-                self._partitions = len(await self.in_thread(kafka.partitions, self._group, self._derivation.topic))
+                for one in DERIVATIONS.values():
+                    numbers = await self.in_thread(kafka.partitions, self._group, one.topic)
+                    self._shops[one.topic] = Shop(one, self._settings, self._codec, self._group, len(numbers))
                 return
             except Unavailable as error:
                 self.trouble(error)
                 await asyncio.sleep(REPORT_S)
 
     async def _serve(self, folder: Path) -> None:
-        app = self._app = faust_transport.build(self._settings, self._derivation, folder)
+        app = self._app = faust_transport.build(self._settings, self._shops.keys(), folder)
         self._connect(app)
         app.finalize()
         try:
@@ -157,10 +166,6 @@ class Engine:
             log.warning("Faust did not stop in time", exc_info=True)
 
     def _connect(self, app: Any) -> None:
-        topic = app.topic(
-            self._derivation.topic, key_serializer="raw", value_serializer="raw", value_type=None, acks=False
-        )
-
         async def agent(stream: Any) -> None:
             # Faust acknowledges an event whose agent raised and goes on: the process must end instead.
             try:
@@ -170,7 +175,9 @@ class Engine:
                 self.fail(error)
                 raise
 
-        app.agent(topic, name=self._derivation.agent)(agent)
+        for name, shop in self._shops.items():
+            topic = app.topic(name, key_serializer="raw", value_serializer="raw", value_type=None, acks=False)
+            app.agent(topic, name=shop.derivation.agent)(agent)
         app.on_partitions_assigned.connect(self._on_assigned)
         app.on_partitions_revoked.connect(self._on_revoked)
         app.on_rebalance_complete.connect(self._on_rebalance_complete)
@@ -188,28 +195,28 @@ class Engine:
     # Batches and partitions
 
     async def _accept(self, batch: Sequence[Fetched]) -> None:
-        number: int = batch[0].partition
-        lane = self._lanes.get(number)
+        place = batch[0].topic, batch[0].partition
+        lane = self._lanes.get(place)
         while self.waiting >= LANE_RECORDS:
             self._room.clear()
             await self._room.wait()
         # A batch from before a rebalance comes again: Faust seeks to the committed offset once all lanes are settled.
-        if lane is None or lane is not self._lanes.get(number) or not lane.settled.is_set():
+        if lane is None or lane is not self._lanes.get(place) or not lane.settled.is_set():
             return
         rewind = lane.put(batch)
         if rewind is not None:
-            log.warning("partition %d: offsets %d to %d have not come, reading again", number, rewind, batch[0].offset)
-            await self._app.consumer.rewind(number, rewind)
+            log.warning("%s-%d: offsets %d to %d have not come, reading again", *place, rewind, batch[0].offset)
+            await self._app.consumer.rewind(place, rewind)
 
     async def _on_assigned(self, app: Any, assigned: set[Any], **_: Any) -> None:
         await self._close_lanes()
         self._positions.clear()
         for tp in sorted(assigned):
-            self._lanes[tp.partition] = Lane(self, functools.partial(self._partition, tp.partition))
+            self._lanes[tp.topic, tp.partition] = Lane(self, functools.partial(self._partition, tp.topic, tp.partition))
         self._assigned, self._moved_at = True, time.monotonic()
 
-    def _partition(self, number: int) -> Partition:
-        return Partition(Shop(self._derivation, self._settings, self._codec, self._group, self._partitions), number)
+    def _partition(self, topic: str, number: int) -> Partition:
+        return Partition(self._shops[topic], number)
 
     async def _on_revoked(self, app: Any, revoked: set[Any], **_: Any) -> None:
         was_assigned, self._assigned, self._moved_at = self._assigned, False, time.monotonic()
@@ -251,23 +258,20 @@ class Engine:
         except KafkaException as error:
             self.trouble(Unavailable(f"Kafka at {self._settings.kafka.bootstrap}: {error.args[0].str()}"))
             return
-        at = {number: await self._at(number, lane) for number, lane in self._lanes.items()}
-        self._reporter.lag = {self._lag_name(n): max(0, end - at[n]) for n, end in ends.items() if n in at}
+        at = {place: await self._at(place, lane) for place, lane in self._lanes.items()}
+        lags = {place: max(0, end - at[place]) for place, end in ends.items() if place in at}
+        self._reporter.lag = {_lag_name(place): lag for place, lag in lags.items()}
 
-    async def _at(self, number: int, lane: Lane) -> int:
+    async def _at(self, place: Place, lane: Lane) -> int:
         """Where a partition stands: the committed offset, or past it where the log has only markers of transactions."""
         committed = lane.partition.committed_offset
-        return max(committed, await self._app.consumer.read_up_to(number)) if lane.idle else committed
+        return max(committed, await self._app.consumer.read_up_to(place)) if lane.idle else committed
 
-    def _ends(self) -> dict[int, int]:
-        numbers = list(self._lanes)
-        if not numbers:
-            self._group.list_topics(self._derivation.topic, timeout=PROBE_S)
-        places = {number: TopicPartition(self._derivation.topic, number) for number in numbers}
-        return {number: self._group.get_watermark_offsets(place, PROBE_S)[1] for number, place in places.items()}
-
-    def _lag_name(self, number: int) -> str:
-        return f"{self._derivation.topic}-{number}"
+    def _ends(self) -> dict[Place, int]:
+        places = list(self._lanes)
+        if not places:
+            self._group.list_topics(timeout=PROBE_S)
+        return {place: self._group.get_watermark_offsets(TopicPartition(*place), PROBE_S)[1] for place in places}
 
     def _state(self) -> ServiceState:
         if self._trouble_at is not None and time.monotonic() - self._trouble_at < TROUBLE_S:
@@ -278,10 +282,10 @@ class Engine:
         return "RUNNING" if all(lane.restored for lane in lanes) else "DEGRADED"
 
     def _gauges(self) -> None:
-        now, count = time.monotonic(), self._reporter.counters[self._derivation.counters[0]]
+        now, count = time.monotonic(), self._reporter.counters["trades"]
         before, at = self._rated
         self._rated = count, now
-        self._reporter.gauges[f"{self._derivation.counters[0]}_per_second"] = (count - before) / max(now - at, 1e-3)
+        self._reporter.gauges["trades_per_second"] = (count - before) / max(now - at, 1e-3)
         if self._commit_ms:
             self._reporter.gauges["commit_ms"] = sum(self._commit_ms) / len(self._commit_ms)
             self._commit_ms.clear()
@@ -298,12 +302,12 @@ class Engine:
         limit = self._settings.engine.stall_s
         if not self._assigned and now - self._moved_at > limit:
             self.fail(Stalled(f"no partitions assigned for {limit:.0f} s: starting anew"))
-        for number, lane in self._lanes.items():
-            at, since = self._positions.get(number, (-1, now))
-            moved = lane.partition.committed_offset != at or not self._reporter.lag.get(self._lag_name(number))
-            self._positions[number] = (lane.partition.committed_offset, now if moved else since)
+        for place, lane in self._lanes.items():
+            at, since = self._positions.get(place, (-1, now))
+            moved = lane.partition.committed_offset != at or not self._reporter.lag.get(_lag_name(place))
+            self._positions[place] = (lane.partition.committed_offset, now if moved else since)
             if not moved and now - since > limit:
-                self.fail(Stalled(f"partition {number} has lag and stands at offset {at} for {limit:.0f} s"))
+                self.fail(Stalled(f"{_lag_name(place)} has lag and stands at offset {at} for {limit:.0f} s"))
 
     async def _last_report(self) -> None:
         self._reporter.state = "FAILED" if self._failure else "STOPPED"
@@ -312,14 +316,18 @@ class Engine:
         self._threads.shutdown(wait=False)
         self._group.close()
 
-    def _owns(self, partition: int, member_id: str) -> bool:
+    def _owns(self, place: Place, member_id: str) -> bool:
         try:
-            [found] = kafka.admin(self._settings.kafka).describe_consumer_groups([self._derivation.group]).values()
+            [found] = kafka.admin(self._settings.kafka).describe_consumer_groups([GROUP_BARS]).values()
             members = found.result(PROBE_S).members
         except (KafkaException, TimeoutError):
             return False
-        wanted = TopicPartition(self._derivation.topic, partition)
+        wanted = TopicPartition(*place)
         return any(it.member_id == member_id and wanted in it.assignment.topic_partitions for it in members)
+
+
+def _lag_name(place: Place) -> str:
+    return f"{place[0]}-{place[1]}"
 
 
 def _sentence(error: BaseException) -> str:

@@ -8,7 +8,7 @@ fetch: answered at every single trade, 1,000 trades a second kept the worker so 
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from faust.transport.drivers import aiokafka as driver
 from faust.transport.utils import DefaultSchedulingStrategy
 from faust.types import TP
 
-from processors.derivations import Derivation
 from ravencore.config import Settings
+from ravencore.topics import GROUP_BARS
 
 BUFFER_RECORDS = 25_000
 """Most records in Faust's buffer; the engine's lanes hold as many again."""
@@ -28,6 +28,8 @@ SESSION_S = 20.0
 FETCH_BYTES = 4 * 1024**2
 FETCH_MIN_BYTES = 64 * 1024
 POSITION_S = 1.0
+Place = tuple[str, int]
+"""A topic and the number of a partition."""
 
 
 class Batch:
@@ -41,8 +43,8 @@ class Batch:
         self.serialized_key_size = self.serialized_value_size = 0
 
 
-def batches(topic: str) -> type[DefaultSchedulingStrategy]:
-    """What hands the agent one event per fetched batch of this topic; Faust's own stay record by record."""
+def batches(topics: Set[str]) -> type[DefaultSchedulingStrategy]:
+    """What hands agents one event per fetched batch of these topics; Faust's own stay record by record."""
 
     class Batches(DefaultSchedulingStrategy):  # type: ignore[misc]
         """Faust makes one of these for each of its consumers, without arguments."""
@@ -50,7 +52,7 @@ def batches(topic: str) -> type[DefaultSchedulingStrategy]:
         def iterate(self, records: Mapping[Any, list[Any]]) -> Iterator[tuple[Any, Any]]:
             """Events in the order they are delivered."""
             for tp, fetched in records.items():
-                if tp.topic == topic:
+                if tp.topic in topics:
                     if fetched:
                         yield tp, Batch(fetched)
                 else:
@@ -103,14 +105,14 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
-    async def rewind(self, partition: int, offset: int) -> None:
-        """Read a partition of the input again from an offset."""
-        await self.seek(self._place(partition), offset)
+    async def rewind(self, place: Place, offset: int) -> None:
+        """Read a partition again from an offset."""
+        await self.seek(TP(*place), offset)
 
-    async def read_up_to(self, partition: int) -> int:
-        """The offset that a partition of the input is fetched from next, 0 while that is not known."""
+    async def read_up_to(self, place: Place) -> int:
+        """The offset that a partition is fetched from next, 0 while that is not known."""
         try:
-            return await asyncio.wait_for(self.position(self._place(partition)), POSITION_S) or 0
+            return await asyncio.wait_for(self.position(TP(*place)), POSITION_S) or 0
         except (TimeoutError, IllegalStateError):
             return 0
 
@@ -118,16 +120,12 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         """See `ConsumerThread.member_id`."""
         return str(self._thread.member_id())
 
-    def _place(self, partition: int) -> TP:
-        return TP(self.transport.input_topic, partition)
-
 
 class Transport(driver.Transport):  # type: ignore[misc]
     """Faust's Kafka transport with that consumer."""
 
     Consumer = Consumer
     fetch_wait_ms = 1500
-    input_topic = ""
 
 
 def buffered_batches(max_poll_records: int) -> int:
@@ -135,19 +133,19 @@ def buffered_batches(max_poll_records: int) -> int:
     return max(1, BUFFER_RECORDS // max_poll_records)
 
 
-def build(settings: Settings, derivation: Derivation, folder: Path) -> faust.App:
+def build(settings: Settings, topics: Set[str], folder: Path) -> faust.App:
     """The app, with every name it leaves in Kafka given; it creates no topic and commits nothing."""
     app = faust.App(
-        derivation.group,
+        GROUP_BARS,
         broker=f"kafka://{settings.kafka.bootstrap.replace(',', ';')}",
-        broker_client_id=derivation.group,
+        broker_client_id=GROUP_BARS,
         broker_max_poll_records=settings.engine.max_poll_records,
         broker_session_timeout=SESSION_S,
         broker_heartbeat_interval=SESSION_S / 10,
         consumer_auto_offset_reset="earliest",
         consumer_group_instance_id=settings.service.instance or None,
         consumer_max_fetch_size=FETCH_BYTES,
-        ConsumerScheduler=batches(derivation.topic),
+        ConsumerScheduler=batches(topics),
         datadir=folder,
         store="memory://",
         stream_buffer_maxsize=buffered_batches(settings.engine.max_poll_records),
@@ -158,5 +156,5 @@ def build(settings: Settings, derivation: Derivation, folder: Path) -> faust.App
         web_enabled=False,
     )
     app.transport = Transport(app.conf.broker_consumer, app)
-    app.transport.fetch_wait_ms, app.transport.input_topic = settings.engine.fetch_wait_ms, derivation.topic
+    app.transport.fetch_wait_ms = settings.engine.fetch_wait_ms
     return app

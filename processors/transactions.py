@@ -29,7 +29,7 @@ from ravencore.config import Settings
 from ravencore.errors import RavenError, Unavailable
 from ravencore.records import DeadLetter, State
 from ravencore.status import now_us
-from ravencore.topics import DEAD_LETTERS
+from ravencore.topics import DEAD_LETTERS, GROUP_BARS
 
 log = logging.getLogger("raven.transactions")
 
@@ -55,8 +55,11 @@ class Broken(RavenError):
         """Somebody else opened the partition, or the broker gave this transaction up."""
 
 
+SERVICE = "processors"
+
+
 class Shop(NamedTuple):
-    """What the partitions of an engine share; `group` names its consumer group and never subscribes."""
+    """What the partitions of a topic share; `group` names the engine's consumer group and never subscribes."""
 
     derivation: Derivation
     settings: Settings
@@ -70,7 +73,7 @@ class Partition:
     """What is folded of one partition of the input, and the producer that publishes what it makes."""
 
     def __init__(self, shop: Shop, number: int) -> None:
-        self.number = number
+        self.topic, self.number = shop.derivation.topic, number
         self.next_offset = 0
         """Where the folds stand: the first offset they have not seen."""
         self.committed_offset = 0
@@ -154,14 +157,13 @@ class Partition:
 
     def _position(self) -> int:
         """The committed offset; on a group's first day the first that the log has."""
-        group, topic = self._made_by.group, self._made_by.topic
-        place = TopicPartition(topic, self.number)
+        place = TopicPartition(self.topic, self.number)
         [at] = self._shop.group.committed([place], CALL_S)
         low, high = self._shop.group.get_watermark_offsets(place, CALL_S)
         if at.offset > high:
             raise StateMismatch(
-                f"{group} has committed offset {at.offset} of partition {self.number} of {topic}, which ends at "
-                f"{high}: the topic was made anew; reset the group's offsets (kafka-consumer-groups.sh --reset-offsets)"
+                f"{GROUP_BARS} has committed offset {at.offset} of partition {self.number} of {self.topic}, which ends "
+                f"at {high}: the topic was made anew; reset the group's offsets (kafka-consumer-groups.sh --reset-offsets)"
             )
         return at.offset if at.offset >= 0 else low
 
@@ -184,15 +186,15 @@ class Partition:
             self._counts["dead_letters"] += 1
         for key in sorted(self._touched):
             state, topic = self._codec.encode(self._state(key)), self._made_by.state_topic
-            _produce(producer, topic, state, state_key(self._made_by.topic, key), partition=self.number)
-        position = TopicPartition(self._made_by.topic, self.number, next_offset)
+            _produce(producer, topic, state, state_key(self.topic, key), partition=self.number)
+        position = TopicPartition(self.topic, self.number, next_offset)
         producer.send_offsets_to_transaction([position], self._shop.group.consumer_group_metadata(), CALL_S)
         producer.commit_transaction(CALL_S)
 
     def _dead(self, letter: Letter) -> DeadLetter:
         return DeadLetter(
-            service=self._made_by.service,
-            topic=self._made_by.topic,
+            service=SERVICE,
+            topic=self.topic,
             partition=self.number,
             offset=letter.record.offset,
             key=letter.record.key,
@@ -204,7 +206,7 @@ class Partition:
 
     def _state(self, key: bytes) -> State:
         return State(
-            input_topic=self._made_by.topic,
+            input_topic=self.topic,
             input_key=key.decode(),
             input_partitions=self._shop.partitions,
             offset=self._touched[key],
@@ -244,7 +246,7 @@ def reset_state(settings: Settings, derivation: Derivation) -> int:
 
 def _transactional(settings: Settings, derivation: Derivation, number: int) -> Producer:
     extra: dict[str, Any] = {
-        "transactional.id": f"{derivation.group}-{derivation.topic}-{number}",
+        "transactional.id": f"{GROUP_BARS}-{derivation.topic}-{number}",
         "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
         "message.timeout.ms": TRANSACTION_TIMEOUT_MS,  # nothing is dropped: the transaction fails and is done again
         "linger.ms": 0,

@@ -35,7 +35,7 @@ class Host(Protocol):
     async def in_thread(self, work: Callable[..., T], *args: Any) -> T:
         """Do blocking work in a thread."""
 
-    async def owns(self, partition: int) -> bool:
+    async def owns(self, topic: str, number: int) -> bool:
         """Whether the broker says that this worker has the partition."""
 
     def took(self, records: int) -> None:
@@ -142,7 +142,7 @@ class Lane:
         self._applied.clear()
         await self._pause()
         if isinstance(error, Broken) and error.fenced:
-            while not (self._closing or await self._host.owns(self.partition.number)):
+            while not (self._closing or await self._host.owns(self.partition.topic, self.partition.number)):
                 await self._pause()
 
     async def _pause(self) -> None:

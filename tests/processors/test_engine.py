@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from processors import transactions
-from processors.derivations import DERIVATIONS
 from processors.engine import LANE_RECORDS, Engine
 from processors.faust_transport import BUFFER_RECORDS, buffered_batches
 from ravencore import kafka
@@ -204,7 +203,7 @@ def test_a_worker_that_stands_still_ends_itself(house: House) -> None:
     impatient = house.settings.model_copy(update={"engine": EngineSettings(stall_s=2.0)})
 
     async def scenario() -> int:
-        engine = Engine(house.settings, DERIVATIONS["bars"])
+        engine = Engine(house.settings)
         running = asyncio.create_task(engine.run())
         await asyncio.to_thread(feed.send, 0.1)
         await asyncio.to_thread(house.done)
@@ -228,7 +227,7 @@ def test_a_slow_worker_reads_no_more_than_fifty_thousand_records_ahead(house: Ho
     settings = house.settings.model_copy(update={"engine": EngineSettings(max_poll_records=500)})
 
     async def scenario() -> int:
-        engine = Engine(settings, DERIVATIONS["bars"])
+        engine = Engine(settings)
         running = asyncio.create_task(engine.run())
         with transactions._folding:
             ahead = await steady(lambda: read_by(engine))
