@@ -163,7 +163,8 @@ class Partition:
         if at.offset > high:
             raise StateMismatch(
                 f"{GROUP_BARS} has committed offset {at.offset} of partition {self.number} of {self.topic}, which ends "
-                f"at {high}: the topic was made anew; reset the group's offsets (kafka-consumer-groups.sh --reset-offsets)"
+                f"at {high}: the topic was made anew; reset the group's offsets "
+                "(kafka-consumer-groups.sh --reset-offsets)"
             )
         return at.offset if at.offset >= 0 else low
 
