@@ -22,6 +22,8 @@ from ravencore.status import now_us
 RETRY_FIRST_S, RETRY_CAP_S = 0.25, 30.0
 LISTING_FRESH_S = 60.0
 """A body that describes all symbols serves every symbol that is asked for this soon after."""
+MANY_SYMBOLS = 20
+"""Demanded at once, they are looked for in the listing of all: one by one, 500 of Binance spot took two minutes."""
 RELIST_S = 300.0
 """How often a venue is asked what it lists now: new expiries, new perpetuals."""
 DELISTED_S = 86_400.0
@@ -139,8 +141,9 @@ class Runner(ABC):
             return
         feeds = [feed for symbol in fresh for feed in self._feeds_of(symbol) if not self.knows(feed)]
         seen = self._last_seen(feeds)
+        asks_for_all = len(fresh) >= MANY_SYMBOLS
         for symbol in fresh:
-            self._admissions[symbol] = self._tasks.create_task(self._admit(symbol, seen))
+            self._admissions[symbol] = self._tasks.create_task(self._admit(symbol, seen, asks_for_all=asks_for_all))
 
     def subscriptions(self) -> Iterator[Subscription]:
         """As `raven.status` shows them: a source with scope `market` as one line for each of its channels."""
@@ -192,10 +195,11 @@ class Runner(ABC):
 
     # One symbol
 
-    async def _admit(self, symbol: str, seen: asyncio.Task[LastSeen]) -> None:
+    async def _admit(self, symbol: str, seen: asyncio.Task[LastSeen], *, asks_for_all: bool) -> None:
         since_us = now_us()
-        listing = await self._listing(symbol)
-        found = [] if isinstance(listing, str) else [one for one in listing if one.symbol == symbol]
+        found = _listed(await self._listing(None), symbol) if asks_for_all else []
+        listing = found or await self._listing(symbol)
+        found = _listed(listing, symbol)
         if not found:
             why = listing if isinstance(listing, str) else "not listed"
             self._refuse(symbol, f"{self.source.venue} refuses {symbol}: {why}", since_us)
@@ -325,6 +329,10 @@ class Runner(ABC):
     def _fail(self, text: str) -> None:
         self.rest_away = text
         self._tell(text)
+
+
+def _listed(listing: Collection[Instrument] | str, symbol: str) -> list[Instrument]:
+    return [] if isinstance(listing, str) else [one for one in listing if one.symbol == symbol]
 
 
 def _as_one(venue: str, channel: str, feeds: Sequence[Subscription]) -> Subscription:

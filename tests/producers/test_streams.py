@@ -20,8 +20,9 @@ from producers.collector import runner as running
 from producers.collector.gate import Gate, limiter, retry_after
 from producers.collector.outlet import Published
 from producers.collector.readback import LastSeen
+from producers.collector.runner import MANY_SYMBOLS
 from producers.collector.streams import StreamRunner
-from producers.contract import ALL, TRADES, Feed, Rate
+from producers.contract import ALL, TRADES, Feed, Get, Rate
 from producers.line import LAST_FRAMES_SECONDS
 from producers.tape import Seen
 from producers.venues.binance_futures import BinanceFutures
@@ -50,6 +51,13 @@ class OneEach(Unpaced, BinanceFutures):
     limits = replace(Unpaced.limits, feeds_per_connection=1)
 
 
+class ListsOne(Unpaced, BinanceFutures):
+    """Asks for each symbol by itself, as Binance spot does."""
+
+    def listing(self, base: str, symbol: str | None) -> Get:
+        return Get(f"{base}/fapi/v1/exchangeInfo" + (f"?symbol={symbol}" if symbol else ""))
+
+
 class Exchange:
     """Lists `symbols`, takes subscriptions, and says what a test sends."""
 
@@ -60,6 +68,7 @@ class Exchange:
         self.closed = False
         """To WebSockets."""
         self.asked: list[float] = []
+        self.queries: list[str] = []
         self.sockets: dict[web.WebSocketResponse, set[str]] = {}
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
@@ -67,11 +76,13 @@ class Exchange:
             self.attempts += 1
             return web.Response(status=503) if self.closed else await self._converse(request)
         self.asked.append(time.monotonic())
+        self.queries.append(request.query_string)
         if len(self.asked) <= self.busy_answers:
             return web.json_response(
                 {"code": -1003, "msg": "Too many requests"}, status=429, headers={"Retry-After": "1"}
             )
-        return web.json_response({"symbols": [listed(symbol) for symbol in self.symbols]})
+        only = request.query.get("symbol")
+        return web.json_response({"symbols": [listed(symbol) for symbol in self.symbols if only in {None, symbol}]})
 
     async def _converse(self, request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse()
@@ -177,6 +188,23 @@ async def until(condition: Callable[[], Any], what: str) -> None:
 
 def run(test: Coroutine[Any, Any, None]) -> None:
     asyncio.run(test)
+
+
+def test_many_symbols_at_once_are_looked_for_in_one_listing() -> None:
+    async def test() -> None:
+        symbols = {f"S{number}USDT" for number in range(MANY_SYMBOLS)}
+        exchange = Exchange(*symbols)
+        async with collecting(exchange, ListsOne()) as (runner, kept):
+            runner.demand({*symbols, "NONEUSDT"})
+            await until(lambda: len(exchange.streams) == 2 * MANY_SYMBOLS, "all that is listed is subscribed")
+            await until(lambda: runner.waiting == {"NONEUSDT": "REFUSED"}, "the other one is refused")
+            assert exchange.queries == ["", "symbol=NONEUSDT"]
+            assert {record.symbol for record in kept.records if isinstance(record, Instrument)} == symbols
+            runner.demand({*symbols, "NEWUSDT"})
+            await until(lambda: len(exchange.queries) > 2, "one more is asked for by itself")
+            assert exchange.queries[2:] == ["symbol=NEWUSDT"]
+
+    run(test())
 
 
 def test_a_market_is_shared_out_over_as_many_connections_as_it_takes() -> None:
