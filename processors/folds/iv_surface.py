@@ -11,7 +11,7 @@ Where the definition leaves a doubt:
   option's price first turned into quote currency by F. A price at or below intrinsic value has none.
 - Time to expiry is counted to the expiry's own time, 08:00 UTC, in years of 365 days.
 - A surface is written while its newest ticker is not older than `stale_after_s` and one option has not expired. An
-  option stays seen until it expires; a ticker that was received at or after its option's expiry is passed over.
+  option stays seen until it expires; a ticker of one that has, by any ticker taken before, is passed over.
 - The calendar flag compares with the expiry before that has a value at the money, without tolerance.
 """
 
@@ -106,18 +106,20 @@ class Underlying:
         self._underlying, self._settings = underlying, settings
         self._stale_after_us = round(settings.stale_after_s * 1e6)
         self._chains: dict[tuple[str, str], Chain] = {}
+        self._latest: int | None = None
+        """When the newest ticker was received."""
         self._first_expiry = FOREVER
         """No option expires before."""
 
     @property
     def until_us(self) -> int:
         """The last instant at which a ticker is not stale."""
-        newest = max((option.received_time for option in self._options()), default=None)
-        return NEVER if newest is None else newest + self._stale_after_us
+        return NEVER if self._latest is None else self._latest + self._stale_after_us
 
     def take(self, ticker: OptionTicker) -> str:
         """Take a ticker for its option's newest."""
-        if ticker.expiry <= ticker.received_time:
+        latest = ticker.received_time if self._latest is None else max(ticker.received_time, self._latest)
+        if ticker.expiry <= latest:
             return "expired_tickers"
         chain = self._chains.setdefault((ticker.venue, ticker.price_currency), {})
         option = _held(ticker)
@@ -125,9 +127,9 @@ class Underlying:
         if before is not None and option.order < before.order:
             return "late_tickers"
         chain[option.symbol] = option
-        self._first_expiry = min(option.expiry, self._first_expiry)
-        if ticker.received_time >= self._first_expiry:
-            self._forget_expired(ticker.received_time)
+        self._latest, self._first_expiry = latest, min(option.expiry, self._first_expiry)
+        if self._first_expiry <= latest:
+            self._forget_expired(latest)
         return "tickers"
 
     def sample(self, time_us: int) -> Sequence[IvSurface]:
@@ -149,13 +151,13 @@ class Underlying:
 
     def snapshot(self) -> Any:
         """Everything."""
-        return [
-            [*key, [chain[symbol] for symbol in sorted(chain)]] for key, chain in sorted(self._chains.items()) if chain
-        ]
+        chains = sorted(self._chains.items())
+        return [self._latest, [[*key, [chain[name] for name in sorted(chain)]] for key, chain in chains if chain]]
 
     def restore(self, snapshot: Any) -> None:
         """Take over a snapshot."""
-        for venue, currency, held in snapshot:
+        self._latest, chains = snapshot
+        for venue, currency, held in chains:
             options = msgspec.convert(held, list[Option])
             self._chains[venue, currency] = {option.symbol: option for option in options}
         self._first_expiry = min((option.expiry for option in self._options()), default=FOREVER)

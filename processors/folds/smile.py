@@ -18,7 +18,7 @@ from processors.folds import black76
 
 WING = 0.25
 SLACK = 1e-9
-"""What the slope of prices over strikes, between -1 and 0, may be off by for want of digits."""
+"""What slopes of prices over strikes, which lie between -1 and 0, may be off by for want of digits."""
 FEWEST = 3
 
 
@@ -73,12 +73,12 @@ def wings(points: Sequence[Point], atm_iv: float | None) -> Wings:
 def has_butterfly(points: Sequence[Point], years: float) -> bool | None:
     """Whether call prices at the points' volatilities allow arbitrage; None with fewer than three points.
 
-    There is none where the slopes of call prices over strikes lie between -1 and 0 and do not fall (Carr and Madan, "A
-    note on sufficient conditions for no arbitrage", 2005).
+    There is none where the prices, with that of the strike 0, which is the forward, are convex in the strike and do not
+    rise (Carr and Madan, "A note on sufficient conditions for no arbitrage", 2005).
     """
     if len(points) < FEWEST:
         return None
     root = math.sqrt(years)
     calls = [(point.moneyness, black76.price(1.0, point.moneyness, point.iv * root, True)) for point in points]
-    slopes = [-1.0, *((c1 - c0) / (k1 - k0) for (k0, c0), (k1, c1) in pairwise(calls)), 0.0]
-    return any(after < before - SLACK for before, after in pairwise(slopes))
+    slopes = [(c1 - c0) / (k1 - k0) for (k0, c0), (k1, c1) in pairwise([(0.0, 1.0), *calls])]
+    return any(after < before - SLACK for before, after in pairwise([*slopes, 0.0]))
