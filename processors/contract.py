@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from operator import mul, sub
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from ravencore.columns import TradeColumns
 from ravencore.records import Bar, Vpin
@@ -172,13 +172,14 @@ class Output(NamedTuple):
     offset: int
     order: int
     topic: str
-    record: Bar | Vpin
+    record: Any
+    """A Bar, Vpin, SpotMid or IvSurface."""
     received_time: int
-    """When the closing trade was received (microseconds), for latency; 0 where a Clock closed it."""
+    """When what closed it was received (microseconds), for latency; 0 where a Clock closed it."""
 
 
 class Refused(NamedTuple):
-    """A trade that no fold may see, and why: becomes a DeadLetter."""
+    """A record that no fold may see, and why: becomes a DeadLetter."""
 
     offset: int
     reason: str
@@ -193,6 +194,59 @@ class Applied:
     refused: list[Refused]
     counts: dict[str, int]
     """Counters to add: trades (accepted in order), duplicates, late_trades, late_repairs, holes."""
+
+
+E_contra = TypeVar("E_contra", contravariant=True)
+
+
+class Joined(NamedTuple):
+    """What a batch did to the joined keys of a partition."""
+
+    outputs: list[Output]
+    """By offset; `order` counts those of one event."""
+    refused: list[Refused]
+    counts: dict[str, int]
+    """Counters to add."""
+    touched: dict[str, int]
+    """Keys whose snapshot changed, with the offset of the event that changed it last."""
+
+
+class Join(Protocol[E_contra]):
+    """Records under many keys of one partition in, samples at fixed instants out: a pure state machine.
+
+    An instant is sampled, for all keys, by the first event of the partition that reaches it, whatever its key. The same
+    log gives the same outputs however it is cut into calls, and so does a new machine that was given the newest
+    snapshot of every key that was ever touched.
+    """
+
+    def apply(self, events: Sequence[tuple[str, E_contra | Clock]], offsets: Sequence[int]) -> Joined:
+        """Apply events by Kafka key, in the order of the log."""
+
+    def snapshot(self, key: str) -> bytes:
+        """The whole state of a key."""
+
+    def restore(self, key: str, payload: bytes, layout: int) -> None:
+        """Take over a key's snapshot of this layout; raises StateMismatch where it cannot be read."""
+
+
+class Member(Protocol[E_contra]):
+    """What a Join knows of one key."""
+
+    @property
+    def until_us(self) -> int:
+        """The last instant that it has something to say of if no more events come."""
+
+    def take(self, event: E_contra) -> str:
+        """Take a sound event, or pass it over; gives the counter it belongs to."""
+
+    def sample(self, time_us: int) -> Sequence[Any]:
+        """Records of an instant that is later than all that was taken; they follow from the state and the instant."""
+
+    def snapshot(self) -> Any:
+        """The state as msgspec encodes it; equal states give equal bytes."""
+
+    def restore(self, snapshot: Any) -> None:
+        """Take over the state that `snapshot` gave, decoded."""
 
 
 class StateMismatch(Exception):

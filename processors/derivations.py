@@ -3,15 +3,28 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from processors import symbol
+from processors import join, symbol
 from processors.contract import StateMismatch
+from processors.folds.iv_surface import IvSurfaces
+from processors.folds.spot_mid import SpotMids
 from processors.intake import Fetched, Instruments, Made
+from processors.join_intake import JoinIntake
 from processors.migrations import LAYOUT
 from ravencore import kafka
 from ravencore.codec import Codec
 from ravencore.config import Settings
-from ravencore.records import State, market_key
-from ravencore.topics import AGENT_TRADES, STATE_BARS, TRADES
+from ravencore.records import OptionTicker, Quote, State, market_key, mid_key, surface_key
+from ravencore.topics import (
+    AGENT_OPTION_TICKERS,
+    AGENT_QUOTES,
+    AGENT_TRADES,
+    OPTION_TICKERS,
+    QUOTES,
+    STATE_BARS,
+    STATE_MIDS,
+    STATE_SURFACES,
+    TRADES,
+)
 
 
 class Intake(Protocol):
@@ -68,7 +81,38 @@ BARS = Derivation(
     parameters=_bar_parameters,
     check=_check_bars,
 )
-DERIVATIONS: Mapping[str, Derivation] = {one.name: one for one in (BARS,)}
+
+
+def _check_join(state: State, _settings: Settings) -> None:
+    join.check(state.layout, state.input_key)
+
+
+MIDS = Derivation(
+    name="mids",
+    topic=QUOTES,
+    state_topic=STATE_MIDS,
+    agent=AGENT_QUOTES,
+    intake=lambda codec, settings: JoinIntake(codec, SpotMids(settings.mids), Quote, kafka.CLOCK_HEADER),
+    key=mid_key,
+    counters=SpotMids.counters,
+    layout=join.LAYOUT,
+    # A mid follows from the newest quotes: whatever the settings were when they came.
+    parameters=lambda _settings, _key: "{}",
+    check=_check_join,
+)
+SURFACES = Derivation(
+    name="surfaces",
+    topic=OPTION_TICKERS,
+    state_topic=STATE_SURFACES,
+    agent=AGENT_OPTION_TICKERS,
+    intake=lambda codec, settings: JoinIntake(codec, IvSurfaces(settings.surfaces), OptionTicker, kafka.CLOCK_HEADER),
+    key=surface_key,
+    counters=IvSurfaces.counters,
+    layout=join.LAYOUT,
+    parameters=lambda _settings, _key: "{}",
+    check=_check_join,
+)
+DERIVATIONS: Mapping[str, Derivation] = {one.name: one for one in (BARS, MIDS, SURFACES)}
 
 
 def check(made_by: Derivation, state: State, settings: Settings, partitions: int) -> None:

@@ -222,6 +222,32 @@ class BarsSettings(Section):
     vpin: VpinSettings = VpinSettings()
 
 
+class MidsSettings(Section):
+    """Parameters of the consolidated spot mid (bars.md section 5)."""
+
+    venues: list[str] = Field(
+        ["BINANCE_SPOT", "COINBASE", "KRAKEN"],
+        description="Venues whose quotes count; those of others are passed over.",
+    )
+    expected: dict[str, list[str]] = Field(
+        {}, description="By pair like BTC-USD, the venues that must be there for quality Ok; others: all that count."
+    )
+    stale_after_ms: int = Field(3_000, ge=1, description="Age beyond which a venue's quote is not used.")
+    divergence_limit: float = Field(
+        0.002, gt=0, description="(max - min) / median of the venues' mids beyond which quality is Suspect."
+    )
+
+
+class SurfacesSettings(Section):
+    """Which options a surface of implied volatility is made of (bars.md section 6)."""
+
+    stale_after_s: float = Field(60.0, gt=0, description="Age beyond which an option's ticker is not used.")
+    max_relative_spread: float = Field(0.5, gt=0, description="Largest (ask - bid) / mid of an option that is used.")
+    min_open_interest: float = Field(
+        0.0, ge=0, description="Least open interest of an option that is used, where the venue tells it."
+    )
+
+
 class EngineSettings(Section):
     """How the Faust worker fetches and commits."""
 
@@ -268,6 +294,8 @@ class Settings(BaseSettings):
     routing: RoutingSettings = RoutingSettings()
     collector: CollectorSettings = CollectorSettings()
     bars: BarsSettings = BarsSettings()
+    mids: MidsSettings = MidsSettings()
+    surfaces: SurfacesSettings = SurfacesSettings()
     engine: EngineSettings = EngineSettings()
     influx: InfluxSettings = InfluxSettings()
     mart: MartSettings = MartSettings()

@@ -337,6 +337,76 @@ class Vpin(Record, frozen=True, kw_only=True):
     gap: bool
 
 
+MidQuality = Literal["Ok", "Degraded", "Suspect"]
+
+
+class VenueMid(Struct, frozen=True, kw_only=True):
+    """A venue's part in a consolidated mid."""
+
+    venue: str
+    symbol: str
+    mid: float | None = None
+    age: int
+    used: bool
+
+
+class SpotMid(Record, frozen=True, kw_only=True):
+    """Consolidated mid of a pair at a whole second; identified by pair and time."""
+
+    SCHEMA: ClassVar[str] = "spot_mid"
+    pair: str
+    base: str
+    quote: str
+    time: int
+    mid: float | None = None
+    quality: MidQuality
+    divergence: float | None = None
+    expected: int
+    used: int
+    venues: tuple[VenueMid, ...]
+
+
+class IvPoint(Struct, frozen=True, kw_only=True):
+    """An option that a smile is made of."""
+
+    strike: int
+    side: OptionSide
+    log_moneyness: float
+    iv: float
+    bid_iv: float | None = None
+    ask_iv: float | None = None
+    delta: float
+
+
+class IvExpiry(Struct, frozen=True, kw_only=True):
+    """The smile of one expiry."""
+
+    expiry: int
+    years: float
+    forward: int | None = None
+    atm_iv: float | None = None
+    risk_reversal_25: float | None = None
+    butterfly_25: float | None = None
+    calendar_arbitrage: bool | None = None
+    butterfly_arbitrage: bool | None = None
+    seen: int
+    used: int
+    refused: Mapping[str, int] = {}
+    oldest_age: int | None = None
+    points: tuple[IvPoint, ...]
+
+
+class IvSurface(Record, frozen=True, kw_only=True):
+    """Implied volatilities of an underlying at an instant; identified by venue, underlying, price_currency and time."""
+
+    SCHEMA: ClassVar[str] = "iv_surface"
+    venue: str
+    underlying: str
+    price_currency: str
+    time: int
+    expiries: tuple[IvExpiry, ...]
+
+
 class Demand(Record, frozen=True, kw_only=True):
     """What somebody wants running."""
 
@@ -414,6 +484,8 @@ RECORDS: tuple[type[Record], ...] = (
     DeadLetter,
     Bar,
     Vpin,
+    SpotMid,
+    IvSurface,
     Demand,
     ServiceStatus,
     State,
@@ -428,3 +500,13 @@ def market_key(record: MarketRecord | Instrument | Bar | Vpin) -> bytes:
 def gap_key(gap: Gap) -> bytes:
     """Kafka key `VENUE:CHANNEL:SYMBOL` of a Gap."""
     return f"{gap.venue}:{gap.channel}:{gap.symbol}".encode()
+
+
+def mid_key(mid: SpotMid) -> bytes:
+    """Kafka key `BASE-QUOTE` of a SpotMid."""
+    return mid.pair.encode()
+
+
+def surface_key(surface: IvSurface) -> bytes:
+    """Kafka key of an IvSurface, its underlying."""
+    return surface.underlying.encode()

@@ -22,13 +22,19 @@ BAR_KINDS = ("time", "tib", "trb", "vib", "dib", "vrb", "drb", "tick", "volume",
 BARS = {kind: f"raven.bars.{kind}" for kind in BAR_KINDS}
 """Topic of each kind of bar."""
 VPIN = "raven.vpin"
+SPOT_MID = "raven.spot_mid"
+IV_SURFACE = "raven.iv_surface"
 CONTROL = "raven.control"
 STATUS = "raven.status"
 STATE_BARS = "raven.state.bars"
+STATE_MIDS = "raven.state.mids"
+STATE_SURFACES = "raven.state.surfaces"
 
 GROUP_BARS = "raven-bars"
-"""Group, Faust app id and prefix of transactional ids of the engine that makes bars."""
+"""Group, Faust app id and prefix of transactional ids of the engine, which made bars before it made anything else."""
 AGENT_TRADES = "raven-bars-trades"
+AGENT_QUOTES = "raven-bars-quotes"
+AGENT_OPTION_TICKERS = "raven-bars-option-tickers"
 GROUP_SINK = "raven-sink-"
 """Prefix of a store's consumer group; its name follows: raven-sink-influx."""
 GROUP_READER = "raven-reader-"
@@ -71,7 +77,11 @@ TOPICS: tuple[Topic, ...] = (
     Topic(DEAD_LETTERS, None, {**_kept(30), "max.message.bytes": str(8 << 20)}),
     *(Topic(name, None, _kept(30)) for name in BARS.values()),
     Topic(VPIN, None, _kept(30)),
+    Topic(SPOT_MID, None, _kept(30)),
+    Topic(IV_SURFACE, None, _kept(30)),
     Topic(STATE_BARS, None, _STATE),
+    Topic(STATE_MIDS, None, _STATE),
+    Topic(STATE_SURFACES, None, _STATE),
     Topic(CONTROL, 1, _COMPACTED),
     Topic(STATUS, 1, {**_COMPACTED, "segment.ms": str(HOUR_MS)}),
 )

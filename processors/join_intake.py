@@ -1,42 +1,42 @@
-"""The input of folds that join many venues or instruments: a partition's records in the order of the log; pure."""
+"""All keys of a partition whose records are joined: fetched batches in, outputs and dead letters out; pure."""
 
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from processors.contract import Joining
+from processors.contract import Clock, Join
 from processors.intake import UNREADABLE, WRONG_KEY, Fetched, Letter, Made, clock_of
 from ravencore.codec import Codec
 from ravencore.errors import Unreadable
 from ravencore.records import Record
 
 
-class Joined:
-    """One fold of a whole partition, by Kafka key; `clock_header` names the header of a null value that is a Clock."""
+class JoinIntake:
+    """A join of a partition, by Kafka key; `clock_header` names the header of a null value that is a Clock."""
 
-    def __init__(self, codec: Codec, fold: Joining, kind: type[Record], clock_header: str) -> None:
-        self._codec, self._fold, self._kind, self._clock_header = codec, fold, kind, clock_header
+    def __init__(self, codec: Codec, join: Join[Any], kind: type[Record], clock_header: str) -> None:
+        self._codec, self._join, self._kind, self._clock_header = codec, join, kind, clock_header
 
     def restore(self, key: bytes, payload: bytes, layout: int) -> None:
-        """Take over a snapshot; its layout was checked."""
-        self._fold.restore(key.decode(), payload)
+        """Take over a snapshot; raises StateMismatch."""
+        self._join.restore(key.decode(), payload, layout)
 
     def snapshot(self, key: bytes) -> bytes:
         """The whole state of a key."""
-        return self._fold.snapshot(key.decode())
+        return self._join.snapshot(key.decode())
 
     def apply(self, records: Sequence[Fetched]) -> Made:
         """Fold a batch in; raises Unavailable when a schema registry is needed and away."""
         letters: list[Letter] = []
         read = [(record, event) for record in records if (event := self._read(letters, record)) is not None]
-        done = self._fold.apply([event for _, event in read], [record.offset for record, _ in read])
+        done = self._join.apply([event for _, event in read], [record.offset for record, _ in read])
         by_offset = {record.offset: record for record, _ in read}
         letters += [Letter(by_offset[it.offset], it.reason, it.detail) for it in done.refused]
         letters.sort(key=lambda letter: letter.record.offset)
         touched = {key.encode(): offset for key, offset in done.touched.items()}
         return Made(done.outputs, letters, Counter(done.counts), touched)
 
-    def _read(self, letters: list[Letter], record: Fetched) -> tuple[str, Any] | None:
+    def _read(self, letters: list[Letter], record: Fetched) -> tuple[str, Any | Clock] | None:
         key = _text(record.key)
         if not key:
             letters.append(Letter(record, WRONG_KEY, f"the key {record.key!r} is no text"))
