@@ -46,7 +46,7 @@ def recordings() -> Path:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests that share the session's servers go to one worker, and so do those of a file that starts its own.
 
-    They take longest and mostly wait, so workers begin with them; by hand (`pytest tests/...`) the fast ones come first.
+    They take longest and mostly wait, so workers begin with them; by hand (`pytest tests/...`) fast ones come first.
     """
     for item in items:
         if group := servers_of(item):
