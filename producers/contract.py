@@ -82,12 +82,14 @@ class Reply(NamedTuple):
     `request` is the number the request carried, None where the venue does not say which one it answers; `error` is its
     sentence when it refused. `feeds` are the ones it speaks of, None: all of the request's. `left_out` says what
     becomes of the request's other feeds: None: their replies are still to come; else the sentence that refuses them.
+    `momentary` errors are about the moment and not about the feeds, which are asked for again after a while.
     """
 
     request: int | None
     error: str | None
     feeds: tuple[Feed, ...] | None = None
     left_out: str | None = None
+    momentary: bool = False
 
 
 class Answer(NamedTuple):
@@ -181,7 +183,7 @@ ONE_A_SECOND = Rate(1, 1.0)
 class Limits:
     """What a venue allows, and how its silence is to be understood.
 
-    All sources of a venue share `connects` and `rest`, and so name the same.
+    All sources of a venue share `connects`, `rest` and messages that count by address, and so name the same.
     """
 
     rest: Rate
@@ -190,6 +192,8 @@ class Limits:
     """Attempts to connect."""
     messages: Rate = ONE_A_SECOND
     """Messages of ours on one connection; leave room for the pings and pongs where those count as well."""
+    messages_by_address: bool = False
+    """Whether those of all connections count together."""
     feeds_per_connection: int = 1
     feeds_per_message: int = 1
     reply_seconds: float = 10.0

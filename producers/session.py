@@ -70,6 +70,8 @@ GOODBYE_SECONDS = 1.0
 READING_SECONDS, LONGEST_READING_SECONDS = 1.0, 50.0
 """Where frames come without a pause like that, a reply is waited for so much longer."""
 LOOK_SECONDS = 0.5
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
+"""After a request that the venue had no time for; doubled each time."""
 """How often all lines are looked at for silence, and for breaks that last."""
 
 
@@ -101,6 +103,9 @@ class Session:
         self._counted: int | None = None
         self._idle_from: float | None = None
         self._look_at = 0.0
+        self._quiet_until = 0.0
+        self._times_put_off = 0
+        """Requests in a row that the venue had no time for."""
         self.replaces = False
         """Whether another connection still brings the same, until it is given up."""
         self._pace = Pace(0.0)
@@ -356,7 +361,11 @@ class Session:
         rest = tuple(feed for feed in request.feeds if feed not in answered)
         doubtful = reply.feeds is None and request.asked > 1
         out: list[Action] = []
+        if reply.momentary:
+            self._put_off(answered, now)
+            answered = []
         for feed in answered:
+            self._times_put_off = 0
             out += self._answered(
                 self.desk.lines.get(feed), reply.error, doubtful=doubtful, now_us=received_us, now=now
             )
@@ -367,6 +376,13 @@ class Session:
             rest = ()
         self._request = request._replace(feeds=rest) if rest else None
         return out
+
+    def _put_off(self, feeds: Iterable[Feed], now: float) -> None:
+        """The venue has no time for a request: its feeds stay as they were, and are asked for again later."""
+        for line in filter(None, map(self.desk.lines.get, feeds)):
+            line.phase = "live" if line.phase == "ending" else "off"
+        self._quiet_until = now + min(FIRST_PAUSE_S * 2**self._times_put_off, LONGEST_PAUSE_S)
+        self._times_put_off += 1
 
     def _answered(
         self, line: Line | None, error: str | None, *, doubtful: bool, now_us: int, now: float
@@ -461,8 +477,8 @@ class Session:
         ]
 
     def _speak(self, now: float) -> list[Action]:
-        """At most one request, and none while one is open."""
-        if self._request is not None:
+        """At most one request, and none while one is open or the venue is busy."""
+        if self._request is not None or now < self._quiet_until:
             return []
         ending = [
             feed for feed, line in self.desk.lines.items() if line.phase == "live" and (line.cure or not line.wanted)

@@ -23,6 +23,7 @@ EIGHT_DECIMALS = 10 ** (SCALE - 8)
 NOTIONAL_LIMIT = LIMIT * ONE
 MILLISECONDS_TO_US = 1000
 EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - the times read here are all in UTC
+_MOMENTARY = re.compile(r"rate limit|msg rate|too many|busy|service.?unavailable|overload", re.IGNORECASE)
 _NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?", re.ASCII)
 _SECOND = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}", re.ASCII)
 
@@ -30,6 +31,11 @@ _SECOND = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}", r
 def refuse(detail: str) -> NoReturn:
     """Raise BadFrame for a value that Raven cannot hold or does not believe."""
     raise BadFrame(detail, "bad_value")
+
+
+def is_momentary(refusal: str) -> bool:
+    """Whether a venue that has no codes for it refuses for now, for the number of requests or its own trouble."""
+    return _MOMENTARY.search(refusal) is not None
 
 
 @contextmanager

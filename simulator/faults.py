@@ -181,10 +181,10 @@ def garble(frame: Frame, rng: Random) -> Frame:
     kind = rng.choice(("truncated", "text", "binary"))
     binary = kind == "binary"
     if kind == "truncated":
-        share = rng.uniform(0.05, 0.95)
+        share = rng.uniform(0.3, 0.95)
         payload, combined = _truncated(frame.payload, share), _truncated(frame.combined or frame.payload, share)
     else:
-        noise = rng.randbytes(rng.randint(1, 40))
+        noise = rng.randbytes(rng.randint(8, 40))
         payload = combined = b"\xff" + noise if binary else f"~ {noise.hex()} ~".encode()
     return Frame(frame.time_ns, frame.stream, payload, combined, kind="garbage", symbol=frame.symbol, binary=binary)
 

@@ -44,9 +44,9 @@ def recordings() -> Path:
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests that share the session's servers go to one worker, those that start their own to another.
+    """Tests that share the session's servers go to one worker, and so do those of a file that starts its own.
 
-    They take longest, so workers begin with them; by hand (`pytest tests/...`) the fast ones come first.
+    They take longest and mostly wait, so workers begin with them; by hand (`pytest tests/...`) fast ones come first.
     """
     for item in items:
         if group := servers_of(item):
@@ -59,7 +59,7 @@ def servers_of(item: pytest.Item) -> str | None:
     """Whose servers a test needs; None if it needs none."""
     if "stack" in getattr(item, "fixturenames", ()):
         return "stack"
-    return "own_servers" if item.get_closest_marker("stack") else None
+    return item.nodeid.partition("::")[0] if item.get_closest_marker("stack") else None
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

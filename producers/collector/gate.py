@@ -32,6 +32,7 @@ class Gate:
         """Instruments by symbol, as they were last published."""
         self._http = http
         self._rest, self._connects = limiter(limits.rest), limiter(limits.connects)
+        self._messages = limiter(limits.messages) if limits.messages_by_address else None
         self._free_at = 0.0
         self._breakers: dict[str, Breaker] = {}
 
@@ -54,6 +55,10 @@ class Gate:
         """Return when another attempt to connect is within the venue's limits; then say `worked` or `failed`."""
         await self._connects.acquire()
         await self._left_alone(url)
+
+    def messages(self, limits: Limits) -> AsyncLimiter:
+        """What a connection's messages must wait for."""
+        return self._messages or limiter(limits.messages)
 
     def worked(self, endpoint: str) -> None:
         """An endpoint has answered."""

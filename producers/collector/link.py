@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 
 from producers.actions import Action, Close, FetchBook, FetchTrades, Move, Order, Renew, Send
 from producers.collector.ends import Taker, Tap
-from producers.collector.gate import Gate, limiter
+from producers.collector.gate import Gate
 from producers.collector.pulse import Pulse
 from producers.contract import Feed, HasHistory, HasSnapshots
 from producers.session import Session
@@ -78,7 +78,7 @@ class Link:
         self._bonds = bonds
         self._limits = session.source.limits
         self._gate, self._outlet, self._pulse, self._tell = bonds.gate, bonds.taker, bonds.pulse, bonds.tell
-        self._messages: AsyncLimiter = limiter(self._limits.messages)
+        self._messages: AsyncLimiter = self._gate.messages(self._limits)
         self._orders: list[Send | Close] = []
         self._fetching: set[asyncio.Task[None]] = set()
         self._why: Break | None = None

@@ -51,6 +51,10 @@ DIFFERENCES = "@depth@100ms"
 FEEDS_PER_MESSAGE = 100
 BAD_REQUEST = 400
 BAD_SYMBOL_CODES = frozenset({-1100, -1121})
+MOMENTARY = frozenset({-1001, -1003, -1007, -1008, -1015, -1034})
+"""DISCONNECTED, TOO_MANY_REQUESTS, TIMEOUT, SERVER_BUSY, TOO_MANY_ORDERS, TOO_MANY_CONNECTIONS.
+
+https://github.com/binance/binance-spot-api-docs/blob/master/errors.md"""
 """`Illegal characters found in a parameter` and `Invalid symbol`."""
 KNOWN_STREAMS = 4096
 BEFORE_STREAM = len('{"stream":"')
@@ -284,9 +288,13 @@ def steps(filters: Sequence[Filter]) -> tuple[int | None, int | None]:
 
 def _reply(envelope: Envelope) -> Reply:
     if envelope.error is not None:
-        return Reply(envelope.id, f"{envelope.error.msg} ({envelope.error.code})")
+        return _refused(envelope.id, envelope.error.msg, envelope.error.code)
     if envelope.code is not None:
-        return Reply(envelope.id, f"{envelope.msg} ({envelope.code})")
+        return _refused(envelope.id, envelope.msg, envelope.code)
     if envelope.result is msgspec.UNSET or envelope.id is None:
         raise BadFrame("neither a stream's frame nor a reply")
     return Reply(envelope.id, None)
+
+
+def _refused(request: int | None, text: str, code: int) -> Reply:
+    return Reply(request, f"{text} ({code})", momentary=code in MOMENTARY)

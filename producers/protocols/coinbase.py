@@ -33,7 +33,7 @@ import msgspec
 
 from producers.contract import BadFrame, Count, Event, Feed, Get, Limits, Rate, Receipt, Reply
 from producers.protocols.by_symbol import BySymbol
-from producers.values import READ_ERRORS, bad_frame, not_negative, optional, positive, reading
+from producers.values import READ_ERRORS, bad_frame, is_momentary, not_negative, optional, positive, reading
 from ravencore.records import Instrument
 
 VENUE = "COINBASE"
@@ -138,7 +138,8 @@ class CoinbaseStream(BySymbol):
     limits = Limits(
         rest=Rate(5, 1.0),
         connects=Rate(2, 1.0),
-        messages=Rate(4, 1.0),
+        messages=Rate(6, 1.0),
+        messages_by_address=True,
         feeds_per_connection=200,
         feeds_per_message=50,
         silence_seconds=10.0,
@@ -238,7 +239,8 @@ def _control(frame: bytes, channels: frozenset[str], why: msgspec.ValidationErro
     with reading():
         told = _any_frame.decode(frame)
     if told.type == "error":
-        return (Reply(None, told.message or "error"),)
+        text = told.message or "error"
+        return (Reply(None, text, momentary=is_momentary(text)),)
     known = told.channel is None or told.channel in channels or told.channel in {"subscriptions", "heartbeats"}
     raise BadFrame(str(why) if known else f"channel {str(told.channel)[:64]!r} is none that Raven subscribes to")
 

@@ -76,6 +76,7 @@ from producers.values import (
     bad_frame,
     counted,
     happened,
+    is_momentary,
     moment,
     not_negative,
     number,
@@ -371,7 +372,8 @@ def _control(frame: bytes, why: msgspec.ValidationError) -> Sequence[Event]:
     if told.method == "pong":
         return ()
     if told.error is not None or not told.success:
-        return (Reply(told.req_id, told.error or "refused", _all_channels(told.symbol)),)
+        text = told.error or "refused"
+        return (Reply(told.req_id, text, _all_channels(told.symbol), momentary=is_momentary(text)),)
     if told.method not in {"subscribe", "unsubscribe"} or told.result is None:
         raise BadFrame("neither a channel's frame nor a reply")
     channel = FEEDS.get(told.result.channel)

@@ -29,6 +29,7 @@ from simulator.contract import (
     View,
 )
 from simulator.dialects.budgets import Window
+from simulator.dialects.garbage import MAX_SHARE, MIN_SHARE, NOISE_BYTES
 from simulator.events import Levels, text_of
 
 POLICY_VIOLATION = 1008
@@ -153,7 +154,7 @@ def spoil(frame: Frame, rng: Random, id_field: str) -> Frame:
     """Only what no reader may accept: `e`, `s`, `E` and `M` are left alone, a reader may ignore those."""
     kind = rng.choice(("truncated", "retyped", "null", "text", "binary", "unknown"))
     if kind == "truncated":
-        share = rng.random()
+        share = rng.uniform(MIN_SHARE, MAX_SHARE)
         return _garbage(frame, _truncated(frame.payload, share), _truncated(frame.combined, share))
     if kind in {"retyped", "null"}:
         field = rng.choice(list(_RETYPED))
@@ -163,12 +164,12 @@ def spoil(frame: Frame, rng: Random, id_field: str) -> Frame:
         return _garbage(frame, payload, combine(frame.stream, payload))
     if kind == "unknown":
         stream = frame.stream.partition("@")[0] + "@mystery"
-        payload = b'{"e":"mystery","s":"%s","x":%d}' % (frame.symbol.encode(), rng.randrange(1000))
+        payload = b'{"e":"mystery","s":"%s","x":%d}' % (frame.symbol.encode(), rng.randrange(10**12))
         return _garbage(frame, payload, combine(stream, payload))
     if kind == "text":
-        words = f"~ {rng.randbytes(rng.randint(1, 40)).hex()} ~".encode()
+        words = f"~ {rng.randbytes(rng.randint(*NOISE_BYTES)).hex()} ~".encode()
         return _garbage(frame, words, words)
-    noise = b"\xff" + rng.randbytes(rng.randint(0, 60))
+    noise = b"\xff" + rng.randbytes(rng.randint(*NOISE_BYTES))
     return msgspec.structs.replace(_garbage(frame, noise, noise), binary=True)
 
 

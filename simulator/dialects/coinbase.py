@@ -124,7 +124,7 @@ RECIPE = garbage.Recipe(
         ("side", "perhaps"),
         ("product_id", []),
     ),
-    unknown=b'{"channel":"mystery","timestamp":"2026-08-09T21:05:48.228568804Z","sequence_num":0,"events":[{"x":1}]}',
+    unknown=b'{"channel":"mystery","timestamp":"2026-08-09T21:05:48.228568804Z","sequence_num":0,"events":[{"x":NUMBER}]}',
 )
 
 

@@ -143,7 +143,7 @@ RECIPE = garbage.Recipe(
         ("direction", "perhaps"),
         ("instrument_name", 7),
     ),
-    unknown=b'{"jsonrpc":"2.0","method":"subscription","params":{"channel":"mystery.BTC","data":{"x":1}}}',
+    unknown=b'{"jsonrpc":"2.0","method":"subscription","params":{"channel":"mystery.BTC","data":{"x":NUMBER}}}',
 )
 
 

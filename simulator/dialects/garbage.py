@@ -9,14 +9,17 @@ import msgspec
 
 from simulator.contract import Frame
 
-MIN_SHARE, MAX_SHARE = 0.05, 0.95
+MIN_SHARE, MAX_SHARE = 0.3, 0.95
+NOISE_BYTES = (8, 60)
+"""So many that no two frames are alike: who counts them knows each by its bytes."""
 
 
 class Recipe(msgspec.Struct, frozen=True):
     """How to spoil a venue's trade frames.
 
     `row` finds the fields of the first trade in the decoded message, `retyped` are fields that every reader needs, each
-    with a value of a type it never has, and `unknown` is a message of a channel that nobody subscribed to.
+    with a value of a type it never has, and `unknown` is a message of a channel that nobody subscribed to, in which
+    NUMBER stands for one.
     """
 
     row: Callable[[Any], dict[str, Any]]
@@ -28,7 +31,7 @@ def spoil(frame: Frame, recipe: Recipe, rng: Random) -> Frame:
     """An unreadable frame on the same stream."""
     kind = rng.choice(("truncated", "retyped", "null", "missing", "text", "binary", "unknown"))
     binary = kind == "binary"
-    payload = b"\xff" + rng.randbytes(rng.randint(0, 60)) if binary else _text(kind, frame.payload, recipe, rng)
+    payload = b"\xff" + rng.randbytes(rng.randint(*NOISE_BYTES)) if binary else _text(kind, frame.payload, recipe, rng)
     return Frame(frame.time_ns, frame.stream, payload, payload, kind="garbage", symbol=frame.symbol, binary=binary)
 
 
@@ -36,9 +39,9 @@ def _text(kind: str, payload: bytes, recipe: Recipe, rng: Random) -> bytes:
     if kind == "truncated":
         return payload[: max(1, int(len(payload) * rng.uniform(MIN_SHARE, MAX_SHARE)))]
     if kind == "text":
-        return f"~ {rng.randbytes(rng.randint(1, 40)).hex()} ~".encode()
+        return f"~ {rng.randbytes(rng.randint(*NOISE_BYTES)).hex()} ~".encode()
     if kind == "unknown":
-        return recipe.unknown
+        return recipe.unknown.replace(b"NUMBER", str(rng.randrange(10**12)).encode())
     message = json.loads(payload)
     row = recipe.row(message)
     field, value = rng.choice(recipe.retyped)

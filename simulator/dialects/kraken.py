@@ -116,7 +116,7 @@ RECIPE = garbage.Recipe(
         ("side", "perhaps"),
         ("symbol", []),
     ),
-    unknown=b'{"channel":"mystery","type":"update","data":[{"symbol":"BTC/USD","x":1}]}',
+    unknown=b'{"channel":"mystery","type":"update","data":[{"symbol":"BTC/USD","x":NUMBER}]}',
 )
 
 

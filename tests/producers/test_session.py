@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -174,6 +175,43 @@ def test_what_a_replacing_connection_is_refused_is_told_when_the_old_one_ends() 
     assert (new.out, refusals(old)) == ([], {})
     old._take(old.session.bequeath(new.session, LOST, new.now, us(new.now)))
     assert refusals(old).keys() == {"trades", "books"}
+
+
+def too_busy(driver: Driver) -> None:
+    driver.frame(b'{"code":-1003,"msg":"Too many requests."}')
+
+
+def test_what_the_venue_has_no_time_for_is_asked_for_again_and_again_and_is_not_refused() -> None:
+    driver = Driver(new_session(100), answers=False)
+    driver.connect()
+    driver.advance(0.1)
+    asked = []
+    for _ in range(4):
+        asked.append(driver.now)
+        before = len(driver.sent)
+        too_busy(driver)
+        while len(driver.sent) == before:
+            driver.advance(0.1)
+    pauses = [later - earlier for earlier, later in pairwise([*asked, driver.now])]
+    assert pauses == pytest.approx([1.0, 2.0, 4.0, 8.0], abs=0.2)
+    assert states(driver.session) == {"trades BTCUSDT": "CONNECTING", "books BTCUSDT": "CONNECTING"}
+    assert [gap.cause for gap in driver.gaps if gap.cause == "REFUSED"] == []
+    driver.frame(reply_frame(json.loads(driver.sent[-1][1])["id"]))
+    assert states(driver.session) == {"trades BTCUSDT": "SUBSCRIBED", "books BTCUSDT": "SUBSCRIBED"}
+
+
+def test_an_end_that_the_venue_has_no_time_for_is_asked_for_again() -> None:
+    driver = connected()
+    want(driver.session, "AAA")
+    driver.advance(0.1)
+    driver.answers = False
+    unwant(driver.session, SYMBOL)
+    driver.advance(0.1)
+    too_busy(driver)
+    driver.trades(101)
+    driver.advance(1.2)
+    assert [json.loads(text)["method"] for _, text in driver.sent[-2:]] == ["UNSUBSCRIBE", "UNSUBSCRIBE"]
+    assert [action.sequence for action in driver.out if isinstance(action, Trade)] == [101]
 
 
 def test_an_error_that_names_no_request_answers_the_one_that_is_open() -> None:

@@ -27,6 +27,8 @@ from producers.line import LAST_FRAMES_SECONDS
 from producers.tape import Seen
 from producers.venues.binance_futures import BinanceFutures
 from producers.venues.binance_futures_klines import BinanceFuturesKlines
+from producers.venues.coinbase import Coinbase
+from producers.venues.coinbase_books import CoinbaseBooks
 from ravencore.config import BinanceFuturesSettings
 from ravencore.records import Gap, Instrument, Trade
 from ravencore.status import now_us
@@ -496,5 +498,16 @@ def test_every_record_says_its_connection_and_its_frame() -> None:
         places = [(record.connection_time, record.connection_sequence) for record in trades]
         assert places == sorted(set(places))
         assert len({connection for connection, _ in places}) == 2
+
+    run(test())
+
+
+def test_messages_are_paced_by_connection_or_by_address_as_the_venue_counts_them() -> None:
+    async def test() -> None:
+        async with aiohttp.ClientSession() as http:
+            by_address = Gate("COINBASE", Coinbase.limits, None, http)
+            by_connection = Gate("BINANCE_FUTURES", BinanceFutures.limits, None, http)
+        assert by_address.messages(Coinbase.limits) is by_address.messages(CoinbaseBooks.limits)
+        assert by_connection.messages(BinanceFutures.limits) is not by_connection.messages(BinanceFutures.limits)
 
     run(test())
