@@ -9,7 +9,7 @@ from msgspec import Struct
 from processors.contract import Closed, Fold, Folded, Stream, Tape
 from processors.folds.measure import Measure, least_units
 from processors.folds.span import OpenBar
-from ravencore.config import BarsSettings, DrivenBarProfile
+from ravencore.config import BarsSettings, DrivenBarProfile, RuledBarProfile
 from ravencore.records import Bar
 
 
@@ -52,7 +52,7 @@ def parameters(kind: str) -> Callable[[BarsSettings, str, str], dict[str, Parame
 
 def _parameters(profile: DrivenBarProfile) -> Parameters:
     fields = profile.model_dump()
-    if profile.rule == "raven":
+    if isinstance(profile, RuledBarProfile) and profile.rule == "raven":
         return Raven(**fields)
     fields.pop("initial_p_buy", None)
     return Guarded(**fields)

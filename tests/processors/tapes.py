@@ -349,7 +349,7 @@ def bars_of(
 ) -> list[tuple[int, Bar]]:
     """Bars of a tape of buys `b` and sells `s`, at 100, 101, 102 and so on, with the place of the trade that closed
     each; all of quantity 1 where no `sizes` are given."""
-    kinds = {name: {} for name in (*DRIVEN, *PLAIN)} | {kind: {"only": profile}}
+    kinds: dict[str, Any] = {name: {} for name in (*DRIVEN, *PLAIN)} | {kind: {"only": profile}}
     settings = BarsSettings.model_validate({"time_intervals": [], **kinds})
     trades, number = [], 0
     for place, side in enumerate(sides):

@@ -22,6 +22,7 @@ class Fetched(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes], ...] = ()
+    topic: str = "raven.trades"
     partition: int = 0
 
 

@@ -27,4 +27,4 @@ def test_what_is_quiet_for_long_is_forgotten() -> None:
     told = [tick.key for tick in ticks.due(START_US + FORGOTTEN_US)]
     assert told == [b"ETH"]
     ticks.note("raven.option_tickers", b"BTC", START_US + FORGOTTEN_US)
-    assert [tick.key for tick in ticks.due(START_US + FORGOTTEN_US + 1_000_000)] == [b"BTC", b"ETH"]
+    assert [tick.key for tick in ticks.due(START_US + FORGOTTEN_US + 1_000_000)] == [b"ETH", b"BTC"]
