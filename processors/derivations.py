@@ -10,7 +10,6 @@ from processors.folds.spot_mid import SpotMids
 from processors.intake import Fetched, Instruments, Made
 from processors.join_intake import JoinIntake
 from processors.migrations import LAYOUT
-from ravencore import kafka
 from ravencore.codec import Codec
 from ravencore.config import Settings
 from ravencore.records import OptionTicker, Quote, State, market_key, mid_key, surface_key
@@ -47,7 +46,8 @@ class Derivation(NamedTuple):
     topic: str
     state_topic: str
     agent: str
-    intake: Callable[[Codec, Settings], Intake]
+    intake: Callable[[Codec, Settings, str], Intake]
+    """Of a codec, the settings, and the name of the header that makes a null value a Clock."""
     key: Callable[[Any], bytes]
     """Of a record it publishes."""
     counters: tuple[str, ...]
@@ -74,7 +74,7 @@ BARS = Derivation(
     topic=TRADES,
     state_topic=STATE_BARS,
     agent=AGENT_TRADES,
-    intake=lambda codec, settings: Instruments(codec, settings.bars, kafka.CLOCK_HEADER),
+    intake=lambda codec, settings, clock: Instruments(codec, settings.bars, clock),
     key=market_key,
     counters=("trades", "duplicates", "holes", "late_trades", "late_repairs", "bars", "vpin"),
     layout=LAYOUT,
@@ -92,7 +92,7 @@ MIDS = Derivation(
     topic=QUOTES,
     state_topic=STATE_MIDS,
     agent=AGENT_QUOTES,
-    intake=lambda codec, settings: JoinIntake(codec, SpotMids(settings.mids), Quote, kafka.CLOCK_HEADER),
+    intake=lambda codec, settings, clock: JoinIntake(codec, SpotMids(settings.mids), Quote, clock),
     key=mid_key,
     counters=SpotMids.counters,
     layout=join.LAYOUT,
@@ -105,7 +105,7 @@ SURFACES = Derivation(
     topic=OPTION_TICKERS,
     state_topic=STATE_SURFACES,
     agent=AGENT_OPTION_TICKERS,
-    intake=lambda codec, settings: JoinIntake(codec, IvSurfaces(settings.surfaces), OptionTicker, kafka.CLOCK_HEADER),
+    intake=lambda codec, settings, clock: JoinIntake(codec, IvSurfaces(settings.surfaces), OptionTicker, clock),
     key=surface_key,
     counters=IvSurfaces.counters,
     layout=join.LAYOUT,

@@ -169,7 +169,7 @@ class Partition:
         return at.offset if at.offset >= 0 else low
 
     def _none(self) -> Intake:
-        return self._made_by.intake(self._codec, self._settings)
+        return self._made_by.intake(self._codec, self._settings, kafka.CLOCK_HEADER)
 
     def _clear(self) -> None:
         self._touched, self._outputs, self._letters, self._counts = {}, [], [], Counter()

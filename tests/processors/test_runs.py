@@ -23,7 +23,7 @@ def test_a_side_that_has_not_traded_begins_with_the_mean_over_all() -> None:
     """After 1, 2, 3, 4 bought P = 1, XB = XS = 2.5, h = 10. One sell of 10 makes P = 0.9 and XS = 0.9*2.5 + 1."""
     [_, (closed, following), (_, third)] = bars_of("vrb", FOUR, "bbbbsb", sizes=[1, 2, 3, 4, 10, 100])
     assert (closed, following.theta, following.threshold, following.buy_ticks) == (4, 10.0, 10.0, 0)
-    size, share, sold = 4 * (1.0 - 0.1), 0.1 * 0.0 + 0.9 * 1.0, 0.1 * 10.0 + 0.9 * 2.5
+    size, share, sold = 0.1 * 1 + (1.0 - 0.1) * 4.0, 0.1 * 0.0 + 0.9 * 1.0, 0.1 * 10.0 + 0.9 * 2.5
     assert third.expected_ticks == size
     assert third.threshold == size * max(share * 2.5, (1.0 - share) * sold)
 

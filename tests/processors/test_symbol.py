@@ -42,7 +42,8 @@ def test_outputs_stand_by_offset_then_by_the_registry() -> None:
     done = apply(Symbol(VENUE, SYMBOL, SMALL), some_trades(200))
     places = [(out.offset, out.order) for out in done.outputs]
     assert places == sorted(places)
-    assert len({order for _, order in places}) == len(profiles(SMALL, VENUE, SYMBOL))
+    # The Rust Raven's runs are silent here.
+    assert len({order for _, order in places}) == len(profiles(SMALL, VENUE, SYMBOL)) - 1
     assert len({offset for offset, _ in places}) < len(places)
 
 
