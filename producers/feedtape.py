@@ -89,12 +89,16 @@ class FeedTape(Breaks):
         """The venue has acknowledged the feed: what is lost from now on is missing."""
         self.last_us = self.last_us or now_us
 
+    def expect(self) -> None:
+        """Another connection is about to bring the same: what this one brings from now on may be behind there."""
+        self._outrun.clear()
+        self._said = {_mark(record) for records in self._recent.values() for record in records}
+
     def shadow(self, record: MarketRecord) -> None:
         """Another connection has brought this record: it is kept until this one brings it, too, or is given up."""
         if self._said is None:
-            self._outrun.clear()
-            recent = [record for records in self._recent.values() for record in records]
-            self._said = set(map(_mark, recent))
+            self.expect()
+        assert self._said is not None
         mark = _mark(record)
         if mark in self._echoed:
             return

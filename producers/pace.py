@@ -124,6 +124,12 @@ class Patience:
         """A pause that is seldom so long."""
         return max(TIMES_THE_MEAN * self._mean_s, LONG_S) if self._pauses >= LEARNT else math.inf
 
+    def doubtful(self, now: float) -> float | None:
+        """How long it has said nothing, where that is longer than any pause of late, though not yet strange."""
+        if self._since is None or self._pauses < LEARNT or now - self._since <= max(self._longest_s, LONG_S):
+            return None
+        return now - self._since
+
     def forgive(self, now: float) -> None:
         """The market is only quiet: look again after twice the time."""
         self._since = now

@@ -69,9 +69,9 @@ GOODBYE_SECONDS = 1.0
 """How long a connection that nothing is wanted of is kept for the replies to the last requests."""
 READING_SECONDS, LONGEST_READING_SECONDS = 1.0, 50.0
 """Where frames come without a pause like that, a reply is waited for so much longer."""
-LOOK_SECONDS = 0.5
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
 """After a request that the venue had no time for; doubled each time."""
+LOOK_SECONDS = 0.5
 """How often all lines are looked at for silence, and for breaks that last."""
 
 
@@ -106,6 +106,8 @@ class Session:
         self._quiet_until = 0.0
         self._times_put_off = 0
         """Requests in a row that the venue had no time for."""
+        self._greets = False
+        """Whether the greeting of this connection is still to be answered."""
         self.replaces = False
         """Whether another connection still brings the same, until it is given up."""
         self._pace = Pace(0.0)
@@ -215,7 +217,15 @@ class Session:
         self._counted = None
         self._pace = Pace(now)
         self._idle_from = None
+        if self.replaces:
+            for line in self.desk.lines.values():
+                if line.tapes.others is not None:
+                    line.tapes.others.expect()
+        return self._greet(now)
+
+    def _greet(self, now: float) -> list[Action]:
         greeting = self.source.greeting(self._last_request + 1)
+        self._greets = greeting is not None
         return [self._ask((), greeting, now)] if greeting is not None else []
 
     def lost(self, why: Break, now_us: int) -> list[Action]:
@@ -361,11 +371,12 @@ class Session:
         rest = tuple(feed for feed in request.feeds if feed not in answered)
         doubtful = reply.feeds is None and request.asked > 1
         out: list[Action] = []
-        if reply.momentary:
+        if not reply.momentary:
+            self._times_put_off, self._greets = 0, False
+        else:
             self._put_off(answered, now)
             answered = []
         for feed in answered:
-            self._times_put_off = 0
             out += self._answered(
                 self.desk.lines.get(feed), reply.error, doubtful=doubtful, now_us=received_us, now=now
             )
@@ -480,6 +491,8 @@ class Session:
         """At most one request, and none while one is open or the venue is busy."""
         if self._request is not None or now < self._quiet_until:
             return []
+        if self._greets:
+            return self._greet(now)
         ending = [
             feed for feed, line in self.desk.lines.items() if line.phase == "live" and (line.cure or not line.wanted)
         ]
@@ -554,6 +567,10 @@ class Session:
         """Whether all feeds would go on without a hole if the other connection ended now."""
         return self.connection is not None and all(line.ready for line in self.desk.lines.values())
 
+    def held_back(self, now: float) -> None:
+        """What may have come is not read: that is no silence of the venue's."""
+        self._pace.last = now
+
     @property
     def lead(self) -> int:
         """Records that this connection has brought and the one that it is to replace has not."""
@@ -589,6 +606,7 @@ class Session:
         line.shadow = False
         if line.refused is not None and line.wanted:
             return self._told_refused(line, line.refused, now_us)
+        self._doubt(line, now, now_us)
         if line.phase == "live":
             line.tapes.patience.start(now)
         if line.tapes.others is not None:
@@ -596,3 +614,13 @@ class Session:
         if line.sequencer is not None and line.sequencer.in_step and line.update is not None:
             return self.books.changed(line, line.update)
         return []
+
+    def _doubt(self, line: Line, now: float, now_us: int) -> None:
+        """A feed without counting ids that was strangely quiet on the old connection may have been deaf there."""
+        silent_s = line.tapes.patience.doubtful(now)
+        if silent_s is None:
+            return
+        why = Break("SILENCE", f"nothing came for {silent_s:.1f} s on a connection that was replaced then")
+        for tape in (line.tapes.others, line.tapes.book):
+            if tape is not None:
+                tape.interrupt(why, now_us)

@@ -477,7 +477,8 @@ class CountedTape:
         assert self._why is not None
         first = self.last + 1 if self.last is not None else None
         missing = sequence - first if first is not None else None
-        gap_id = self._opened or self._gap_id(first if missing and first is not None else f"t{now_us}")
+        # Named by what follows even if nothing is missing: as `tell_open` of an earlier run may have named it.
+        gap_id = self._opened or self._gap_id(f"t{now_us}" if first is None else first)
         self._opened = None
         gap = self._new_gap(
             gap_id, self._why, from_us=self.last_us, to_us=record.event_time, now_us=now_us, connection=connection

@@ -38,8 +38,10 @@ class Gate:
 
     async def get(self, get: Get) -> tuple[int, bytes]:
         """Status and body of an answer, as soon as the budget allows; raises Unavailable when there is none."""
-        await self._rest.acquire(min(get.weight, self._rest.max_rate))
         endpoint = get.url.partition("?")[0]
+        # Who waited for the venue waits for the budget after that: all would go out at once otherwise.
+        await self._left_alone(endpoint)
+        await self._rest.acquire(min(get.weight, self._rest.max_rate))
         await self._left_alone(endpoint)
         try:
             async with self._http.get(get.url, headers=dict(get.headers)) as response:
@@ -53,6 +55,7 @@ class Gate:
 
     async def may_connect(self, url: str) -> None:
         """Return when another attempt to connect is within the venue's limits; then say `worked` or `failed`."""
+        await self._left_alone(url)
         await self._connects.acquire()
         await self._left_alone(url)
 

@@ -32,6 +32,8 @@ RETRY_FIRST_S, RETRY_CAP_S = 0.25, 30.0
 OPEN_TIMEOUT_S, CLOSE_TIMEOUT_S = 10.0, 1.0
 MAX_FRAME_BYTES = 32 << 20
 """Above any frame of a venue: a whole book of Coinbase is some megabytes."""
+STEADY_S = 20.0
+"""A connection that has stood for so long serves, even where nothing happens."""
 BLOCKED_S, BLOCKED_LATELY_S = 5.0, 60.0
 """A connection lost so soon after it was not read for so long was lost to backpressure."""
 OK = 200
@@ -68,7 +70,7 @@ class Link:
         self.session = session
         self.reconnects = 0
         self.failures = 0
-        """Attempts and connections in a row that brought neither a record nor an acknowledgement."""
+        """Attempts and connections in a row that brought no record and did not last."""
         self.given_up: str | None = None
         """Why it is not tried any more, until `wake`."""
         self.away: str | None = None
@@ -82,8 +84,8 @@ class Link:
         self._orders: list[Send | Close] = []
         self._fetching: set[asyncio.Task[None]] = set()
         self._why: Break | None = None
-        self._served = False
-        """Whether this connection has brought anything that was asked for."""
+        self._acknowledged = self._served = False
+        """Whether this connection has acknowledged anything, and whether it has brought anything, or lasted."""
         self._ping_at = 0.0
         self._pong: asyncio.Future[float] | None = None
         self._frames_at_ping = 0
@@ -116,6 +118,8 @@ class Link:
             await asyncio.gather(*tasks, *self._fetching, return_exceptions=True)
 
     async def _keep_connected(self) -> None:
+        if self.failures:
+            await self._until_stopped(asyncio.sleep(self._pause_s()))
         while not self._stop.is_set():
             await self._once()
 
@@ -201,7 +205,7 @@ class Link:
 
     async def _talk(self, socket: ClientConnection, name: str) -> None:
         log.info("connected: %s", name)
-        self._why, self._served = None, False
+        self._why, self._acknowledged, self._served = None, False, False
         self._orders.clear()
         self._ping_at, self._pong = self._pulse.now + self._limits.ping_seconds, None
         self.opened_at = time.monotonic()
@@ -213,12 +217,14 @@ class Link:
             why = self._why or self._cause(error)
         finally:
             self._socket = None
+        if not self._served:
+            self._note_service()
         self._lost(why)
         log.info("disconnected: %s", name)
         self._judge(name, why)
 
     def _judge(self, name: str, why: Break) -> None:
-        """Count a connection that has ended: one that is accepted and serves nothing is a failure like any other."""
+        """Count a connection that has ended: one that is accepted and brings nothing is a failure like any other."""
         if self._served:
             self.failures = 0
         if self.session.idle or self._stop.is_set():
@@ -226,14 +232,21 @@ class Link:
         if self._served or why.cause == "BACKPRESSURE":
             self._tell(f"{name}: {why.detail}")
             return
-        self._gate.failed(self.session.url)
+        if not self._acknowledged:
+            self._gate.failed(self.session.url)
         self.fail(f"{self.session.url} accepts connections and serves nothing: {why.detail}")
 
-    def _serves(self) -> None:
-        """Note the first acknowledgement or record of a connection: a handshake alone, or a greeting, is no service."""
-        if any(line.flowing or line.phase in ("live", "ending") for line in self.session.desk.lines.values()):
-            self._served, self.away = True, None
+    def _note_service(self) -> None:
+        """Note a connection's first acknowledgement, and then its first record, or that it has lasted without one.
+
+        A handshake alone, or a greeting, is no service; nor is an acknowledgement, after which a venue may end it.
+        """
+        lines = self.session.desk.lines.values()
+        if not self._acknowledged and any(line.flowing or line.phase in ("live", "ending") for line in lines):
+            self._acknowledged, self.away = True, None
             self._gate.worked(self.session.url)
+        lasts = self._acknowledged and time.monotonic() - self.opened_at >= STEADY_S
+        self._served = lasts or any(line.flowing for line in lines)
 
     def _lost(self, why: Break) -> None:
         if self.heir is None:
@@ -257,13 +270,14 @@ class Link:
                     tap.frame(received_ns, frame)
                 self._do(session.receive(frame, received_ns // 1000, pulse.now))
                 if not self._served:
-                    self._serves()
+                    self._note_service()
                 if outlet.blocked:
                     await self._ready()
             # `recv` does not yield while it has frames, and there may be thousands.
             await asyncio.sleep(0)
             while self.leads:
                 await self._pulse.beat()
+                session.held_back(pulse.now)
 
     async def _ready(self) -> None:
         began = time.monotonic()
@@ -329,7 +343,17 @@ class Link:
             task.add_done_callback(self._fetching.discard)
 
     async def _fetch(self, order: FetchTrades | FetchBook) -> None:
-        """Ask the venue's REST, and give the session its answer."""
+        """Ask the venue's REST, and give the session its answer, or that there is none, whatever becomes of this."""
+        try:
+            await self._ask(order)
+        except BaseException as error:
+            self._do(self._answered(order, 0, b""))
+            if not isinstance(error, Exception):
+                raise
+            log.exception("a question to %s failed", self.session.source.name)
+            self._tell(f"{self.session.source.name}: {type(error).__name__}: {error}")
+
+    async def _ask(self, order: FetchTrades | FetchBook) -> None:
         session, base = self.session, self._gate.endpoints.rest_url
         source = session.source
         if isinstance(order, FetchTrades):

@@ -13,7 +13,7 @@ Limits: https://docs.deribit.com/articles/rate-limits and /articles/connection-m
 A subscribe reply lists the channels that Deribit accepted; what it does not list was refused, without a reason. A
 `test_request` that is not answered with public/test ends the connection; the answer's own reply, whose result is an
 object, says nothing. Error 10028 (too_many_requests) and its like are about the moment and not about the channels:
-Deribit ends the session after it, so it is a Farewell, and everything is asked for again on the next connection.
+those are asked for again after a while, on the next connection where Deribit ends this one.
 
 Numbers are JSON numbers: their text is read, never a double. A price of 0 is Deribit's way to say that there is none.
 Instruments are in upper case, but for the `d` that stands for the point of a strike (XRP_USDC-30JUN23-0d625-C): records
@@ -29,7 +29,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from producers.contract import Answer, BadFrame, Event, Farewell, Feed, Get, Limits, Rate, Receipt, Reply
+from producers.contract import Answer, BadFrame, Event, Feed, Get, Limits, Rate, Receipt, Reply
 from producers.values import MILLISECONDS_TO_US, READ_ERRORS, bad_frame, number, reading
 from ravencore.records import Instrument, OptionSide
 
@@ -243,7 +243,7 @@ def control(frame: bytes, feed_of: Callable[[str], Feed | None], why: Exception)
         told = _any_frame.decode(frame)
     if told.error is not None:
         text = sentence(told.error)
-        return (Farewell(text),) if told.error.code in MOMENTARY else (Reply(told.id, text),)
+        return (Reply(told.id, text, momentary=told.error.code in MOMENTARY),)
     if told.method == "heartbeat":
         return _heartbeat(told.params.type)
     if told.method == "subscription" and feed_of(told.params.channel) is None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -475,6 +476,35 @@ def test_what_the_old_connection_brought_is_not_said_again_by_a_new_one_that_is_
     for frame in frames[1:]:
         new.frame(frame)
     assert [action.sequence for action in (*old.out, *new.out) if isinstance(action, Book)] == [*range(1, 60)]
+
+
+def test_what_a_new_connection_brings_late_from_its_beginning_is_not_said_again() -> None:
+    old = live(nothing)
+    old.frame(book_frame(update_id=1))
+    new = beside(old)
+    frames = [book_frame(update_id=number) for number in range(2, 60)]
+    for frame in frames[:40]:
+        old.frame(frame)
+    for frame in frames[:30]:
+        new.frame(frame)
+    old._take(old.session.bequeath(new.session, LOST, old.now, us(old.now)))
+    for frame in frames[30:]:
+        new.frame(frame)
+    assert [action.sequence for action in (*old.out, *new.out) if isinstance(action, Book)] == [*range(1, 60)]
+
+
+@pytest.mark.parametrize(("silent_s", "causes"), [(4.0, ["SILENCE"]), (0.2, [])])
+def test_a_feed_that_was_strangely_quiet_on_the_old_connection_is_doubted(silent_s: float, causes: list[str]) -> None:
+    old = live(nothing)
+    paced(old, 5.0)
+    new = beside(old)
+    for _ in range(round(silent_s * 10)):
+        old.trades(1_000 + len(old.out))
+        old.advance(0.1)
+    old._take(old.session.bequeath(new.session, LOST, old.now, us(old.now)))
+    new.frame(book_frame(update_id=9_999))
+    gaps = [action for action in (*old.out, *new.out) if isinstance(action, Gap) and action.channel == "books"]
+    assert [gap.cause for gap in gaps] == causes
 
 
 def test_what_a_new_connection_brings_twice_is_published_once_however_long_ago() -> None:

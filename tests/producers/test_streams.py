@@ -502,6 +502,28 @@ def test_every_record_says_its_connection_and_its_frame() -> None:
     run(test())
 
 
+def test_after_a_pause_of_the_venues_requests_go_out_one_after_another() -> None:
+    """Budgets fill up while nobody may ask."""
+
+    async def test() -> None:
+        limits = replace(BinanceFutures.limits, rest=Rate(1, 0.5), connects=Rate(1, 0.5))
+        async with aiohttp.ClientSession() as http:
+            gate = Gate("BINANCE_FUTURES", limits, None, http)
+            gate.heard(429, {"Retry-After": "1"})
+            let_through: list[float] = []
+
+            async def connect() -> None:
+                await gate.may_connect("ws://exchange")
+                let_through.append(time.monotonic())
+
+            began = time.monotonic()
+            await asyncio.gather(*(connect() for _ in range(4)))
+        assert let_through[0] - began >= 1.0
+        assert let_through[-1] - let_through[0] >= 1.0
+
+    run(test())
+
+
 def test_messages_are_paced_by_connection_or_by_address_as_the_venue_counts_them() -> None:
     async def test() -> None:
         async with aiohttp.ClientSession() as http:

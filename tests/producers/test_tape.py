@@ -214,6 +214,19 @@ def test_a_restart_without_a_trade_between_says_so() -> None:
     assert driver.holes == [("DISCONNECT", None, None, 0)]
 
 
+def test_a_break_that_was_told_by_an_earlier_run_is_the_same_gap_when_it_ends_in_this_one() -> None:
+    before = live()
+    before.lose()
+    before.advance(6.0)
+    [told] = before.gaps
+    driver = Driver(new_session(101))
+    driver.connect()
+    driver.trades(102)
+    driver.advance(0.6)
+    [ended] = driver.gaps
+    assert (told.missing, ended.missing, ended.gap_id) == (None, 0, told.gap_id)
+
+
 def test_a_lost_connection_is_one_gap_with_what_is_missing() -> None:
     driver = live()
     driver.lose()

@@ -119,9 +119,11 @@ def _fields(event: BookUpdate | Reply | Answer | Farewell | Count) -> dict[str, 
 
 
 def told(event: Event | Instrument) -> dict[str, Any]:
-    """An event as fixtures spell it."""
+    """An event as fixtures spell it: without what is null, and most refusals are not about the moment."""
     fields = plain(event) if isinstance(event, Record) else _fields(event)
-    shown = {name: value for name, value in fields.items() if value is not None}
+    shown = {
+        name: value for name, value in fields.items() if value is not None and (name, value) != ("momentary", False)
+    }
     if isinstance(event, BookUpdate) or type(event) in CHANNELS:
         assert (event.connection_time, event.connection_sequence) == (CONNECTION_US, SEQUENCE)  # type: ignore[union-attr]
         del shown["connection_time"], shown["connection_sequence"]
