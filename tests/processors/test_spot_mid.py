@@ -250,8 +250,8 @@ def test_4_duplicates_change_nothing(chosen: MidsSettings, events: list[Event], 
 def quote(venue: str, at_s: float, bid: float | None, ask: float | None, key: str = BTC, **more: Any) -> Event:
     """A quote `at_s` seconds after the start, its prices exact to a cent."""
     received = START_US + round(at_s * 1e6)
-    prices = {"bid_price": _units(bid), "ask_price": _units(ask)}
-    return key, Quote(**{"venue": venue, "symbol": "BTCUSDT", "received_time": received} | prices | more)
+    fields: dict[str, Any] = {"bid_price": _units(bid), "ask_price": _units(ask), "symbol": "BTCUSDT"}
+    return key, Quote(venue=venue, received_time=received, **fields | more)
 
 
 def _units(price: float | None) -> int | None:
@@ -509,7 +509,7 @@ def test_an_expected_venue_must_count() -> None:
 
 
 def test_recorded_quotes_of_one_venue(recordings: Path) -> None:
-    quotes = recorded(recordings / "binance_spot" / "hft_btcusdt_20230405.frames.zst", stream("BINANCE_SPOT"))
+    quotes = recorded(recordings / "binance_spot" / "hft_btcusdt_20230405.frames.zst", SOURCES["BINANCE_SPOT"])
     events = [(BTC, record) for record in quotes if isinstance(record, Quote)]
     assert len(events) == 8015
     assert_same_as_oracle(MidsSettings(), events[:1500], range(0, 1500, 97))
@@ -523,8 +523,8 @@ def test_recorded_quotes_of_one_venue(recordings: Path) -> None:
 
 def test_recorded_quotes_of_two_venues(recordings: Path) -> None:
     """Coinbase's of 2026 and Kraken's of 2021, moved to the same minute: pairs of either in one partition."""
-    coinbase = recorded(recordings / "coinbase_at" / "cf_btc_eth_20260809_part1.frames.zst", stream("COINBASE"))
-    kraken = recorded(recordings / "derived" / "kraken_v2_ticker_alts_20210405.frames.zst", stream("KRAKEN"))
+    coinbase = recorded(recordings / "coinbase_at" / "cf_btc_eth_20260809_part1.frames.zst", SOURCES["COINBASE"])
+    kraken = recorded(recordings / "derived" / "kraken_v2_ticker_alts_20210405.frames.zst", SOURCES["KRAKEN"])
     events = [
         (record.symbol.replace("/", "-"), moved(record, records[0]))
         for records in (coinbase, kraken)
@@ -536,10 +536,6 @@ def test_recorded_quotes_of_two_venues(recordings: Path) -> None:
     ran = assert_same_as_oracle(MidsSettings(expected={USD: [COINBASE]}), events)
     assert {USD, "ETH-USD", "ALGO-BTC"} <= {out.record.pair for out in ran.done.outputs}
     assert_goes_on_from_any_snapshot(lambda: SpotMids(MidsSettings()), events, [3, 50, 51, 100])
-
-
-def stream(name: str) -> Any:
-    return SOURCES[name]
 
 
 def moved(record: Any, first: Any) -> Quote:
