@@ -77,7 +77,7 @@ class MidOracle:
                     if (heard.key, heard.quote.venue) == (key, event.venue)
                 )
                 self.counts["late_quotes" if after else "quotes"] += 1
-                self.log.append(Heard(offset, key, event))
+                self.log += [] if after else [Heard(offset, key, event)]
         self.keys.add(key)
 
     def is_bad(self, quote: Quote) -> bool:
