@@ -222,9 +222,10 @@ def long_steps(seed: int) -> list[tuple[Any, ...]]:
             steps.append((key, "clock", step_us, late_us))
             continue
         cents = 10_000 + rng.randrange(-15, 16)
-        prices = (cents * E18 // 100, (cents + 1) * E18 // 100)
+        bid, ask = cents * E18 // 100, (cents + 1) * E18 // 100
+        prices: tuple[int | None, int | None] = bid, ask
         if rng.random() < 0.1:
-            prices = (rng.choice([None, 0, -1, prices[1]]), rng.choice([None, 0, prices[0], prices[0] * 2]))
+            prices = rng.choice([None, 0, -1, ask]), rng.choice([None, 0, bid, bid * 2])
         venue = rng.choice([BINANCE, COINBASE, KRAKEN, KRAKEN, "BINANCE_FUTURES"])
         steps.append((key, venue, step_us, late_us, prices, (None, E18), None))
     return steps
@@ -515,6 +516,16 @@ def test_time_passing_touches_only_the_key_whose_event_it_was() -> None:
     assert machine.apply([*THREE, quote(KRAKEN, 0.4, 1, 2, ETH)], range(4)).touched == {BTC: 2, ETH: 3}
     assert machine.apply([at(1, ETH), at(1.5, ETH), at(1.2)], range(4, 7)).touched == {ETH: 4, BTC: 6}
     assert machine.apply([quote("BINANCE_FUTURES", 1.7, 1, 2), quote(KRAKEN, 0.1, 1, 2)], [7, 8]).touched == {}
+
+
+@pytest.mark.parametrize("order", [(BTC, ETH), (ETH, BTC)])
+def test_a_partition_has_come_as_far_as_the_furthest_of_its_snapshots(order: tuple[str, str]) -> None:
+    before, after = SpotMids(MidsSettings()), SpotMids(MidsSettings())
+    before.apply([quote(KRAKEN, 1, 99, 101), quote(KRAKEN, 5.2, 1, 2, ETH)], range(2))
+    for key in order:
+        after.restore(key, before.snapshot(key))
+    assert after.apply([at(5.9)], [2]).outputs == []
+    assert [out.record.time for out in after.apply([at(6)], [3]).outputs] == [START_US + 6 * SECOND_US] * 2
 
 
 def test_a_venue_that_is_configured_no_more_is_forgotten() -> None:
