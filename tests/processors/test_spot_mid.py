@@ -469,6 +469,8 @@ def test_of_quotes_received_at_one_time_the_later_frame_counts() -> None:
     earlier = quote(KRAKEN, 0.5, 99, 101, connection_time=1, connection_sequence=1)
     assert [record.mid for record in mids([later, earlier, at(1)])] == [200.0]
     assert [record.mid for record in mids([earlier, later, at(1)])] == [200.0]
+    unnumbered = [quote(KRAKEN, 0.5, 199, 201), quote(KRAKEN, 0.5, 99, 101)]
+    assert [record.mid for record in mids([*unnumbered, at(1)])] == [100.0]
 
 
 def test_of_two_symbols_of_a_venue_the_newest_quote_counts() -> None:
