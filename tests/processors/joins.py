@@ -7,7 +7,7 @@ from typing import Any
 
 from processors.contract import Clock, Join, Joined, Output
 from processors.join import LAYOUT
-from producers.contract import BadFrame, Stream
+from producers.contract import BadFrame, Source, Stream
 from ravencore.codec import Codec
 from ravencore.records import Record
 from tests.producers.recorded import lines
@@ -98,8 +98,9 @@ def assert_is_in_order(outputs: Sequence[Output], key_of: Callable[[Any], Any]) 
         assert orders == list(range(len(orders)))
 
 
-def recorded(path: Path, source: Stream) -> list[Record]:
+def recorded(path: Path, source: Source) -> list[Record]:
     """The records of a recording, frames that the source does not read left out."""
+    assert isinstance(source, Stream)
     found: list[Record] = []
     for line in lines(path):
         try:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from random import Random
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
@@ -316,46 +317,45 @@ def assert_same_as_oracle(chosen: SurfacesSettings, events: Sequence[Event], cut
 
 STEP_US = st.sampled_from([0, 0, 1, 300_000, 2_000_000, 4_000_000, 10_000_000, 35_000_000])
 LATE_US = st.sampled_from([0, 0, 0, 0, 0, 0, 1, 5_000_000, 61_000_000])
-EXPIRY_US = st.sampled_from([MONTH_US, MONTH_US, 3 * MONTH_US - 2 * START_US, START_US + 60 * SECOND_US])
-SPOILT = st.sampled_from(
-    [
-        {"bid_price": None},
-        {"bid_price": 0},
-        {"ask_price": None},
-        {"ask_price": E18 // 1000},
-        {"ask_price": E18 * 9},
-        {"open_interest": E18},
-        {"open_interest": 9 * E18},
-        {"mark_iv": None},
-        {"mark_iv": None, "mark_price": 0},
-        {"mark_iv": 0.0, "mark_price": None},
-        {"mark_iv": 101.0, "bid_iv": 101.0},
-        {"underlying_price": None},
-        {"underlying_price": 0},
-        {"underlying_price": 104 * E18},
-        {"delta": -0.5},
-        {"delta": 0.25},
-        {"delta": 7.0},
-        {"strike": 0},
-        {"strike": 10**38},
-        {"mark_price": -1},
-        {"mark_iv": math.nan},
-        {"bid_iv": -0.1},
-        {"delta": math.inf},
-        {"event_time": START_US + 10**12},
-        {"symbol": "its twin"},
-    ]
-)
+EXPIRIES = [MONTH_US, MONTH_US, 3 * MONTH_US - 2 * START_US, START_US + 60 * SECOND_US]
+STRIKES = [80, 90, 95, 100, 105, 110, 125]
+FAULTS: list[dict[str, Any]] = [
+    {"bid_price": None},
+    {"bid_price": 0},
+    {"ask_price": None},
+    {"ask_price": E18 // 1000},
+    {"ask_price": E18 * 9},
+    {"open_interest": E18},
+    {"open_interest": 9 * E18},
+    {"mark_iv": None},
+    {"mark_iv": None, "mark_price": 0},
+    {"mark_iv": 0.0, "mark_price": None},
+    {"mark_iv": 101.0, "bid_iv": 101.0},
+    {"underlying_price": None},
+    {"underlying_price": 0},
+    {"underlying_price": 104 * E18},
+    {"delta": -0.5},
+    {"delta": 0.25},
+    {"delta": 7.0},
+    {"strike": 0},
+    {"strike": 10**38},
+    {"mark_price": -1},
+    {"mark_iv": math.nan},
+    {"bid_iv": -0.1},
+    {"delta": math.inf},
+    {"event_time": START_US + 10**12},
+    {"symbol": "its twin"},
+]
 TICKER = st.tuples(
     st.sampled_from(["BTC", "BTC", "BTC", "ETH"]),
     st.sampled_from([(DERIBIT, ""), (DERIBIT, ""), (DERIBIT, "USDC"), (BINANCE, "USDT")]),
     STEP_US,
     LATE_US,
-    EXPIRY_US,
-    st.sampled_from([80, 90, 95, 100, 105, 110, 125]),
+    st.sampled_from(EXPIRIES),
+    st.sampled_from(STRIKES),
     st.booleans(),
     st.sampled_from([0.4, 0.5, 0.55, 0.6, 0.8]),
-    st.just({}) | st.just({}) | st.just({}) | SPOILT,
+    st.just({}) | st.just({}) | st.just({}) | st.sampled_from(FAULTS),
 )
 CLOCK = st.tuples(st.sampled_from(["BTC", "ETH"]), st.just("clock"), STEP_US, LATE_US)
 
@@ -385,22 +385,43 @@ def play(steps: Sequence[tuple[Any, ...]]) -> Iterator[Event]:
 
 
 STEPS = st.lists(TICKER | TICKER | TICKER | TICKER | CLOCK, max_size=60)
-LOGS = STEPS.map(lambda steps: list(play(steps)))
 
 
-def whole_chains(steps: Sequence[tuple[Any, ...]], ivs: Sequence[float]) -> list[Event]:
-    """A chain of one venue, every option of it, and then what the steps say."""
-    strikes = (80, 90, 95, 100, 105, 110, 125)
-    pairs = [(strike, is_call) for strike in strikes for is_call in (True, False)]
-    chain = [
-        ("BTC", ticker(strike, is_call, iv, MONTH_US, received_time=START_US + 10 * number))
-        for number, ((strike, is_call), iv) in enumerate(zip(pairs, ivs, strict=True))
-    ]
-    return [*chain, *play(steps)]
+def long_steps(seed: int) -> list[tuple[Any, ...]]:
+    """A hundred steps of three expiries and three sources, now and then late, absent or absurd."""
+    rng = Random(seed)
+    steps: list[tuple[Any, ...]] = []
+    level = dict(zip(EXPIRIES, rng.choice([(0.6, 0.6, 0.6, 0.6), (0.6, 0.6, 0.3, 0.6)]), strict=True))
+    sources = rng.choice([[(DERIBIT, "")], [(DERIBIT, ""), (DERIBIT, "USDC"), (BINANCE, "USDT")]])
+    while len(steps) < 100:
+        key, late_us = rng.choice(["BTC"] * 9 + ["ETH"]), rng.choice([0, 0, 0, 0, 1, 900_000, 5_000_000])
+        step_us = (
+            rng.choice([0, 100_000, 300_000, 700_000]) if rng.random() < 0.95 else rng.choice([9_000_000, 62_000_000])
+        )
+        if rng.random() < 0.03:
+            steps.append((key, "clock", step_us, late_us))
+            continue
+        strike = rng.choice(STRIKES)
+        expiry = rng.choice(EXPIRIES)
+        iv = level[expiry] + abs(strike - 100) / 200 + rng.choice([0.0, 0.0, 0.0, 0.001, 0.02])
+        spoilt = rng.choice(FAULTS) if rng.random() < 0.15 else {}
+        steps.append((key, rng.choice(sources), step_us, late_us, expiry, strike, rng.random() < 0.5, iv, spoilt))
+    return steps
 
 
-FULL_LOGS = st.builds(whole_chains, STEPS, st.lists(st.sampled_from([0.5, 0.55, 0.6, 0.8]), min_size=14, max_size=14))
-CUTS = st.lists(st.integers(0, 60), max_size=6)
+class Log(list[Event]):
+    """A log that is printed as its seed."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(play(long_steps(seed)))
+        self._seed = seed
+
+    def __repr__(self) -> str:
+        return f"Log({self._seed})"
+
+
+LOGS = STEPS.map(lambda steps: list(play(steps))) | st.integers(0, 2**32).map(Log)
+CUTS = st.lists(st.integers(0, 100), max_size=6)
 CHOSEN = st.builds(
     SurfacesSettings,
     stale_after_s=st.sampled_from([60.0, 5.0, 600.0]),
@@ -409,28 +430,28 @@ CHOSEN = st.builds(
 )
 
 
-@settings(max_examples=120)
-@given(CHOSEN, LOGS | FULL_LOGS, CUTS)
+@settings(max_examples=80)
+@given(CHOSEN, LOGS, CUTS)
 def test_every_field_is_what_the_oracle_says(chosen: SurfacesSettings, events: list[Event], cuts: list[int]) -> None:
     assert_same_as_oracle(chosen, events, cuts)
 
 
-@settings(max_examples=60)
-@given(CHOSEN, LOGS | FULL_LOGS, CUTS)
+@settings(max_examples=40)
+@given(CHOSEN, LOGS, CUTS)
 def test_1_and_5_it_goes_on_from_snapshots_taken_anywhere(
     chosen: SurfacesSettings, events: list[Event], cuts: list[int]
 ) -> None:
     assert_goes_on_from_any_snapshot(lambda: IvSurfaces(chosen), events, cuts)
 
 
-@settings(max_examples=60)
-@given(CHOSEN, LOGS | FULL_LOGS, CUTS)
+@settings(max_examples=40)
+@given(CHOSEN, LOGS, CUTS)
 def test_2_the_cut_into_batches_changes_nothing(chosen: SurfacesSettings, events: list[Event], cuts: list[int]) -> None:
     assert_cuts_change_nothing(lambda: IvSurfaces(chosen), events, cuts)
 
 
-@settings(max_examples=60)
-@given(CHOSEN, LOGS | FULL_LOGS, st.lists(st.tuples(st.integers(0, 59), st.integers(0, 20)), max_size=12))
+@settings(max_examples=40)
+@given(CHOSEN, LOGS, st.lists(st.tuples(st.integers(0, 99), st.integers(0, 20)), max_size=12))
 def test_4_duplicates_change_nothing(
     chosen: SurfacesSettings, events: list[Event], again: list[tuple[int, int]]
 ) -> None:
@@ -448,7 +469,7 @@ def ticker(strike: float, is_call: bool, iv: float, expiry: int = MONTH_US, **mo
     mark = market.black(forward, strike, iv * iv * years, is_call) / forward
     fields: dict[str, Any] = {
         "venue": DERIBIT,
-        "symbol": f"{expiry // SECOND_US}-{strike}-{'C' if is_call else 'P'}",
+        "symbol": f"{more.get('price_currency', 'BTC')}-{expiry // SECOND_US}-{strike}-{'C' if is_call else 'P'}",
         "received_time": received,
         "underlying": "BTC",
         "expiry": expiry,
@@ -483,8 +504,8 @@ def surfaces(events: Sequence[Event], **chosen: Any) -> list[IvSurface]:
 
 
 def smile_of(events: Sequence[Event], **chosen: Any) -> IvExpiry:
-    """The only expiry of the surface 10 s after the start."""
-    [surface] = surfaces([*events, at(10)], **chosen)
+    """The only expiry of the surface 10 s after the start, the last of those there are."""
+    *_, surface = surfaces([*events, at(10)], **chosen)
     [expiry] = surface.expiries
     return expiry
 
@@ -609,7 +630,7 @@ def test_calls_from_the_forward_on_and_puts_below() -> None:
     sides = [(point.strike // E18, point.side) for point in made.points]
     assert sides == [(80, "PUT"), (90, "PUT"), (100, "CALL"), (110, "CALL"), (120, "CALL")]
     assert (made.seen, made.used, made.refused) == (10, 5, {"in_the_money": 5})
-    assert (made.points[2].log_moneyness, made.atm_iv) == (0.0, pytest.approx(0.6))
+    assert (made.points[2].log_moneyness, made.atm_iv) == (0.0, near(0.6, 1e-12))
 
 
 def test_outside_the_strikes_nothing_is_made_up() -> None:
@@ -648,7 +669,7 @@ WHY_NOT: list[tuple[dict[str, Any], str]] = [
     ({"ask_price": None}, "one_sided"),
     ({"bid_price": 2, "ask_price": 1}, "crossed"),
     ({"bid_price": 2 * E18, "ask_price": 3 * E18 + E18 // 2}, "wide"),
-    ({"open_interest": 5 * E18 - 1}, "open_interest"),
+    ({"open_interest": 49 * E18 // 10}, "open_interest"),
     ({"option_side": "PUT"}, "in_the_money"),
     ({"mark_iv": None, "mark_price": None}, "no_iv"),
     ({"mark_iv": 0.0, "mark_price": 0}, "no_iv"),
@@ -744,7 +765,7 @@ def test_a_surface_falls_silent_when_all_its_tickers_are_stale() -> None:
     made = surfaces([*chain(FLAT), at(1e6), *chain(FLAT, received_time=START_US + 10**12 + 1), at(1e9)])
     times = [(surface.time - START_US) // SECOND_US for surface in made]
     assert times == [*range(10, 61, 10), *range(1_000_010, 1_000_061, 10)]
-    only = ticker(110, True, 0.6, received_time=START_US + 50 * SECOND_US)
+    only = ticker(110.0, True, 0.6, received_time=START_US + 50 * SECOND_US)
     *_, last = surfaces([*chain(FLAT), ("BTC", only), at(100)])
     assert (last.time - START_US, last.expiries[0].refused) == (100 * SECOND_US, {"stale": 9})
 
@@ -763,9 +784,9 @@ def test_expired_options_are_forgotten() -> None:
     ran = run(IvSurfaces(SurfacesSettings()), [*events, at(20)])
     assert [len(out.record.expiries) for out in ran.done.outputs] == [2, 1]
     before = len(ran.store["BTC"])
-    after = ticker(110, True, 0.6, soon, received_time=soon)
-    again = ticker(110, True, 0.6, later, received_time=soon)
-    was_soon = ticker(110, True, 0.6, soon, received_time=soon - 1)
+    after = ticker(110.0, True, 0.6, soon, received_time=soon)
+    again = ticker(110.0, True, 0.6, later, received_time=soon)
+    was_soon = ticker(110.0, True, 0.6, soon, received_time=soon - 1)
     ran.apply([("BTC", after), ("BTC", again), ("BTC", was_soon)], 100)
     assert (ran.done.counts["tickers"], ran.done.counts["expired_tickers"]) == (21, 2)
     assert len(ran.store["BTC"]) < before * 0.6
@@ -803,7 +824,7 @@ def test_absurd_tickers_are_refused_before_they_touch_anything() -> None:
 
 @pytest.mark.parametrize(("file", "count"), [("cf_options_20210405", 273), ("cf_options_20210722", 89)])
 def test_recorded_tickers(recordings: Path, file: str, count: int) -> None:
-    found = recorded(recordings / "deribit" / f"{file}.frames.zst", SOURCES["DERIBIT_OPTIONS"])  # type: ignore[arg-type]
+    found = recorded(recordings / "deribit" / f"{file}.frames.zst", SOURCES["DERIBIT_OPTIONS"])
     events = [(record.underlying, record) for record in found if isinstance(record, OptionTicker)]
     assert len(events) == count
     ran = assert_same_as_oracle(SurfacesSettings(), events, [10, 50])
@@ -816,21 +837,17 @@ def test_recorded_tickers(recordings: Path, file: str, count: int) -> None:
 
 @pytest.mark.parametrize("file", ["cf_options_20210405", "cf_options_20210722"])
 def test_deribits_own_prices_and_deltas_follow_from_its_volatilities(recordings: Path, file: str) -> None:
-    """Fractions, 365 days, 08:00 UTC, the forward and the premium in coin: were one misread, these would not agree."""
-    found = recorded(recordings / "deribit" / f"{file}.frames.zst", SOURCES["DERIBIT_OPTIONS"])  # type: ignore[arg-type]
-    for record in found:
+    """Fractions, 365 days, 08:00 UTC, the forward and the premium in coin: were one misread, these would not agree.
+
+    Some recorded marks are of a moment before or after the forward they come with; deltas are not.
+    """
+    off: list[float] = []
+    for record in recorded(recordings / "deribit" / f"{file}.frames.zst", SOURCES["DERIBIT_OPTIONS"]):
         assert isinstance(record, OptionTicker)
-        assert record.event_time is not None
-        assert record.mark_iv is not None
-        years, forward, is_call = (
-            (record.expiry - record.event_time) / YEAR_US,
-            record.underlying_price,
-            record.option_side == "CALL",
-        )
-        assert forward is not None
-        arguments = forward / E18, record.strike / E18
-        deviation = record.mark_iv * math.sqrt(years)
-        price = black76.price(*arguments, deviation, is_call) / arguments[0]
-        assert price == pytest.approx((record.mark_price or 0) / E18, abs=2e-4)
-        delta = black76.call_delta(*arguments, deviation) - (not is_call)
-        assert delta == pytest.approx(record.delta, abs=2e-3)
+        years = (record.expiry - (record.event_time or 0)) / YEAR_US
+        forward, strike = (record.underlying_price or 0) / E18, record.strike / E18
+        deviation, is_call = (record.mark_iv or 0.0) * math.sqrt(years), record.option_side == "CALL"
+        delta = black76.call_delta(forward, strike, deviation) - (not is_call)
+        assert delta == pytest.approx(record.delta, abs=3e-5)
+        off.append(abs(black76.price(forward, strike, deviation, is_call) / forward - (record.mark_price or 0) / E18))
+    assert sorted(off)[len(off) * 9 // 10] < 1e-4

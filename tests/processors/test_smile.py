@@ -117,6 +117,13 @@ def test_wings_are_read_between_the_two_nearest_deltas() -> None:
     assert across.risk_reversal == pytest.approx((0.75 + 0.05 * 0.05 / 0.65) - (0.80 - 0.05 * 0.10 / 0.65))
 
 
+def test_where_deltas_waver_the_wing_nearest_the_money_is_read() -> None:
+    ladder = [(0.90, 0.90), (0.70, 0.80), (0.80, 0.70), (0.50, 0.60), (0.20, 0.65), (0.30, 0.70), (0.10, 0.80)]
+    points = [Point(0.7 + 0.1 * place, iv, delta) for place, (delta, iv) in enumerate(ladder)]
+    put, call = 0.60 + 0.25 / 0.30 * 0.10, 0.60 + 0.25 / 0.30 * 0.05
+    assert wings(points, None).risk_reversal == pytest.approx(call - put)
+
+
 def test_no_butterfly_in_a_flat_smile() -> None:
     flat = [Point(moneyness, 0.6, 0.5) for moneyness in (0.5, 0.7, 0.9, 1.0, 1.1, 1.5, 3.0)]
     assert has_butterfly(flat, 0.1) is False
