@@ -27,6 +27,7 @@ from ravenctl.shell import (
     Timeout,
     User,
     Venues,
+    WrongUse,
     console,
     given_bootstrap,
     seconds,
@@ -42,6 +43,8 @@ app = typer.Typer(
     epilog=EXIT_CODES,
 )
 app.add_typer(local_app, name="local")
+vpin_app = typer.Typer(help="VPIN's settings.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(vpin_app, name="vpin")
 
 
 def _show_version(wanted: bool) -> None:
@@ -340,6 +343,125 @@ def record(
     plan = recording.make_plan(want, settings, out, duration, _now_us())
     if recording.run(plan, settings, console()):
         raise typer.Exit(INTERRUPTED)
+
+
+@app.command(epilog=EXIT_CODES)
+def bars(
+    trades: Annotated[
+        Path,
+        typer.Argument(help="CSV, Parquet or a recording; gzip, zstd, xz, bzip2 and zip are unpacked."),
+    ],
+    *,
+    kind: Annotated[str, typer.Option("--kind", help="For example time, tib, dollar or vpin; a wrong one lists all.")],
+    profile: Annotated[
+        str | None,
+        typer.Option("--profile", metavar="NAME", help="A configured one, or a new name for --set; time: an interval."),
+    ] = None,
+    rule: Annotated[str | None, typer.Option("--rule", metavar="guarded|raven", help="Short for --set rule=.")] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="A parameter of the profile; repeatable. A wrong key lists all."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help=".parquet, .csv or .jsonl; else, or with -, JSON lines to stdout."),
+    ] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw them as well.")] = None,
+    venue: Annotated[
+        str | None,
+        typer.Option("--venue", metavar="VENUE", help="What the bars name; of a recording also whose it is."),
+    ] = None,
+    symbol: Annotated[
+        str | None, typer.Option("--symbol", metavar="SYMBOL", help="Of several the one to read; else what bars name.")
+    ] = None,
+    time_column: Annotated[
+        str | None, typer.Option("--time", metavar="COLUMN", help="Column of times: its name, or its number from 1.")
+    ] = None,
+    time_unit: Annotated[
+        str | None, typer.Option("--time-unit", metavar="s|ms|us|ns", help="What times count; else told by their size.")
+    ] = None,
+    price: Annotated[str | None, typer.Option("--price", metavar="COLUMN", help="Column of prices.")] = None,
+    quantity: Annotated[str | None, typer.Option("--quantity", metavar="COLUMN", help="Column of quantities.")] = None,
+    side: Annotated[
+        str | None, typer.Option("--side", metavar="COLUMN", help="Column of the aggressor's side: buy or sell.")
+    ] = None,
+    is_buyer_maker: Annotated[
+        str | None, typer.Option("--is-buyer-maker", metavar="COLUMN", help="Column that says so, in place of a side.")
+    ] = None,
+    trade_id: Annotated[str | None, typer.Option("--id", metavar="COLUMN", help="Column of trade ids.")] = None,
+) -> None:
+    """Make bars or VPIN buckets of a file of trades, as the engine makes them of Kafka's; needs no Kafka.
+
+    Columns are found by their names, or in Binance's dumps without names by their places; what was taken for what is
+    said on standard error, and at the end what was read: duplicates, holes in the ids, and rows that were refused.
+
+    Example: ravenctl bars BTCUSDT-trades-2025-01-01.zip --kind tib --profile tib_small --out bars.parquet
+    Example: ravenctl bars trades.csv.gz --kind tib --rule raven --set initial_size=200 --out bars.csv --plot bars.png
+    Example: ravenctl bars BTC.frames.zst --kind vpin --set bucket_volume=250000 --out vpin.jsonl
+    """
+    # They need the folds and the collector's parsers, which take their time to import.
+    from ravenctl import bars as making  # noqa: PLC0415
+    from ravenctl.spellings import Named  # noqa: PLC0415
+    from ravenctl.tapes import wanted  # noqa: PLC0415
+
+    columns = Named(
+        time=time_column, price=price, quantity=quantity, side=side, is_buyer_maker=is_buyer_maker, id=trade_id
+    )
+    plan = making.make_plan(
+        trades,
+        wanted(venue, symbol, columns, time_unit),
+        kind=kind,
+        profile=profile,
+        rule=rule,
+        changes=changes or [],
+        out=out,
+        plot=plot,
+    )
+    making.run(plan, load().bars)
+
+
+@vpin_app.command(epilog=EXIT_CODES)
+def suggest(
+    ctx: typer.Context,
+    *,
+    symbol: Annotated[
+        str | None, typer.Option("--symbol", metavar="SYMBOL", help="For example BTCUSDT or BTC/USDT.")
+    ] = None,
+    venue: Annotated[
+        str | None, typer.Option("--venue", metavar="VENUE", help="Of this venue; else of each that has it.")
+    ] = None,
+    unit: Annotated[
+        str | None, typer.Option("--unit", metavar="quote|base", help="What V counts; as configured, if not given.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", metavar="TRADES", help="From trades as `ravenctl bars` reads them.")
+    ] = None,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Suggest VPIN's bucket volume of a symbol: a fiftieth of its average daily volume, and the setting to write.
+
+    It is taken from the longest of what Kafka has of the symbol: candles, time bars, trades; or from a file.
+
+    Example: ravenctl vpin suggest --symbol BTCUSDT --venue BINANCE_SPOT
+    Example: ravenctl vpin suggest --file BTCUSDT-trades-2025-01-01.zip --symbol BTCUSDT --venue BINANCE_SPOT
+    """
+    # They need the collector's parsers, which take their time to import.
+    from ravenctl import suggest as suggesting  # noqa: PLC0415
+    from ravenctl.tapes import wanted  # noqa: PLC0415
+
+    settings = load() if file else reach(given_bootstrap(ctx, bootstrap))
+    chosen = suggesting.unit_named(unit, settings.bars.vpin)
+    if file:
+        found = suggesting.of_file(file, wanted(venue, symbol))
+    elif symbol:
+        found = suggesting.of_kafka(settings.kafka, service.codec(settings), symbol, venue and venue.upper())
+    else:
+        raise WrongUse("name a --symbol, or a --file of trades")
+    suggesting.warn(found)
+    for line in suggesting.told(found, chosen, unit_is_set=chosen == settings.bars.vpin.unit):
+        typer.echo(line)
 
 
 def _now_us() -> int:

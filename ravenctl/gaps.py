@@ -285,7 +285,8 @@ class Waiting:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        if self._shown:  # stopped elsewhere, it would write an empty line
+            self._progress.stop()
 
     def say(self, what: str, done: int, total: int) -> None:
         """Note how far it is."""

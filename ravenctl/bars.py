@@ -1,0 +1,120 @@
+"""`ravenctl bars`: the engine's folds over the trades of a file, without Kafka."""
+
+import sys
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from processors.registry import Kind
+from processors.symbol import Symbol
+from ravencore.config import BarsSettings
+from ravenctl import barfiles, plots, profiles
+from ravenctl.gaps import Waiting
+from ravenctl.shell import CommandFailed, WrongUse
+from ravenctl.tapes import Tape, Wanted, open_tape
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What bars are made of what, and where they go."""
+
+    trades: Path
+    wanted: Wanted
+    kind: Kind
+    profile: str | None
+    changes: dict[str, str]
+    """Of the profile's parameters."""
+    out: Path
+    plot: Path | None
+
+
+def make_plan(
+    trades: Path,
+    wanted: Wanted,
+    *,
+    kind: str,
+    profile: str | None,
+    rule: str | None,
+    changes: list[str],
+    out: Path | None,
+    plot: Path | None,
+) -> Plan:
+    """What the options mean; raises WrongUse."""
+    out = out or barfiles.STDOUT
+    barfiles.check(out)
+    if plot is not None:
+        plots.check(plot)
+    for written in (out, plot):
+        if written is not None and written.exists() and trades.exists() and written.samefile(trades):
+            raise WrongUse(f"{written} would take the place of the trades themselves")
+    return Plan(
+        trades=trades,
+        wanted=wanted,
+        kind=profiles.kind_named(kind),
+        profile=profile,
+        changes=profiles.assignments(changes, rule),
+        out=out,
+        plot=plot,
+    )
+
+
+def run(plan: Plan, bars: BarsSettings) -> None:
+    """Read, fold, write; says on standard error what was read and made. Raises RavenError: then nothing is written."""
+    # Before the file is read: what is wrong with a profile shows at once.
+    profiles.chosen(bars, plan.kind, plan.profile, plan.changes, ("VENUE", "SYMBOL"))
+    with ExitStack() as stack:
+        tape = stack.enter_context(open_tape(plan.trades, plan.wanted, say))
+        instrument = (tape.venue, tape.symbol)
+        name, settings = profiles.chosen(bars, plan.kind, plan.profile, plan.changes, instrument)
+        take = stack.enter_context(barfiles.opened(plan.out, profiles.record_of(plan.kind)))
+        chart = plots.Chart(f"{tape.venue} {tape.symbol}", f"{plan.kind.kind} {name}") if plan.plot else None
+        fold = Symbol(*instrument, settings)
+        counts = Counter[str]()
+        with Waiting() as waiting:
+            for batch in tape.batches:
+                waiting.say("reading trades", *tape.progress())
+                applied = fold.apply_columns(batch.trades, batch.lines)
+                counts.update(applied.counts)
+                for refused in applied.refused:
+                    tape.report.refuse(refused.offset, refused.detail)
+                records = [output.record for output in applied.outputs]
+                counts["bars"] += len(records)
+                take(records)
+                if chart is not None:
+                    chart.add(records)
+        if not counts["trades"]:
+            raise CommandFailed(f"{plan.trades} holds no sound trade: {tape.report.first_refusals[0]}")
+        if chart is not None and plan.plot is not None:
+            chart.save(plan.plot)
+    say(summary(tape, counts, plan))
+
+
+def summary(tape: Tape, counts: Counter[str], plan: Plan) -> str:
+    """The last line: what was read, and what became of it."""
+    report = tape.report
+    found = [
+        f"{counts['trades']:,} trades of {tape.venue} {tape.symbol}",
+        f"{counts['duplicates']:,} duplicates",
+        f"{counts['holes']:,} holes",
+        *([f"{counts['late_repairs']:,} repairs of holes"] if counts["late_repairs"] else []),
+        f"{counts['late_trades']:,} late",
+        *([f"{report.moved:,} put in the order of their ids"] if report.moved else []),
+        f"{report.refused:,} refused{_reasons(tape)}",
+    ]
+    noun = "bars" if counts["bars"] != 1 else "bar"
+    where = "" if plan.out == barfiles.STDOUT else f" to {plan.out}"
+    return f"{', '.join(found)}; {counts['bars']:,} {noun} written{where}"
+
+
+def _reasons(tape: Tape) -> str:
+    report = tape.report
+    if not report.refused:
+        return ""
+    more = ", ..." if report.refused > len(report.first_refusals) else ""
+    return f" ({'; '.join(report.first_refusals)}{more})"
+
+
+def say(text: str) -> None:
+    """A line for the person, beside what is written."""
+    sys.stderr.write(f"{text}\n")

@@ -1,0 +1,91 @@
+"""Parquet: tables of trades as text, and bars as typed columns. It needs pyarrow, imported only where it is used."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ravencore.decimals import PRECISION, SCALE, to_decimal
+from ravenctl.batches import BATCH_ROWS
+from ravenctl.shell import CommandFailed
+from ravenctl.spellings import Layout
+from ravenctl.tables import Block
+
+MAGIC = b"PAR1"
+
+
+def pyarrow() -> Any:
+    """The library; raises CommandFailed where it is not installed."""
+    try:
+        import pyarrow.parquet  # noqa: PLC0415 - it is optional, and slow to import
+    except ModuleNotFoundError:
+        raise CommandFailed("Parquet needs pyarrow: pip install pyarrow, or use CSV") from None
+    return pyarrow
+
+
+class ParquetTable:
+    """A Parquet file of trades, as text: decimals exactly, doubles by their shortest text, times in microseconds."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._arrow = path, pyarrow()
+        try:
+            self._file = self._arrow.parquet.ParquetFile(path)
+        except (self._arrow.ArrowException, OSError) as error:
+            raise CommandFailed(f"{path} is no intact Parquet file: {error}") from None
+        self._read = 0
+        self.first: Sequence[str] = self._file.schema_arrow.names
+
+    def blocks(self, layout: Layout) -> Iterator[Block]:
+        """Blocks of rows; an empty cell is the empty text. Raises CommandFailed where the file is damaged."""
+        names = [self.first[place] for place in layout.places.values()]
+        try:
+            for batch in self._file.iter_batches(BATCH_ROWS, columns=list(dict.fromkeys(names))):
+                lines = range(self._read + 1, self._read + batch.num_rows + 1)
+                self._read += batch.num_rows
+                yield Block(lines, [self._texts(batch.column(name)) for name in names])
+        except (self._arrow.ArrowException, OSError) as error:
+            raise CommandFailed(f"{self._path} is damaged behind row {self._read}: {error}") from None
+
+    def progress(self) -> tuple[int, int]:
+        """Rows."""
+        return self._read, self._file.metadata.num_rows
+
+    def _texts(self, column: Any) -> list[str]:
+        if self._arrow.types.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        if self._arrow.types.is_temporal(column.type):
+            column = column.cast(self._arrow.timestamp("us"), safe=False).cast(self._arrow.int64())
+        return [text or "" for text in column.cast(self._arrow.string()).to_pylist()]
+
+
+class ParquetWriter:
+    """Writes records as typed columns, a row group for each call of `write`."""
+
+    def __init__(self, path: Path, types: Mapping[str, str]) -> None:
+        """`types`: by column `decimal`, `time`, `long`, `double`, `boolean` or `string`."""
+        self._arrow = arrow = pyarrow()
+        of = {
+            "decimal": arrow.decimal128(PRECISION, SCALE),
+            "time": arrow.timestamp("us", tz="UTC"),
+            "long": arrow.int64(),
+            "double": arrow.float64(),
+            "boolean": arrow.bool_(),
+            "string": arrow.string(),
+        }
+        self._types = types
+        self._schema = arrow.schema([(name, of[kind]) for name, kind in types.items()])
+        self._writer = arrow.parquet.ParquetWriter(path, self._schema, compression="zstd")
+
+    def write(self, records: Sequence[Any]) -> None:
+        """Write records, at least one."""
+        columns = [self._column(name, kind, records) for name, kind in self._types.items()]
+        self._writer.write_table(self._arrow.Table.from_arrays(columns, schema=self._schema))
+
+    def close(self) -> None:
+        """Write the file's end."""
+        self._writer.close()
+
+    def _column(self, name: str, kind: str, records: Sequence[Any]) -> Any:
+        values = [getattr(record, name) for record in records]
+        if kind == "decimal":
+            values = [to_decimal(units) for units in values]
+        return self._arrow.array(values, self._schema.field(name).type)
