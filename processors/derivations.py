@@ -52,6 +52,8 @@ class Derivation(NamedTuple):
     """Of a record it publishes."""
     counters: tuple[str, ...]
     """Of the engine's status."""
+    commit_within_s: float
+    """How long records that closed nothing wait for more, in one transaction: nobody waits for one without outputs."""
     layout: int
     parameters: Callable[[Settings, bytes], str]
     """What a snapshot of this key was made with, as canonical JSON."""
@@ -77,6 +79,7 @@ BARS = Derivation(
     intake=lambda codec, settings, clock: Instruments(codec, settings.bars, clock),
     key=market_key,
     counters=("trades", "duplicates", "holes", "late_trades", "late_repairs", "bars", "vpin"),
+    commit_within_s=0.2,
     layout=LAYOUT,
     parameters=_bar_parameters,
     check=_check_bars,
@@ -95,6 +98,7 @@ MIDS = Derivation(
     intake=lambda codec, settings, clock: JoinIntake(codec, SpotMids(settings.mids), Quote, clock),
     key=mid_key,
     counters=SpotMids.counters,
+    commit_within_s=0.2,
     layout=join.LAYOUT,
     # A mid follows from the newest quotes: whatever the settings were when they came.
     parameters=lambda _settings, _key: "{}",
@@ -108,6 +112,8 @@ SURFACES = Derivation(
     intake=lambda codec, settings, clock: JoinIntake(codec, IvSurfaces(settings.surfaces), OptionTicker, clock),
     key=surface_key,
     counters=IvSurfaces.counters,
+    # A snapshot of a thousand options is 140 kB.
+    commit_within_s=2.0,
     layout=join.LAYOUT,
     parameters=lambda _settings, _key: "{}",
     check=_check_join,

@@ -74,6 +74,7 @@ class Partition:
 
     def __init__(self, shop: Shop, number: int) -> None:
         self.topic, self.number = shop.derivation.topic, number
+        self.commit_within_s = shop.derivation.commit_within_s
         self.next_offset = 0
         """Where the folds stand: the first offset they have not seen."""
         self.committed_offset = 0

@@ -16,8 +16,6 @@ Batch = Sequence[Fetched]
 
 TRANSACTION_RECORDS = 10_000
 """Most records of one transaction, give or take one fetched batch."""
-COMMIT_WITHIN_S = 0.2
-"""How long records that closed nothing wait for more: nobody waits for a transaction without outputs."""
 RETRY_S = 0.5
 HANGS_S = 15.0
 """A blocking call that takes longer never returns: librdkafka 2.16 does that to transactions, whatever the time-out,
@@ -162,7 +160,7 @@ class Lane:
         if self._waiting:
             return
         self._arrived.clear()
-        left = self._applied_at + COMMIT_WITHIN_S - time.monotonic() if self._applied else None
+        left = self._applied_at + self.partition.commit_within_s - time.monotonic() if self._applied else None
         try:
             await asyncio.wait_for(self._arrived.wait(), left)
         except TimeoutError:
@@ -183,7 +181,7 @@ class Lane:
     def _apply(self, batches: list[Batch]) -> bool:
         for batch in batches:
             self.partition.apply(batch)
-        late = time.monotonic() - self._applied_at >= COMMIT_WITHIN_S
+        late = time.monotonic() - self._applied_at >= self.partition.commit_within_s
         return late or self.partition.urgent or sum(map(len, self._applied)) >= TRANSACTION_RECORDS
 
     async def _commit(self) -> None:
