@@ -24,17 +24,20 @@ from rich.table import Table
 from benchmarks.bars_files import Case, Shown, Tick, read_bars, write_tape
 from benchmarks.bars_models import Book, Range, flows, ranges, runs_alone, sums_of_doubles, value_splits
 from benchmarks.bars_raven import columns, maker, shown
-from benchmarks.bars_tapes import MIXED_RUNS, ONE_SIDED, N, Tape, tapes, with_prefix
+from benchmarks.bars_tapes import MIXED_RUNS, ONE_SIDED, REACH, N, Tape, tapes, with_prefix
 from processors.contract import Stream
 from processors.contract import Tape as Columns
 from processors.folds.span import OpenBar
 
 RIVALS = ("mlfinpy", "risklabai", "nautilus")
 SUMS = ("volume", "buy_volume", "dollars")
-AVERAGED: Case = {"size": N, "window": 100, "bars": 10, "lowest": 50, "highest": 200}
+MEANS = ("vpin", "vpin_aggressor")
+VPIN_WINDOWS = 50 + 20 - 1
+"""Buckets before the first that has VPIN, with the default windows."""
+AVERAGED: Case = {"size": 30, "window": 60, "bars": 10, "lowest": 10, "highest": 60}
 """The book's bars at settings under which each tape has many; E[T] is clamped, or they would come to an end."""
-FROZEN = {"initial_size": N, "size_min_pct": 0, "size_max_pct": 0, "alpha_imbl": 1e-300}
-"""After a warm-up bar of buys alone: E[T] stays N and E[b] 1, so that the threshold stays N."""
+FROZEN = {"initial_size": REACH, "size_min_pct": 0, "size_max_pct": 0, "alpha_imbl": 1e-300}
+"""After a warm-up bar of buys alone: E[T] stays REACH and E[b] 1, so that the threshold stays REACH."""
 LAST_BAR = {"initial_size": N, "size_min_pct": 0, "size_max_pct": 0, "alpha_imbl": 1}
 """E[T] stays N, and the share of buys is the last bar's."""
 PART = 40_000
@@ -107,7 +110,15 @@ def job(contest: Contest, folder: Path, number: int) -> dict[str, Any]:
     if not tape.exists():
         write_tape(tape, contest.ticks)
     out = folder / f"{contest.rival}-{number}.jsonl"
-    return {"case": contest.case, "tape": str(tape), "skip": contest.skip, "out": str(out)}
+    given = {"buckets": str(buckets(contest, folder))} if contest.case["kind"] == "vpin" else {}
+    return {"case": contest.case | given, "tape": str(tape), "skip": contest.skip, "out": str(out)}
+
+
+def buckets(contest: Contest, folder: Path) -> Path:
+    """A file with Raven's buckets, for a rival that makes none."""
+    path = folder / f"{id(contest.ticks)}.buckets.jsonl"
+    path.write_text("".join(json.dumps(bucket) + "\n" for bucket in ours_of(contest)))
+    return path
 
 
 def make(rival: str, python: str, jobs: Sequence[dict[str, Any]], folder: Path) -> None:
@@ -132,15 +143,17 @@ def contests_of(tape: Tape) -> Iterator[Contest]:
         for kind in ("tib", "vib", "dib", "trb", "vrb", "drb"):
             case = {"name": f"{kind}, the book's", "kind": kind, **AVERAGED}
             yield Contest(rival, tape, part, case, None, book(at_threshold=rival == "risklabai"))
-    tib = {"name": f"tib, |theta| reaches {N}", "kind": "tib", "rule": "fixed", "size": N}
+    tib = {"name": f"tib, |theta| reaches {REACH}", "kind": "tib", "rule": "fixed", "size": REACH}
     ours: Case = {"kind": "tib", "profile": FROZEN}
-    # mlfinpy closes beyond the threshold: beyond 99.5 is at 100.
-    yield Contest("mlfinpy", tape, rising, {**tib, "size": N - 0.5}, ours, ours_skip=1, first=1)
+    # mlfinpy closes beyond the threshold: beyond 19.5 is at 20.
+    yield Contest("mlfinpy", tape, rising, {**tib, "size": REACH - 0.5}, ours, ours_skip=1, first=1)
     yield Contest("risklabai", tape, rising, tib, ours, ours_skip=1, first=1)
     yield Contest("nautilus", tape, rising, tib, ours, skip=1, ours_skip=1)
     trb = {"name": "trb, shares of the last bar", "kind": "trb", "rule": "fixed", "size": N}
     yield Contest("mlfinpy", tape, mixed, trb, None, book(at_threshold=False))
     yield Contest("risklabai", tape, mixed, trb, {"kind": "trb", "profile": LAST_BAR}, ours_skip=150, first=1)
+    vpin = {"name": "VPIN of Raven's buckets", "kind": "vpin", "size": tape.sizes.dollars // 10, "window": 50}
+    yield Contest("risklabai", tape, tape.ticks, vpin, vpin, first=VPIN_WINDOWS)
     yield from nautilus(tape)
 
 
@@ -229,7 +242,7 @@ def same(name: str, own: Any, other: Any, exact: bool) -> bool:
     """Whether a field is the same. A threshold is compared where both have one."""
     if name == "threshold":
         return own is None or own == other
-    if name in SUMS and not exact:
+    if name in MEANS or (name in SUMS and not exact):
         return math.isclose(own, other, rel_tol=1e-9, abs_tol=1e-9)
     return bool(own == other)
 

@@ -83,13 +83,17 @@ def bar_type(step: int, means: BarAggregation) -> BarType:
     return BarType(ID, BarSpecification(step, means, PriceType.LAST))
 
 
+def of_time(seconds: int) -> BarType:
+    """Time bars of so many seconds, of whole minutes where there are 60."""
+    minutes, rest = divmod(seconds, 60)
+    return bar_type(seconds, BarAggregation.SECOND) if rest else bar_type(minutes, BarAggregation.MINUTE)
+
+
 def windows(seconds: int, ticks: Sequence[TradeTick], handler: Callable[[Bar], None]) -> Callable[[], None]:
     """What runs its time bars over these trades."""
     clock = TestClock()
     clock.set_time(ticks[0].ts_init)
-    bars = aggregation.TimeBarAggregator(
-        PAIR, bar_type(seconds, BarAggregation.SECOND), handler, clock, build_with_no_updates=False
-    )
+    bars = aggregation.TimeBarAggregator(PAIR, of_time(seconds), handler, clock, build_with_no_updates=False)
     bars.start_timer()
     length_ns = seconds * 1_000_000_000
 

@@ -95,8 +95,8 @@ def shown(record: Bar | Vpin) -> Shown:
     told = {name: to_float(getattr(record, name)) for name in names}
     told |= {"row": int(record.last_trade_id or 0), "close_time": record.close_time, "ticks": record.ticks}
     if isinstance(record, Bar):
-        told |= {"dollars": to_float(record.quote_volume), "threshold": record.threshold}
-    return told
+        return told | {"dollars": to_float(record.quote_volume), "threshold": record.threshold}
+    return told | {name: getattr(record, name) for name in ("bulk_buy_volume", "vpin", "vpin_aggressor")}
 
 
 if __name__ == "__main__":

@@ -22,7 +22,9 @@ RECORDED = "binance_spot/long_btcusdt_trades_20220115.csv.zst"
 QUARTER = 25
 """Cents."""
 N = 100
-"""Ticks of the bars that begin what is compared with fixed thresholds."""
+"""Ticks of a usual bar."""
+REACH = 20
+"""Where imbalances with a fixed threshold have it."""
 
 
 class Raw(NamedTuple):
@@ -114,7 +116,7 @@ def _raw(tick: Tick) -> Raw:
     return Raw(tick.time_us, int(tick.price.replace(".", "")), int(tick.quantity.replace(".", "")))
 
 
-ONE_SIDED = "b" * N
+ONE_SIDED = "b" * REACH
 """After these, E[b] is 1 whoever estimates it."""
 MIXED_RUNS = "b" * 60 + "s" * 89 + "s" * 60 + "b" * 40
 """With the trade of no side 250, of which 149 sell and 100 buy; of the last N, 60 sell and 40 buy.

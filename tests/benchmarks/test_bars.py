@@ -9,7 +9,7 @@ from benchmarks.bars import Contest, contests_of, judge, ours_of, plain_cases, s
 from benchmarks.bars_files import Tick
 from benchmarks.bars_models import Book, Range, flows, runs_alone, sums_of_doubles
 from benchmarks.bars_raven import columns, maker, settings
-from benchmarks.bars_tapes import MIXED_RUNS, ONE_SIDED, N, tapes, with_prefix
+from benchmarks.bars_tapes import MIXED_RUNS, ONE_SIDED, REACH, N, tapes, with_prefix
 from benchmarks.folds import lines_of, raven
 from processors.registry import FOLDS, profiles
 
@@ -97,7 +97,7 @@ def test_fixed_thresholds_are_what_ravens_settings_make_them() -> None:
         bars = ours_of(its)[1:]
         assert bars
         if its.case["kind"] == "tib":
-            assert {bar["threshold"] for bar in bars} == {float(N)}
+            assert {bar["threshold"] for bar in bars} == {float(REACH)}
 
 
 def test_every_fold_is_in_the_benchmark_alone() -> None:
