@@ -108,9 +108,12 @@ class Book:
     """
 
     def __init__(self, case: Case, at_threshold: bool) -> None:
-        self.size: float = case["size"]
-        self.lowest, self.highest = case.get("lowest", self.size), case.get("highest", self.size)
-        self.window, self.bars = case.get("window", 1), case.get("bars", 1)
+        told = {"lowest": case["size"], "highest": case["size"], "window": 1, "bars": 1, **case}
+        self.size: float = told["size"]
+        self.lowest: float = told["lowest"]
+        self.highest: float = told["highest"]
+        self.window: int = told["window"]
+        self.bars: int = told["bars"]
         self.closes: Callable[[float, float], bool] = ge if at_threshold else gt
         self.ticks: list[float] = []
         self.closings: list[int] = []

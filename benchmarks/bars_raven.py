@@ -37,7 +37,8 @@ def maker(case: Case, tape: Sequence[Tick]) -> Made:
 
 def settings(case: Case) -> BarsSettings:
     """Settings with the profile of a case alone; the names of bars' kinds are those of settings, but for VPIN."""
-    kind, none = case["kind"], {fold.kind: {} for fold in FOLDS if fold.kind not in ("time", "vpin")}
+    kind: str = case["kind"]
+    none: dict[str, Any] = {fold.kind: {} for fold in FOLDS if fold.kind not in ("time", "vpin")}
     vpin = {"bucket_volume": case["size"], "unit": case.get("unit", "quote")} if kind == "vpin" else {}
     profile = {"size": case["size"]} if kind in PLAIN else case.get("profile", {})
     return BarsSettings.model_validate(

@@ -95,12 +95,12 @@ def ticks(raw: Iterator[Raw] | Sequence[Raw]) -> list[Tick]:
     trades = list(raw)
     assert all(one.time_us <= other.time_us for one, other in pairwise(trades)), "times step back"
     moves = [0, *(other.cents - one.cents for one, other in pairwise(trades))]
-    bought = accumulate(moves, lambda last, move: move or last)
+    signs: Iterator[int] = accumulate(moves, lambda last, move: move or last)
     return [
         Tick(
             t.time_us, f"{t.cents // 100}.{t.cents % 100:02d}", f"{t.amount // 100_000}.{t.amount % 100_000:05d}", d > 0
         )
-        for t, d in zip(trades, bought, strict=True)
+        for t, d in zip(trades, signs, strict=True)
     ]
 
 

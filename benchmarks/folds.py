@@ -173,7 +173,7 @@ def ways_in(rates: Rates) -> Table:
 
 def seconds(runs: Sequence[Rate]) -> float:
     """CPU seconds a tick, the median of the rounds."""
-    return statistics.median(run["cpu_seconds"] / run["ticks"] for run in runs)
+    return float(statistics.median(run["cpu_seconds"] / run["ticks"] for run in runs))
 
 
 def cell(runs: Sequence[Rate] | None) -> str:
