@@ -36,7 +36,12 @@ def maker(case: Case, tape: Sequence[Tick]) -> Made:
 
 
 def settings(case: Case) -> BarsSettings:
-    """Settings with the profile of a case alone; the names of bars' kinds are those of settings, but for VPIN."""
+    """Settings with the profile of a case alone, or for kind `defaults` those of code.
+
+    The names of kinds of bars are those of settings, but for VPIN.
+    """
+    if case["kind"] == "defaults":
+        return BarsSettings()
     kind: str = case["kind"]
     none: dict[str, Any] = {fold.kind: {} for fold in FOLDS if fold.kind not in ("time", "vpin")}
     vpin = {"bucket_volume": case["size"], "unit": case.get("unit", "quote")} if kind == "vpin" else {}

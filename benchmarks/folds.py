@@ -84,6 +84,7 @@ def lines_of(tape: Tape) -> list[Line]:
         Line("drb", "drb, N 100", N, dollars // 10),
         Line("vpin", "vpin, V 10,000", "10000", mlfinpy=False),
         Line("vpin", "vpin, a fiftieth", str(dollars * len(tape.ticks) // N // 50), mlfinpy=False),
+        Line("defaults", "all nine by default", mlfinpy=False),
     ]
 
 

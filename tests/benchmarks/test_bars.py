@@ -12,6 +12,7 @@ from benchmarks.bars_raven import columns, maker, settings
 from benchmarks.bars_tapes import MIXED_RUNS, ONE_SIDED, REACH, N, tapes, with_prefix
 from benchmarks.folds import lines_of, raven
 from processors.registry import FOLDS, profiles
+from ravencore.config import BarsSettings
 
 BINARY, DECIMAL = tapes(3000)[:2]
 
@@ -101,7 +102,8 @@ def test_fixed_thresholds_are_what_ravens_settings_make_them() -> None:
 
 
 def test_every_fold_is_in_the_benchmark_alone() -> None:
-    lines = lines_of(BINARY)
+    *lines, defaults = lines_of(BINARY)
+    assert settings(next(raven([defaults], 100))) == BarsSettings()
     assert {line.kind for line in lines} == {fold.kind for fold in FOLDS}
     for case in raven(lines, 100):
         made = {profile.kind for profile in profiles(settings(case), "", "")}
