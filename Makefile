@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 ARGS   ?=
 
-.PHONY: help demo test chaos kills lint format docs bench bench-here bench-feeds bench-many lock clean
+.PHONY: help demo test chaos kills lint format docs bench bench-here bench-feeds bench-many bench-folds rivals lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -68,11 +68,32 @@ bench-feeds: $(VENV)/local.stamp .venv-rivals/rivals.stamp  ## the collector's f
 bench-many: $(VENV)/local.stamp  ## 500 symbols on one collector: CPU, memory, lag; ARGS="--minutes 30 --kept"
 	@$(BIN)/python -m benchmarks.many $(ARGS)
 
+# The rivals in bars: an environment each, for their pins differ; nothing of Raven is in them. The newest nautilus_trader
+# and RiskLabAI want Python 3.12.
+RIVALS_PYTHON ?= $(shell python3.12 -c 'import sys; print(sys.executable)' 2>/dev/null \
+  || ls -d $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.12.*/bin/python 2>/dev/null | tail -1)
+BARS_RIVALS := mlfinpy risklabai nautilus
+
+.venv-rivals-%/made.stamp: requirements/rivals-%.lock
+	@echo "==> installing $< into $(@D)"
+	@test -x $(@D)/bin/python || $(if $(filter mlfinpy,$*),$(PYTHON),$(RIVALS_PYTHON)) -m venv $(@D) \
+	  || { echo "it wants Python 3.12; say which with: make RIVALS_PYTHON=/path/to/python3.12 ..."; exit 1; }
+	@$(@D)/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r $<
+	@touch $@
+
+rivals: $(VENV)/local.stamp $(BARS_RIVALS:%=.venv-rivals-%/made.stamp)  ## bars beside mlfinpy's, RiskLabAI's and nautilus_trader's, one by one; RAVEN_RECORDINGS=folder
+	@$(BIN)/python -m benchmarks.bars $(foreach one,$(BARS_RIVALS),--$(one) .venv-rivals-$(one)/bin/python) $(ARGS)
+
+bench-folds: $(VENV)/local.stamp .venv-rivals-mlfinpy/made.stamp .venv-rivals-nautilus/made.stamp  ## every fold beside the rivals' aggregators; RAVEN_RECORDINGS=folder
+	@$(BIN)/python -m benchmarks.folds $(foreach one,mlfinpy nautilus,--$(one) .venv-rivals-$(one)/bin/python) $(ARGS)
+
 lock:  ## resolve the lock files anew from pyproject.toml (needs uv)
 	@for f in "service" "local --extra local" "dev --extra local --extra dev" "bench --extra local --extra bench"; do set -- $$f; n=$$1; shift; \
 	  echo setuptools | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate $$@ pyproject.toml - -o requirements/$$n.lock || exit 1; done
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate requirements/rivals.in -o requirements/rivals.lock
+	@for f in "mlfinpy 3.11" "risklabai 3.12" "nautilus 3.12"; do set -- $$f; \
+	  uv pip compile --quiet --universal --python-version $$2 --generate-hashes --no-header --no-emit-index-url --no-annotate requirements/rivals-$$1.in -o requirements/rivals-$$1.lock || exit 1; done
 
 clean:  ## stop the local stack and remove all that make made
 	@-$(BIN)/ravenctl local down 2>/dev/null
-	@rm -rf $(VENV) .venv-bench .venv-rivals .raven
+	@rm -rf $(VENV) .venv-bench .venv-rivals .venv-rivals-* .raven

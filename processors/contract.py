@@ -38,15 +38,26 @@ class Tape:
         notional = list(map(mul, trades.price, quantity))
         self.volumes: list[int] = list(accumulate(quantity, initial=0))
         self.notionals: list[int] = list(accumulate(notional, initial=0))
-        self.buy_volumes: list[int] = list(accumulate(map(mul, quantity, buy), initial=0))
-        self.buy_notionals: list[int] = list(accumulate(map(mul, notional, buy), initial=0))
+        self.buy_volumes: list[int] = list(accumulate(_bought(quantity, buy), initial=0))
         self.buy_counts: list[int] = list(accumulate(buy, initial=0))
-        self.signs: list[int] = list(accumulate([1 if bought else -1 for bought in buy], initial=0))
-        self.in_order = sorted(trades.event_time) == list(trades.event_time)
-        """Whether event times never step back."""
         self.quantity, self._notional = quantity, notional
 
     # Made where a fold asks for them.
+
+    @cached_property
+    def in_order(self) -> bool:
+        """Whether event times never step back."""
+        return sorted(self.event_time) == list(self.event_time)
+
+    @cached_property
+    def buy_notionals(self) -> list[int]:
+        """What aggressors bought, in quote currency."""
+        return list(accumulate(_bought(self._notional, self.buy), initial=0))
+
+    @cached_property
+    def signs(self) -> list[int]:
+        """Trades whose aggressor bought less those whose aggressor sold."""
+        return list(accumulate([1 if bought else -1 for bought in self.buy], initial=0))
 
     @cached_property
     def counts(self) -> Sequence[int]:
@@ -101,6 +112,10 @@ class Tape:
             return len(self.event_time)
         found = bisect_left(self.gaps, start)
         return self.gaps[found] if found < len(self.gaps) else len(self.event_time)
+
+
+def _bought(amounts: Sequence[int], buy: Sequence[bool]) -> list[int]:
+    return [amount if bought else 0 for amount, bought in zip(amounts, buy, strict=True)]
 
 
 class Stream(NamedTuple):
