@@ -125,7 +125,7 @@ class Patience:
         return max(TIMES_THE_MEAN * self._mean_s, LONG_S) if self._pauses >= LEARNT else math.inf
 
     def doubtful(self, now: float) -> float | None:
-        """How long it has said nothing, where that is half of what would be strange: ten times its mean pause or more."""
+        """How long it has said nothing, where that is half of what would be strange, ten mean pauses or more."""
         if self._since is None or self._pauses < LEARNT or now - self._since <= self.seconds / 2:
             return None
         return now - self._since
