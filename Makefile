@@ -26,12 +26,12 @@ $(VENV)/%.stamp: requirements/%.lock pyproject.toml $(VENV)/bin/python
 demo: $(VENV)/local.stamp  ## local stack, simulator and all services, with a live view; ARGS="--speed max ..."
 	@$(BIN)/ravenctl demo $(ARGS)
 
-# Three workers, though two cores may be all there is: tests with servers mostly wait.
+# Two workers, for two cores; each file that starts servers stays on one of them.
 test: $(VENV)/dev.stamp  ## format, lint, types, then all tests; ARGS="-k tib"
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/pytest -n 3 --dist loadgroup $(ARGS)
+	@$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
 
 chaos: $(VENV)/dev.stamp  ## ten minutes of every fault on every feed, and whether all is accounted for; ARGS="--seed 7"
 	@$(BIN)/python -m tests.chaos.run $(ARGS)

@@ -125,8 +125,8 @@ class Patience:
         return max(TIMES_THE_MEAN * self._mean_s, LONG_S) if self._pauses >= LEARNT else math.inf
 
     def doubtful(self, now: float) -> float | None:
-        """How long it has said nothing, where that is longer than any pause of late, though not yet strange."""
-        if self._since is None or self._pauses < LEARNT or now - self._since <= max(self._longest_s, LONG_S):
+        """How long it has said nothing, where that is half of what would be strange, ten mean pauses or more."""
+        if self._since is None or self._pauses < LEARNT or now - self._since <= self.seconds / 2:
             return None
         return now - self._since
 

@@ -254,7 +254,7 @@ class CountedTape:
         """The Gap of a break that lasts, once for each reason."""
         if self.broken is None or self.last_us is None or (self._opened is not None and self._told == self.broken):
             return []
-        self._opened = self._opened or self._gap_id(f"t{now_us}" if self.last is None else self.last + 1)
+        self._opened = self._opened or self._next_gap_id(now_us)
         self._told = self.broken
         gap = self._new_gap(
             self._opened, self.broken, from_us=self.last_us, to_us=now_us, now_us=now_us, connection=connection
@@ -477,8 +477,7 @@ class CountedTape:
         assert self._why is not None
         first = self.last + 1 if self.last is not None else None
         missing = sequence - first if first is not None else None
-        # Named by what follows even if nothing is missing: as `tell_open` of an earlier run may have named it.
-        gap_id = self._opened or self._gap_id(f"t{now_us}" if first is None else first)
+        gap_id = self._opened or self._next_gap_id(now_us)
         self._opened = None
         gap = self._new_gap(
             gap_id, self._why, from_us=self.last_us, to_us=record.event_time, now_us=now_us, connection=connection
@@ -520,6 +519,10 @@ class CountedTape:
 
     def _gap_id(self, part: int | str) -> str:
         return f"{self._venue}:{self._channel}:{self._symbol}:{part}"
+
+    def _next_gap_id(self, now_us: int) -> str:
+        """Of the Gap after the last record, whether ids will be missing in it or not: a later run names it alike."""
+        return self._gap_id(f"t{now_us}" if self.last is None else self.last + 1)
 
     def _named(self, gap: Gap, first: int, last: int) -> Gap:
         """The Gap with the ids that are missing."""

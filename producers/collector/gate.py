@@ -39,10 +39,7 @@ class Gate:
     async def get(self, get: Get) -> tuple[int, bytes]:
         """Status and body of an answer, as soon as the budget allows; raises Unavailable when there is none."""
         endpoint = get.url.partition("?")[0]
-        # Who waited for the venue waits for the budget after that: all would go out at once otherwise.
-        await self._left_alone(endpoint)
-        await self._rest.acquire(min(get.weight, self._rest.max_rate))
-        await self._left_alone(endpoint)
+        await self._allowed(endpoint, self._rest, min(get.weight, self._rest.max_rate))
         try:
             async with self._http.get(get.url, headers=dict(get.headers)) as response:
                 body = await response.read()
@@ -55,9 +52,7 @@ class Gate:
 
     async def may_connect(self, url: str) -> None:
         """Return when another attempt to connect is within the venue's limits; then say `worked` or `failed`."""
-        await self._left_alone(url)
-        await self._connects.acquire()
-        await self._left_alone(url)
+        await self._allowed(url, self._connects)
 
     def messages(self, limits: Limits) -> AsyncLimiter:
         """What a connection's messages must wait for."""
@@ -83,6 +78,13 @@ class Gate:
         pause_s = retry_after(status, headers)
         if pause_s is not None:
             self._free_at = max(self._free_at, time.monotonic() + pause_s)
+
+    async def _allowed(self, endpoint: str, budget: AsyncLimiter, weight: float = 1.0) -> None:
+        """Return when the venue is no longer left alone, and then the budget has room."""
+        # In this order: budgets fill up during a pause, and all would go out at once after it.
+        await self._left_alone(endpoint)
+        await budget.acquire(weight)
+        await self._left_alone(endpoint)
 
     async def _left_alone(self, endpoint: str) -> None:
         breaker = self._breaker(endpoint)

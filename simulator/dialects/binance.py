@@ -29,7 +29,7 @@ from simulator.contract import (
     View,
 )
 from simulator.dialects.budgets import Window
-from simulator.dialects.garbage import MAX_SHARE, MIN_SHARE, NOISE_BYTES
+from simulator.dialects.garbage import MAX_SHARE, MIN_SHARE, noise, words
 from simulator.events import Levels, text_of
 
 POLICY_VIOLATION = 1008
@@ -167,10 +167,10 @@ def spoil(frame: Frame, rng: Random, id_field: str) -> Frame:
         payload = b'{"e":"mystery","s":"%s","x":%d}' % (frame.symbol.encode(), rng.randrange(10**12))
         return _garbage(frame, payload, combine(stream, payload))
     if kind == "text":
-        words = f"~ {rng.randbytes(rng.randint(*NOISE_BYTES)).hex()} ~".encode()
-        return _garbage(frame, words, words)
-    noise = b"\xff" + rng.randbytes(rng.randint(*NOISE_BYTES))
-    return msgspec.structs.replace(_garbage(frame, noise, noise), binary=True)
+        text = words(rng)
+        return _garbage(frame, text, text)
+    raw = noise(rng)
+    return msgspec.structs.replace(_garbage(frame, raw, raw), binary=True)
 
 
 def _garbage(frame: Frame, payload: bytes, combined: bytes) -> Frame:

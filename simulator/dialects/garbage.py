@@ -31,15 +31,25 @@ def spoil(frame: Frame, recipe: Recipe, rng: Random) -> Frame:
     """An unreadable frame on the same stream."""
     kind = rng.choice(("truncated", "retyped", "null", "missing", "text", "binary", "unknown"))
     binary = kind == "binary"
-    payload = b"\xff" + rng.randbytes(rng.randint(*NOISE_BYTES)) if binary else _text(kind, frame.payload, recipe, rng)
+    payload = noise(rng) if binary else _text(kind, frame.payload, recipe, rng)
     return Frame(frame.time_ns, frame.stream, payload, payload, kind="garbage", symbol=frame.symbol, binary=binary)
+
+
+def words(rng: Random) -> bytes:
+    """Text that is no JSON."""
+    return f"~ {rng.randbytes(rng.randint(*NOISE_BYTES)).hex()} ~".encode()
+
+
+def noise(rng: Random) -> bytes:
+    """Bytes that are no text."""
+    return b"\xff" + rng.randbytes(rng.randint(*NOISE_BYTES))
 
 
 def _text(kind: str, payload: bytes, recipe: Recipe, rng: Random) -> bytes:
     if kind == "truncated":
         return payload[: max(1, int(len(payload) * rng.uniform(MIN_SHARE, MAX_SHARE)))]
     if kind == "text":
-        return f"~ {rng.randbytes(rng.randint(*NOISE_BYTES)).hex()} ~".encode()
+        return words(rng)
     if kind == "unknown":
         return recipe.unknown.replace(b"NUMBER", str(rng.randrange(10**12)).encode())
     message = json.loads(payload)

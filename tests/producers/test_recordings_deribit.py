@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from producers.contract import Answer, BadFrame, Event, Farewell, Feed, Receipt, Reply, Stream
+from producers.contract import Answer, BadFrame, Event, Feed, Receipt, Reply, Stream
 from producers.protocols.deribit import Deribit, currency_of, spelled
 from producers.venues.deribit_index import DeribitIndex
 from producers.venues.deribit_options import DeribitOptions
@@ -325,7 +325,9 @@ def test_an_expired_option_and_a_strike_with_a_point(recordings: Path) -> None:
 def test_the_fixtures_of_nautilus(recordings: Path) -> None:
     fixtures = json.loads((recordings / "fixtures" / "nautilus_adapter_fixtures.json").read_text())
     mine = {name.rpartition("/")[2]: message for name, message in fixtures.items() if name.startswith("deribit/")}
-    assert parsed(OPTIONS, mine["ws_error.json"]) == Farewell("too_many_requests (10028)")
+    refused = parsed(OPTIONS, mine["ws_error.json"])
+    assert isinstance(refused, Reply)
+    assert (refused.error, refused.momentary) == ("too_many_requests (10028)", True)
     reply = parsed(TRADES, mine["ws_subscribe_response.json"])
     assert reply == Reply(1, None, (Feed("trades", "BTC"),), NOT_LISTED)
     assert parsed(INDEX, mine["ws_volatility_index.json"]) == dvol_of_2021()
@@ -390,7 +392,7 @@ def test_a_test_request_is_answered_by_a_call_whose_reply_says_nothing() -> None
 @pytest.mark.parametrize("code", [10028, 10040, 10041, 10047, 10066, 11051, 13028, 13888])
 def test_a_refusal_of_the_moment_is_no_refusal_of_the_channels(code: int) -> None:
     error = {"jsonrpc": "2.0", "id": 1, "error": {"code": code, "message": "later"}}
-    assert parsed(OPTIONS, error) == Farewell(f"later ({code})")
+    assert parsed(OPTIONS, error) == Reply(1, f"later ({code})", None, momentary=True)
 
 
 def test_what_needs_no_listing_is_there_before_it() -> None:

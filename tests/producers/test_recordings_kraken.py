@@ -171,7 +171,7 @@ def test_the_fixtures_of_nautilus(recordings: Path) -> None:
     assert sorted(events) == ["pong.json", "subscribe_response.json", "ticker_snapshot.json", "trade_update.json"]
     assert events["pong.json"] == ()
     assert [event._asdict() for event in events["subscribe_response.json"]] == [  # type: ignore[union-attr]
-        {"request": 1, "error": None, "feeds": (("quotes", "BTC/USD"),), "left_out": None}
+        {"request": 1, "error": None, "feeds": (("quotes", "BTC/USD"),), "left_out": None, "momentary": False}
     ]
     at = utc_us("2022-12-25T09:30:59.123456Z")
     assert [values(event) for event in events["ticker_snapshot.json"]] == [

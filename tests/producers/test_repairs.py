@@ -464,31 +464,20 @@ def test_nothing_is_lost_or_said_twice_while_a_connection_is_replaced(
     assert not [action for action in out if isinstance(action, Gap) and action.cause == "DISCONNECT"]
 
 
-def test_what_the_old_connection_brought_is_not_said_again_by_a_new_one_that_is_far_behind() -> None:
+@pytest.mark.parametrize(("first", "said", "heard"), [(1, 50, 1), (0, 40, 30)])
+def test_what_the_old_connection_brought_is_not_said_again_by_a_new_one_that_is_far_behind(
+    first: int, said: int, heard: int
+) -> None:
+    """Of 58 books the new one hears `first` before the old one `said` its own, and `heard` by the hand-over."""
     old = live(nothing)
     old.frame(book_frame(update_id=1))
     new = beside(old)
     frames = [book_frame(update_id=number) for number in range(2, 60)]
-    new.frame(frames[0])
-    for frame in frames[:50]:
-        old.frame(frame)
+    for listener, some in ((new, frames[:first]), (old, frames[:said]), (new, frames[first:heard])):
+        for frame in some:
+            listener.frame(frame)
     old._take(old.session.bequeath(new.session, LOST, old.now, us(old.now)))
-    for frame in frames[1:]:
-        new.frame(frame)
-    assert [action.sequence for action in (*old.out, *new.out) if isinstance(action, Book)] == [*range(1, 60)]
-
-
-def test_what_a_new_connection_brings_late_from_its_beginning_is_not_said_again() -> None:
-    old = live(nothing)
-    old.frame(book_frame(update_id=1))
-    new = beside(old)
-    frames = [book_frame(update_id=number) for number in range(2, 60)]
-    for frame in frames[:40]:
-        old.frame(frame)
-    for frame in frames[:30]:
-        new.frame(frame)
-    old._take(old.session.bequeath(new.session, LOST, old.now, us(old.now)))
-    for frame in frames[30:]:
+    for frame in frames[heard:]:
         new.frame(frame)
     assert [action.sequence for action in (*old.out, *new.out) if isinstance(action, Book)] == [*range(1, 60)]
 

@@ -60,17 +60,19 @@ class Client:
                 self.cuts += 1
 
     async def subscribe(self, client: ClientConnection) -> None:
-        greeting = self.reader.greeting(1)
-        if greeting is not None:
-            await client.send(greeting)
+        if (greeting := self.reader.greeting(1)) is not None:
+            await self.say(client, greeting)
         left = list(self.feeds)
         while left:
             together = list(self.reader.one_message(left[: self.reader.limits.feeds_per_message]))
-            await client.send(self.reader.subscribe(together, 2))
+            await self.say(client, self.reader.subscribe(together, 2))
             left = [feed for feed in left if feed not in together]
-            # An address has a budget of messages over all its connections: one that comes back keeps to it.
-            budget = self.reader.limits.messages
-            await asyncio.sleep(budget.seconds / budget.amount if self.cuts else 0.0)
+
+    async def say(self, client: ClientConnection, message: str) -> None:
+        """An address has a budget of messages over all its connections: each keeps to the pace of it."""
+        await client.send(message)
+        budget = self.reader.limits.messages
+        await asyncio.sleep(budget.seconds / budget.amount)
 
     async def read(self, client: ClientConnection, server: Server) -> None:
         while server.player.state != "done":
