@@ -17,12 +17,18 @@ from ravencore import kafka
 from ravencore.codec import Codec
 from ravencore.config import KafkaSettings, ServiceSettings, Settings
 from ravencore.decimals import ONE
-from ravencore.records import DeadLetter, ServiceStatus, State, Trade, market_key
+from ravencore.records import DeadLetter, OptionTicker, Quote, ServiceStatus, State, Trade, market_key
 from ravencore.topics import (
     BARS,
     DEAD_LETTERS,
     GROUP_BARS,
+    IV_SURFACE,
+    OPTION_TICKERS,
+    QUOTES,
+    SPOT_MID,
     STATE_BARS,
+    STATE_MIDS,
+    STATE_SURFACES,
     STATUS,
     TOPICS,
     TRADES,
@@ -33,8 +39,13 @@ from ravenctl.local.broker import Broker
 CODEC = Codec()
 PARTITIONS = 6
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT", "ADAUSDT")
-OUTPUTS = (BARS["time"], BARS["tib"], BARS["trb"], BARS["vib"], VPIN)
+PAIR, UNDERLYING = "BTC-USDT", "BTC"
+INPUTS = (TRADES, QUOTES, OPTION_TICKERS)
+STATES = (STATE_BARS, STATE_MIDS, STATE_SURFACES)
+OUTPUTS = (BARS["time"], BARS["tib"], BARS["trb"], BARS["vib"], VPIN, SPOT_MID, IV_SURFACE)
 """What default profiles make."""
+Told = tuple[str, bytes, bytes | None, dict[str, str | bytes | None]]
+"""A topic and what is sent to it: key, value and headers."""
 SLOT = "engine-0"
 PATIENCE_S = 60.0
 TAPE_TRADES = 24_000
@@ -58,7 +69,8 @@ def until(true: Callable[[], Any], what: str, seconds: float = PATIENCE_S) -> An
 
 
 class Feed:
-    """A seeded tape of a few symbols, with duplicates, holes, late repairs, Clocks and records nobody can read."""
+    """A seeded tape of a few symbols, with duplicates, holes, late repairs, Clocks and records nobody can read; and of
+    quotes and option tickers, some twice, with Clocks."""
 
     def __init__(self, settings: KafkaSettings, trades: int) -> None:
         self._producer = kafka.producer(settings)
@@ -73,12 +85,12 @@ class Feed:
         producer = producer or self._producer
         count = round(share * self._whole)
         part, self._records = self._records[:count], self._records[count:]
-        for key, value, headers in part:
-            producer.produce(TRADES, value, key, headers=headers)
+        for topic, key, value, headers in part:
+            producer.produce(topic, value, key, headers=headers)
         assert producer.flush(30) == 0
 
 
-def tape(rng: random.Random, trades: int) -> Iterator[tuple[bytes, bytes | None, dict[str, str | bytes | None]]]:
+def tape(rng: random.Random, trades: int) -> Iterator[Told]:
     sequence = dict.fromkeys(SYMBOLS, 1000)
     price = dict.fromkeys(SYMBOLS, 50_000)
     now = 1_700_000_000_000_000
@@ -102,19 +114,58 @@ def tape(rng: random.Random, trades: int) -> Iterator[tuple[bytes, bytes | None,
         if rng.random() < 0.002:
             held.append(trade)
             continue
-        yield market_key(trade), CODEC.encode(trade), {}
+        yield TRADES, market_key(trade), CODEC.encode(trade), {}
         if rng.random() < 0.01:
-            yield market_key(trade), CODEC.encode(trade), {}
+            yield TRADES, market_key(trade), CODEC.encode(trade), {}
         if held and rng.random() < 0.01:
             late = held.pop()
-            yield market_key(late), CODEC.encode(late), {}
+            yield TRADES, market_key(late), CODEC.encode(late), {}
         if rng.random() < 0.002:
             clock = str(now + 3_000_000).encode()
-            yield market_key(trade), None, {kafka.CLOCK_HEADER: clock}
+            yield TRADES, market_key(trade), None, {kafka.CLOCK_HEADER: clock}
+        if rng.random() < 0.1:
+            yield from joined(rng, now, price["BTCUSDT"] * ONE // 1000)
         if number % 5000 == 2500:
-            yield market_key(trade), b"garbage", {}
-            yield market_key(trade), b"\x00\x00\x00\x00\x63" + CODEC.encode(trade)[5:], {}
-            yield b"BINANCE_SPOT:OTHER", CODEC.encode(trade), {}
+            yield TRADES, market_key(trade), b"garbage", {}
+            yield TRADES, market_key(trade), b"\x00\x00\x00\x00\x63" + CODEC.encode(trade)[5:], {}
+            yield TRADES, b"BINANCE_SPOT:OTHER", CODEC.encode(trade), {}
+
+
+def joined(rng: random.Random, now: int, price: int) -> Iterator[Told]:
+    """A quote of some venue, a ticker of some option, and now and then one of them again, or Clocks."""
+    quote = Quote(
+        venue=rng.choice(["BINANCE_SPOT", "COINBASE", "KRAKEN"]),
+        symbol="BTCUSDT",
+        received_time=now,
+        bid_price=price - rng.randrange(ONE),
+        ask_price=price + rng.randrange(ONE),
+    )
+    strike, side = rng.randrange(40, 60), rng.choice(["CALL", "PUT"])
+    ticker = OptionTicker(
+        venue="DERIBIT",
+        symbol=f"BTC-{strike}-{side}",
+        received_time=now,
+        underlying=UNDERLYING,
+        expiry=1_702_600_000_000_000,
+        strike=strike * ONE,
+        option_side=side,
+        price_currency="BTC",
+        bid_price=ONE // 50,
+        ask_price=ONE // 40,
+        mark_price=ONE // 45,
+        underlying_price=price,
+        mark_iv=0.5 + rng.random() / 10,
+    )
+    told: list[Told] = [
+        (QUOTES, PAIR.encode(), CODEC.encode(quote), {}),
+        (OPTION_TICKERS, UNDERLYING.encode(), CODEC.encode(ticker), {}),
+    ]
+    yield from told
+    if rng.random() < 0.05:
+        yield rng.choice(told)
+    if rng.random() < 0.05:
+        clock: dict[str, str | bytes | None] = {kafka.CLOCK_HEADER: str(now + 1_500_000).encode()}
+        yield from ((topic, key, None, clock) for topic, key, _, _ in told)
 
 
 class Worker:
@@ -170,20 +221,20 @@ class House:
 
     def committed(self) -> int:
         try:
-            found = self._group.committed([TopicPartition(TRADES, p) for p in range(PARTITIONS)], 20)
+            found = self._group.committed([TopicPartition(topic, p) for topic in INPUTS for p in range(PARTITIONS)], 20)
         except KafkaException:  # just started
             return -1
         return sum(max(0, tp.offset) for tp in found)
 
     def lag(self) -> int:
-        return sum(self.ends(TRADES, self._plain)) - self.committed()
+        return sum(sum(self.ends(topic, self._plain)) for topic in INPUTS) - self.committed()
 
     def ends(self, topic: str, client: Any) -> list[int]:
         return [client.get_watermark_offsets(TopicPartition(topic, p), 20)[1] for p in range(PARTITIONS)]
 
     def transaction_is_open(self) -> bool:
         """Whether a transaction has written something that readers may not see yet."""
-        return any(self.ends(topic, self._plain) != self.ends(topic, self._group) for topic in (STATE_BARS, VPIN))
+        return any(self.ends(topic, self._plain) != self.ends(topic, self._group) for topic in (*STATES, VPIN))
 
     def done(self) -> None:
         until(lambda: self.lag() == 0, "everything committed")
@@ -211,10 +262,12 @@ class House:
                 place = topic, message.partition() or 0
                 outputs.setdefault(place, []).append((message.key(), message.value(), message.headers()))
         letters = [CODEC.decode_as(DeadLetter, message.value()) for message in self.read(DEAD_LETTERS)]
-        dead = [(it.partition, it.offset, it.key, it.payload, it.reason, it.detail) for it in letters]
+        dead = [(it.topic, it.partition, it.offset, it.key, it.payload, it.reason, it.detail) for it in letters]
         assert len(set(dead)) == len(dead)
         states = [
-            CODEC.decode_as(State, value) for value in kafka.compacted(self.settings.kafka, STATE_BARS, "test").values()
+            CODEC.decode_as(State, value)
+            for topic in STATES
+            for value in kafka.compacted(self.settings.kafka, topic, "test").values()
         ]
         return Made(outputs, frozenset(dead), {it.input_key: (it.offset, it.payload) for it in states})
 

@@ -20,7 +20,20 @@ from ravencore import kafka
 from ravencore.config import EngineSettings
 from ravencore.topics import TRADES
 from ravenctl.local.broker import Broker
-from tests.processors.rig import OUTPUTS, PARTITIONS, PATIENCE_S, SYMBOLS, Feed, House, Made, Worker, until
+from tests.processors.rig import (
+    INPUTS,
+    OUTPUTS,
+    PAIR,
+    PARTITIONS,
+    PATIENCE_S,
+    SYMBOLS,
+    UNDERLYING,
+    Feed,
+    House,
+    Made,
+    Worker,
+    until,
+)
 
 pytestmark = pytest.mark.stack
 
@@ -59,7 +72,8 @@ def undisturbed(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Mad
     [status] = one.status()
     assert status.state == "STOPPED"
     assert counters["dead_letters"] == len(made.dead)
-    assert counters["bars"] + counters["vpin"] == sum(map(len, made.outputs.values()))
+    published = sum(counters[name] for name in ("bars", "vpin", "spot_mid", "iv_surface"))
+    assert published == sum(map(len, made.outputs.values()))
     return made
 
 
@@ -68,7 +82,7 @@ def test_the_tape_makes_all_kinds_of_output(undisturbed: Made) -> None:
         topic: sum(len(rows) for place, rows in undisturbed.outputs.items() if place[0] == topic) for topic in OUTPUTS
     }
     assert min(by_topic.values()) > 100, by_topic
-    assert set(undisturbed.state) == {f"BINANCE_SPOT:{symbol}" for symbol in SYMBOLS}
+    assert undisturbed.state.keys() == {*(f"BINANCE_SPOT:{symbol}" for symbol in SYMBOLS), PAIR, UNDERLYING}
     reasons = sorted(reason for *_, reason, _ in undisturbed.dead)
     assert reasons == ["unreadable_record"] * 10 + ["wrong_key"] * 5
 
@@ -113,7 +127,7 @@ def test_a_second_worker_joins_and_leaves_in_the_middle(house: House, undisturbe
     shared = until(
         lambda: (it := house.status_of(second)) and it.state == "RUNNING" and it.lag and it, "second RUNNING"
     )
-    assert 0 < len(shared.lag) < PARTITIONS
+    assert 0 < len(shared.lag) < len(INPUTS) * PARTITIONS
     feed.send(0.3)
     assert second.end() == 0
     feed.send(1)
@@ -244,7 +258,7 @@ async def read_by(engine: Engine) -> int:
     """How many records Faust has taken off its fetcher."""
     if engine._app is None or not engine._assigned or not all(lane.restored for lane in engine._lanes.values()):
         return 0
-    return sum([await engine._app.consumer.read_up_to(number) for number in range(PARTITIONS)])
+    return sum([await engine._app.consumer.read_up_to((topic, n)) for topic in INPUTS for n in range(PARTITIONS)])
 
 
 async def steady(ask: Callable[[], Awaitable[int]]) -> int:
