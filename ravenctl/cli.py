@@ -402,9 +402,9 @@ def bars(
     Example: ravenctl bars BTC.frames.zst --kind vpin --set bucket_volume=250000 --out vpin.jsonl
     """
     # They need the folds and the collector's parsers, which take their time to import.
-    from ravenctl import bars as making  # noqa: PLC0415
-    from ravenctl.spellings import Named  # noqa: PLC0415
-    from ravenctl.tapes import wanted  # noqa: PLC0415
+    from ravenctl.research import bars as making  # noqa: PLC0415
+    from ravenctl.research.spellings import Named  # noqa: PLC0415
+    from ravenctl.research.tapes import wanted  # noqa: PLC0415
 
     columns = Named(
         time=time_column, price=price, quantity=quantity, side=side, is_buyer_maker=is_buyer_maker, id=trade_id
@@ -448,8 +448,8 @@ def suggest(
     Example: ravenctl vpin suggest --file BTCUSDT-trades-2025-01-01.zip --symbol BTCUSDT --venue BINANCE_SPOT
     """
     # They need the collector's parsers, which take their time to import.
-    from ravenctl import suggest as suggesting  # noqa: PLC0415
-    from ravenctl.tapes import wanted  # noqa: PLC0415
+    from ravenctl.research import suggest as suggesting  # noqa: PLC0415
+    from ravenctl.research.tapes import wanted  # noqa: PLC0415
 
     settings = load() if file else reach(given_bootstrap(ctx, bootstrap))
     chosen = suggesting.unit_named(unit, settings.bars.vpin)

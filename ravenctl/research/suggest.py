@@ -18,8 +18,8 @@ from ravencore.kafka import TIMEOUT_S
 from ravencore.records import Bar, Kline, Record, Trade
 from ravenctl import reading
 from ravenctl.gaps import Waiting
+from ravenctl.research.tapes import Wanted, open_tape, same_symbol
 from ravenctl.shell import CommandFailed, WrongUse
-from ravenctl.tapes import Wanted, open_tape, same_symbol
 
 R = TypeVar("R", bound=Record)
 Unit = Literal["quote", "base"]

@@ -16,10 +16,10 @@ from processors.symbol import Symbol
 from ravencore.config import BarsSettings, DrivenBarProfile, PlainBarProfile, RuledBarProfile, VpinSettings
 from ravenctl.cli import app
 from tests.processors.tapes import read_csv, read_frames, records
-from tests.ravenctl import markets
-from tests.ravenctl.markets import FORMS, SYMBOL, VENUE, fields, live, market, outputs, shaken, write
+from tests.ravenctl.research import markets
+from tests.ravenctl.research.markets import FORMS, SYMBOL, VENUE, fields, live, market, outputs, shaken, write
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 LINES = market(4_000)
 NAMES = ("--venue", VENUE, "--symbol", SYMBOL)
 OWN = {
@@ -348,7 +348,7 @@ def test_a_killed_run_leaves_no_half_file(tmp_path: Path) -> None:
     path, out = write(tmp_path, "plain.csv", LINES), tmp_path / "bars.csv"
     code = (
         "import os, sys\n"
-        "from ravenctl import bars, barfiles\n"
+        "from ravenctl.research import bars, barfiles\n"
         "barfiles.Csv.close = lambda self: os._exit(9)\n"
         "from ravenctl.cli import app\n"
         "app(sys.argv[1:])\n"

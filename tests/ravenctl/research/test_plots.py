@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from ravenctl.canvas import Canvas
 from typer.testing import CliRunner
 
 from ravencore.config import BarsSettings, RuledBarProfile, VpinSettings
 from ravencore.decimals import ONE
 from ravencore.records import Bar
 from ravenctl import glyphs, plots
-from ravenctl.canvas import Canvas
 from ravenctl.cli import app
-from tests.ravenctl.markets import live, market, write
+from tests.ravenctl.research.markets import live, market, write
 
 LINES = market(6_000)
 

@@ -11,12 +11,12 @@ import numpy as np
 
 from ravencore.columns import TradeColumns
 from ravencore.errors import BadValue
-from ravenctl import cells
-from ravenctl.batches import NOTHING, Batch, Report
-from ravenctl.cells import TimeUnit
-from ravenctl.packed import Packed
+from ravenctl.research import cells
+from ravenctl.research.batches import NOTHING, Batch, Report
+from ravenctl.research.cells import TimeUnit
+from ravenctl.research.packed import Packed
+from ravenctl.research.spellings import Layout
 from ravenctl.shell import CommandFailed
-from ravenctl.spellings import Layout
 
 DELIMITERS = ",;\t|"
 NEWLINE = ord("\n")
