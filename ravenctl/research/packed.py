@@ -17,10 +17,9 @@ from typing import IO, BinaryIO, Self, cast
 import zstandard
 
 from ravenctl.shell import CommandFailed, WrongUse
+from simulator import recording
 
 CHUNK_BYTES = 1 << 18
-PACKED_BYTES = 1 << 15
-"""Read at a time of what grows as it is unpacked."""
 LONGEST_LINE = 1 << 26
 """A whole order book may be a line of some megabytes."""
 DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError, zstandard.ZstdError, zipfile.BadZipFile)
@@ -28,10 +27,6 @@ DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError, zstandard.ZstdError, z
 
 class CutShort(CommandFailed):
     """Raised where a packed file ends within what was packed, after whole parts of it: its writer was killed."""
-
-
-class _HalfFrame(zstandard.ZstdError):
-    """Raised after whole zstd frames when the last is not whole."""
 
 
 class Packed:
@@ -77,7 +72,7 @@ class Packed:
                 rest.append(chunk[cut:])
                 if len(rest) * CHUNK_BYTES > LONGEST_LINE:
                     raise CommandFailed(f"{self.path} holds no lines: neither a table of trades nor a recording")
-        except _HalfFrame as error:
+        except recording.CutShort as error:
             raise CutShort(f"{self.path} is damaged or cut short: {error}") from None
         except DAMAGED as error:
             raise CommandFailed(f"{self.path} is damaged or cut short: {error}") from None
@@ -91,21 +86,6 @@ class Packed:
 
 def _plain(file: IO[bytes]) -> Iterator[bytes]:
     return iter(lambda: file.read(CHUNK_BYTES), b"")
-
-
-def _zstd(file: BinaryIO) -> Iterator[bytes]:
-    """zstandard's own reader takes a file that is cut short for its end."""
-    frame = None
-    whole = 0
-    while data := file.read(PACKED_BYTES):
-        while data:
-            frame = frame or zstandard.ZstdDecompressor().decompressobj()
-            yield frame.decompress(data)
-            data = frame.unused_data if frame.eof else b""
-            whole += frame.eof
-            frame = None if frame.eof else frame
-    if frame is not None:
-        raise (_HalfFrame if whole else zstandard.ZstdError)("it ends within a zstd frame")
 
 
 def _zip(file: BinaryIO) -> Iterator[bytes]:
@@ -127,7 +107,7 @@ def _through(opener: Callable[[BinaryIO], IO[bytes]]) -> Callable[[BinaryIO], It
 
 UNPACK: dict[bytes, Callable[[BinaryIO], Iterator[bytes]]] = {
     b"\x1f\x8b": _through(lambda file: cast("IO[bytes]", gzip.GzipFile(fileobj=file))),
-    b"\x28\xb5\x2f\xfd": _zstd,
+    b"\x28\xb5\x2f\xfd": recording.unpacked_zstd,
     b"\xfd7zXZ\x00": _through(lzma.LZMAFile),
     b"BZh": _through(bz2.BZ2File),
     b"PK\x03\x04": _zip,

@@ -163,7 +163,24 @@ class Chart:
         if not self.candles:
             raise CommandFailed(f"no bar has closed: there is nothing to draw into {path}")
         with replacing(path) as part:
-            self._drawn().savefig(part, format="png")
+            self.figure().savefig(part, format="png")
+
+    def figure(self) -> Figure:
+        """The picture."""
+        figure = Figure(INCHES, DOTS_PER_INCH, layout="constrained")
+        figure.suptitle(self._whole_title(), x=0.01, ha="left", size="x-large", parse_math=False)
+        heights = [2.2, *[1.0] * len(self._panels)]
+        price, *fields = figure.subplots(len(heights), sharex=True, height_ratios=heights)
+        price.set_title(self._subtitle(), loc="left", size="medium", color="dimgrey")
+        draw_candles(price, self.candles)
+        means = np.array([list(candle.means()) for candle in self.candles]).T
+        columns = dict(zip(self._series, means, strict=True))
+        for axes, panel in zip(fields, self._panels, strict=True):
+            draw_panel(axes, panel, [columns[series] for series in panel.series])
+        for axes in (price, *fields):
+            draw_scale(axes)
+        draw_times(fields[-1], self.candles)
+        return figure
 
     def _put(self, candle: Candle) -> None:
         if self.candles and self.candles[-1].bars < self.each:
@@ -175,28 +192,6 @@ class Chart:
             self.candles = self.candles[::2]
             self.each *= 2
         self.candles.append(candle)
-
-    def _drawn(self) -> Figure:
-        figure = Figure(INCHES, DOTS_PER_INCH, layout="constrained")
-        ratios = [2.2, *[1.0] * len(self._panels)]
-        price, *fields = figure.subplots(len(ratios), sharex=True, height_ratios=ratios)
-        figure.suptitle(self._whole_title(), x=0.01, ha="left", size="x-large", parse_math=False)
-        price.set_title(self._subtitle(), loc="left", size="medium", color="dimgrey")
-        draw_candles(price, self.candles)
-        means = np.array([list(candle.means()) for candle in self.candles]).T
-        columns = dict(zip(self._series, means, strict=True))
-        for axes, panel in zip(fields, self._panels, strict=True):
-            draw_panel(axes, panel, [columns[series] for series in panel.series])
-        for axes in (price, *fields):
-            axes.grid(color="gainsboro", linewidth=0.7)
-            axes.set_axisbelow(True)
-            axes.yaxis.tick_right()
-            axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
-        places, labels = times(self.candles)
-        price.set_xticks(places, labels)
-        fields[-1].set_xlabel("UTC", loc="right", color="dimgrey", labelpad=0)
-        price.set_xlim(-0.5, len(self.candles) - 0.5)
-        return figure
 
     def _whole_title(self) -> str:
         return f"{self._title}  \u00b7  {self._bars:,} bar{'s' if self._bars != 1 else ''}"
@@ -249,6 +244,21 @@ def draw_panel(axes: Axes, panel: Panel, columns: Sequence[np.ndarray]) -> None:
     axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False, borderaxespad=0.1)
     if np.isnan(columns).all():
         axes.text(0.5, 0.5, "none yet: it takes more bars than these", transform=axes.transAxes, ha="center")
+
+
+def draw_scale(axes: Axes) -> None:
+    """Numbers on the right, where the newest is, and lines across."""
+    axes.grid(color="gainsboro", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.yaxis.tick_right()
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+
+
+def draw_times(axes: Axes, candles: Sequence[Candle]) -> None:
+    """The axis that all share."""
+    axes.set_xticks(*times(candles))
+    axes.set_xlim(-0.5, len(candles) - 0.5)
+    axes.set_xlabel("UTC", loc="right", color="dimgrey", labelpad=0)
 
 
 def times(candles: Sequence[Candle]) -> tuple[list[float], list[str]]:

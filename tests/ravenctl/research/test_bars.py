@@ -255,6 +255,8 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     assert "none of Binance's dumps" in refusal(path, "--kind", "tib")
     path.write_text("when,price,qty\n1,2,3\n")
     assert "which column holds time?" in refusal(path, "--kind", "tib")
+    path.write_text('time,price,qty\n1700000000000,"1,1\n1700000000001,1,1\n')
+    assert "is no CSV, as line 3 tells at last: unexpected end of data" in refusal(path, "--kind", "tib")
     path.write_bytes(b"\0" * 3_000_000)
     assert "is no text" in refusal(path, "--kind", "tib")
     path.write_bytes(markets.plain(LINES[::-1]))
@@ -281,6 +283,14 @@ def test_it_says_what_it_took_for_what(tmp_path: Path) -> None:
         "no column holds ids: trades are numbered in their order, from 1",
     ]
     assert [(it["venue"], it["symbol"]) for it in map(json.loads, result.stdout.splitlines())] == [("FILE", "BTC-EUR")]
+
+
+def test_a_cell_may_go_on_in_the_next_line(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text('note,time,price,qty\n"two\nlines",1700000000000,1,1\nx,1700000000001,x,1\n')
+    result = ravenctl(path, "--kind", "tick", "--set", "size=1")
+    assert len(result.stdout.splitlines()) == 1
+    assert "1 refused (line 4: price: 'x' is not a number)" in result.stderr
 
 
 MEASURED = """
