@@ -368,7 +368,9 @@ def bars(
         Path | None,
         typer.Option("--out", metavar="FILE", help=".parquet, .csv or .jsonl; else, or with -, JSON lines to stdout."),
     ] = None,
-    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw them as well.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw them as well; needs the extra `research`.")
+    ] = None,
     venue: Annotated[
         str | None,
         typer.Option("--venue", metavar="VENUE", help="What the bars name; of a recording also whose it is."),

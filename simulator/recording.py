@@ -24,6 +24,8 @@ DEFAULT_TICK_E8 = 1_000_000
 DEFAULT_LOT_E8 = 1_000
 PROGRESS_LINES = 100_000
 CHUNK_BYTES = 1 << 17
+PACKED_BYTES = 1 << 15
+"""Read at a time of what grows as it is unpacked."""
 
 log = logging.getLogger("simulator")
 
@@ -70,7 +72,7 @@ def unpacked_zstd(file: BinaryIO) -> Iterator[bytes]:
     """What zstd frames hold; ZstdError where the last is cut short, which zstandard's own stream_reader lets pass."""
     frame = None
     whole = 0
-    while data := file.read(CHUNK_BYTES):
+    while data := file.read(PACKED_BYTES):
         while data:
             frame = frame or zstandard.ZstdDecompressor().decompressobj()
             yield frame.decompress(data)

@@ -15,7 +15,7 @@ from ravencore.config import BarsSettings
 from ravencore.records import Bar, Vpin
 from ravenctl.gaps import Waiting
 from ravenctl.research import barfiles, profiles
-from ravenctl.research.tapes import Tape, Wanted, open_tape
+from ravenctl.research.tapes import NO_VENUE, Tape, Wanted, open_tape
 from ravenctl.shell import CommandFailed, WrongUse
 
 if TYPE_CHECKING:
@@ -69,7 +69,8 @@ def make_plan(
 def run(plan: Plan, bars: BarsSettings) -> None:
     """Read, fold, write; says on standard error what was read and made. Raises RavenError: then nothing is written."""
     # Before the file is read: what is wrong with a profile shows at once.
-    profiles.chosen(bars, plan.kind, plan.profile, plan.changes, ("VENUE", "SYMBOL"))
+    guessed = plan.wanted.venue or NO_VENUE, plan.wanted.symbol or plan.trades.name
+    profiles.chosen(bars, plan.kind, plan.profile, plan.changes, guessed)
     with open_tape(plan.trades, plan.wanted, say) as tape:
         name, settings = profiles.chosen(bars, plan.kind, plan.profile, plan.changes, (tape.venue, tape.symbol))
         with barfiles.opened(plan.out, profiles.record_of(plan.kind)) as write:
@@ -114,19 +115,11 @@ def summary(tape: Tape, counts: Counter[str], plan: Plan) -> str:
         *([f"{counts['late_repairs']:,} repairs of holes"] if counts["late_repairs"] else []),
         f"{counts['late_trades']:,} late",
         *([f"{report.moved:,} put in the order of their ids"] if report.moved else []),
-        f"{report.refused:,} refused{_reasons(tape)}",
+        report.refusals(),
     ]
     noun = "bars" if counts["bars"] != 1 else "bar"
     where = "" if plan.out == barfiles.STDOUT else f" to {plan.out}"
     return f"{', '.join(found)}; {counts['bars']:,} {noun} written{where}"
-
-
-def _reasons(tape: Tape) -> str:
-    report = tape.report
-    if not report.refused:
-        return ""
-    more = ", ..." if report.refused > len(report.first_refusals) else ""
-    return f" ({'; '.join(report.first_refusals)}{more})"
 
 
 def say(text: str) -> None:

@@ -79,7 +79,7 @@ VPIN_PANELS = (
     ),
     Panel(
         "percentile of VPIN",
-        (Series("share of earlier ones not above it", _of_bucket(lambda it: it.vpin_percentile), BLUE),),
+        (Series("share not above it", _of_bucket(lambda it: it.vpin_percentile), BLUE),),
         most=1.0,
     ),
 )

@@ -134,8 +134,8 @@ def _validated(
     for key in changes:
         if key not in keys:
             near = difflib.get_close_matches(key, keys, n=1)
-            meant = f": did you mean {near[0]}?" if near else ";"
-            raise WrongUse(f"--set {key} is unknown{meant} There are {', '.join(keys)}")
+            meant = f"did you mean {near[0]}? There" if near else "there"
+            raise WrongUse(f"--set {key} is unknown: {meant} are {', '.join(keys)}")
     try:
         return model.model_validate({**base, **changes})
     except ValidationError as error:

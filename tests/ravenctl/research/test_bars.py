@@ -227,6 +227,8 @@ def test_of_several_symbols_one_is_chosen_or_all_are_listed(form: str, tmp_path:
         (["--kind", "dollar", "--set", "size=-1"], "it must be positive"),
         (["--kind", "dib", "--rule", "raven"], "Input should be 'guarded'"),
         (["--kind", "time", "--profile", "5 minutes"], "is no interval: write for example 500ms"),
+        (["--kind", "vpin", "--set", "x=1"], "--set x is unknown: there are bucket_volume, unit"),
+        (["--kind", "vpin", "--set", "bucket_volume=x"], "the bucket volume of FILE:plain.csv: 'x' is not a number"),
         (["--kind", "vpin", "--set", "bucket_volumes={}"], "There are bucket_volume, unit, window, sigma_window"),
         (["--kind", "vpin", "--profile", "x"], "VPIN has one profile"),
         (["--kind", "tib", "--out", "bars.txt"], "name it .parquet, .csv or .jsonl"),
