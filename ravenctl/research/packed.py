@@ -5,6 +5,7 @@ What a file is packed with is told by its first bytes, whatever its name.
 
 import bz2
 import gzip
+import io
 import lzma
 import os
 import stat
@@ -12,7 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, BinaryIO, Self, cast
+from typing import IO, BinaryIO, Self
 
 import zstandard
 
@@ -84,7 +85,7 @@ class Packed:
         return unpack(self._file)
 
 
-def _plain(file: IO[bytes]) -> Iterator[bytes]:
+def _plain(file: IO[bytes] | io.BufferedIOBase) -> Iterator[bytes]:
     return iter(lambda: file.read(CHUNK_BYTES), b"")
 
 
@@ -97,19 +98,11 @@ def _zip(file: BinaryIO) -> Iterator[bytes]:
             yield from _plain(member)
 
 
-def _through(opener: Callable[[BinaryIO], IO[bytes]]) -> Callable[[BinaryIO], Iterator[bytes]]:
-    def unpack(file: BinaryIO) -> Iterator[bytes]:
-        with opener(file) as stream:
-            yield from _plain(stream)
-
-    return unpack
-
-
 UNPACK: dict[bytes, Callable[[BinaryIO], Iterator[bytes]]] = {
-    b"\x1f\x8b": _through(lambda file: cast("IO[bytes]", gzip.GzipFile(fileobj=file))),
+    b"\x1f\x8b": lambda file: _plain(gzip.GzipFile(fileobj=file)),
     b"\x28\xb5\x2f\xfd": recording.unpacked_zstd,
-    b"\xfd7zXZ\x00": _through(lzma.LZMAFile),
-    b"BZh": _through(bz2.BZ2File),
+    b"\xfd7zXZ\x00": lambda file: _plain(lzma.LZMAFile(file)),  # noqa: SIM115 - the file is not its own
+    b"BZh": lambda file: _plain(bz2.BZ2File(file)),
     b"PK\x03\x04": _zip,
 }
 """What unpacks a file that begins so."""
