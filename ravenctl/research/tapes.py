@@ -11,8 +11,8 @@ from ravencore.records import Trade
 from ravenctl.research import cells
 from ravenctl.research.batches import BATCH_ROWS, Batch, Report, in_order, of_records, sided
 from ravenctl.research.cells import TimeUnit
-from ravenctl.research.framed import FIRST_LINE, Recording
 from ravenctl.research.packed import Packed
+from ravenctl.research.recordings import FIRST_LINE, Recording
 from ravenctl.research.spellings import Named, layout
 from ravenctl.research.tables import Block, CsvTable, Maker, Table
 from ravenctl.shell import CommandFailed, WrongUse, require
