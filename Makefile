@@ -10,7 +10,7 @@ ARGS   ?=
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
 
-# One environment; `dev` includes all that `local` holds, so installing it later only adds.
+# One environment; `dev` includes all that `local` and `research` hold, so installing it later only adds.
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Raven needs Python 3.11 or newer; say which with: make PYTHON=/path/to/python3.11 ..."; exit 1; }
@@ -88,7 +88,7 @@ bench-folds: $(VENV)/local.stamp .venv-rivals-mlfinpy/made.stamp .venv-rivals-na
 	@$(BIN)/python -m benchmarks.folds $(foreach one,mlfinpy nautilus,--$(one) .venv-rivals-$(one)/bin/python) $(ARGS)
 
 lock:  ## resolve the lock files anew from pyproject.toml (needs uv)
-	@for f in "service" "local --extra local" "dev --extra local --extra dev" "bench --extra local --extra bench"; do set -- $$f; n=$$1; shift; \
+	@for f in "service" "local --extra local" "dev --extra local --extra research --extra dev" "bench --extra local --extra bench"; do set -- $$f; n=$$1; shift; \
 	  echo setuptools | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate $$@ pyproject.toml - -o requirements/$$n.lock || exit 1; done
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate requirements/rivals.in -o requirements/rivals.lock
 	@for f in "mlfinpy 3.11" "risklabai 3.12" "nautilus 3.12"; do set -- $$f; \

@@ -368,7 +368,9 @@ def bars(
         Path | None,
         typer.Option("--out", metavar="FILE", help=".parquet, .csv or .jsonl; else, or with -, JSON lines to stdout."),
     ] = None,
-    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw them as well.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw them as well; needs the extra `research`.")
+    ] = None,
     venue: Annotated[
         str | None,
         typer.Option("--venue", metavar="VENUE", help="What the bars name; of a recording also whose it is."),
@@ -402,9 +404,9 @@ def bars(
     Example: ravenctl bars BTC.frames.zst --kind vpin --set bucket_volume=250000 --out vpin.jsonl
     """
     # They need the folds and the collector's parsers, which take their time to import.
-    from ravenctl import bars as making  # noqa: PLC0415
-    from ravenctl.spellings import Named  # noqa: PLC0415
-    from ravenctl.tapes import wanted  # noqa: PLC0415
+    from ravenctl.research import bars as making  # noqa: PLC0415
+    from ravenctl.research.spellings import Named  # noqa: PLC0415
+    from ravenctl.research.tapes import wanted  # noqa: PLC0415
 
     columns = Named(
         time=time_column, price=price, quantity=quantity, side=side, is_buyer_maker=is_buyer_maker, id=trade_id
@@ -448,8 +450,8 @@ def suggest(
     Example: ravenctl vpin suggest --file BTCUSDT-trades-2025-01-01.zip --symbol BTCUSDT --venue BINANCE_SPOT
     """
     # They need the collector's parsers, which take their time to import.
-    from ravenctl import suggest as suggesting  # noqa: PLC0415
-    from ravenctl.tapes import wanted  # noqa: PLC0415
+    from ravenctl.research import suggest as suggesting  # noqa: PLC0415
+    from ravenctl.research.tapes import wanted  # noqa: PLC0415
 
     settings = load() if file else reach(given_bootstrap(ctx, bootstrap))
     chosen = suggesting.unit_named(unit, settings.bars.vpin)

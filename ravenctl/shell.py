@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Annotated, Any
 
 import typer
@@ -45,6 +46,12 @@ def exit_code(error: RavenError) -> int:
             return UNAVAILABLE
         case _:
             return FAILED
+
+
+def require(library: str, what: str, extra: str) -> None:
+    """Raise CommandFailed where what is asked for needs a library that is not installed."""
+    if find_spec(library) is None:
+        raise CommandFailed(f"{what} needs {library}, which is not installed: pip install 'raven-market-data[{extra}]'")
 
 
 class RavenGroup(TyperGroup):

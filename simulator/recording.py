@@ -24,6 +24,8 @@ DEFAULT_TICK_E8 = 1_000_000
 DEFAULT_LOT_E8 = 1_000
 PROGRESS_LINES = 100_000
 CHUNK_BYTES = 1 << 17
+PACKED_BYTES = 1 << 15
+"""Read at a time of what grows as it is unpacked."""
 
 log = logging.getLogger("simulator")
 
@@ -41,7 +43,7 @@ def lines(path: Path) -> Iterator[tuple[int, bytes]]:
         yield int(time_text), raw
 
 
-class _CutShort(zstandard.ZstdError):
+class CutShort(zstandard.ZstdError):
     """Raised after whole zstd frames when the last is not whole."""
 
 
@@ -54,23 +56,23 @@ def text_lines(path: Path) -> Iterator[bytes]:
     number = 0
     try:
         with path.open("rb") as file:
-            chunks = _decompressed(file) if path.suffix == ".zst" else iter(lambda: file.read(CHUNK_BYTES), b"")
+            chunks = unpacked_zstd(file) if path.suffix == ".zst" else iter(lambda: file.read(CHUNK_BYTES), b"")
             for line in _split(chunks):
                 number += 1
                 yield line.rstrip(b"\r")
     except OSError as error:
         raise SimulatorError(f"cannot read the recording {path}: {error.strerror or error}") from error
-    except _CutShort:
+    except CutShort:
         log.warning("%s: its recorder was killed while it wrote; %d whole lines are read", path, number)
     except zstandard.ZstdError as error:
         raise SimulatorError(f"{path}: damaged zstd data after line {number}: {error}") from error
 
 
-def _decompressed(file: BinaryIO) -> Iterator[bytes]:
-    """stream_reader takes a file cut short for its end; this raises ZstdError."""
+def unpacked_zstd(file: BinaryIO) -> Iterator[bytes]:
+    """What zstd frames hold; ZstdError where the last is cut short, which zstandard's own stream_reader lets pass."""
     frame = None
     whole = 0
-    while data := file.read(CHUNK_BYTES):
+    while data := file.read(PACKED_BYTES):
         while data:
             frame = frame or zstandard.ZstdDecompressor().decompressobj()
             yield frame.decompress(data)
@@ -78,7 +80,7 @@ def _decompressed(file: BinaryIO) -> Iterator[bytes]:
             whole += frame.eof
             frame = None if frame.eof else frame
     if frame is not None:
-        raise _CutShort if whole else zstandard.ZstdError("the file ends too early")
+        raise (CutShort if whole else zstandard.ZstdError)("the file ends too early")
 
 
 def _split(chunks: Iterable[bytes]) -> Iterator[bytes]:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ravencore.columns import TradeColumns
-from ravenctl.batches import HELD, Batch, Report, in_order, sided
+from ravenctl.research.batches import HELD, Batch, Report, in_order, sided
 
 
 def batch(ids: Sequence[int | None], prices: Sequence[int] | None = None) -> Batch:

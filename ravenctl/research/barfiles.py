@@ -13,8 +13,7 @@ import msgspec
 from ravencore.codec import Schema, load_schema
 from ravencore.decimals import to_text
 from ravencore.records import Bar, Vpin
-from ravenctl.parquet import ParquetWriter
-from ravenctl.shell import WrongUse
+from ravenctl.shell import WrongUse, require
 
 Record = Bar | Vpin
 STDOUT = Path("-")
@@ -99,13 +98,23 @@ PARQUET = ".parquet"
 
 
 def check(out: Path) -> None:
-    """Raise WrongUse where such a file cannot be written."""
+    """Raise WrongUse where such a file cannot be written, CommandFailed where a library for it is missing."""
     if out != STDOUT and out.suffix not in (*TEXT, PARQUET):
         raise WrongUse(f"--out {out}: name it .parquet, .csv or .jsonl, or - for JSON lines on standard output")
-    check_folder(out, "--out")
+    if out.suffix == PARQUET:
+        require("pyarrow", "Parquet", "research")
+    _check_folder(out, "--out")
 
 
-def check_folder(path: Path, option: str) -> None:
+def check_plot(plot: Path) -> None:
+    """Raise WrongUse where such a picture cannot be written, CommandFailed where nothing is there to draw it with."""
+    if plot.suffix != ".png":
+        raise WrongUse(f"--plot {plot}: name it .png")
+    require("matplotlib", "--plot", "research")
+    _check_folder(plot, "--plot")
+
+
+def _check_folder(path: Path, option: str) -> None:
     """Raise WrongUse where a file cannot be put there."""
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
         raise WrongUse(f"{option} {path}: there is no folder {path.parent} that can be written to")
@@ -132,6 +141,8 @@ def opened(out: Path, record: type[Record]) -> Iterator[Callable[[Sequence[Recor
         return
     with replacing(out) as part:
         if out.suffix == PARQUET:
+            from ravenctl.research.parquet import ParquetWriter  # noqa: PLC0415 - pyarrow is optional, and slow to import
+
             with _gathered(ParquetWriter(part, types(record))) as take:
                 yield take
         else:

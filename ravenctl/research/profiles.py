@@ -2,13 +2,14 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from processors import registry
 from processors.registry import FOLDS, Kind
-from ravencore.config import BarsSettings, VpinSettings, interval_us
+from ravencore.config import BarsSettings, DrivenBarProfile, PlainBarProfile, VpinSettings, interval_us
 from ravencore.errors import ConfigError
 from ravencore.records import Bar, Vpin
 from ravencore.topics import VPIN
@@ -46,6 +47,20 @@ def assignments(given: Sequence[str], rule: str | None) -> dict[str, str]:
             raise WrongUse(f"--set {text}: write KEY=VALUE, for example --set initial_size=200")
         found[key.strip()] = value.strip()
     return found
+
+
+def told(kind: Kind, name: str, settings: BarsSettings) -> str:
+    """For a person: the kind, the profile, and what matters most of its parameters."""
+    if kind.topic == VPIN:
+        return f"{kind.kind} {name}  \u00b7  buckets of {Decimal(settings.vpin.bucket_volume):,f} {settings.vpin.unit}"
+    profile = None if kind.kind == TIME else getattr(settings, kind.kind)[name]
+    match profile:
+        case DrivenBarProfile():
+            return f"{kind.kind} {name}  \u00b7  rule {profile.rule}"
+        case PlainBarProfile():
+            return f"{kind.kind} {name}  \u00b7  size {Decimal(profile.size):,f}"
+        case _:
+            return f"{kind.kind} {name}"
 
 
 def chosen(
@@ -119,8 +134,8 @@ def _validated(
     for key in changes:
         if key not in keys:
             near = difflib.get_close_matches(key, keys, n=1)
-            meant = f": did you mean {near[0]}?" if near else ";"
-            raise WrongUse(f"--set {key} is unknown{meant} There are {', '.join(keys)}")
+            meant = f"did you mean {near[0]}? There" if near else "there"
+            raise WrongUse(f"--set {key} is unknown: {meant} are {', '.join(keys)}")
     try:
         return model.model_validate({**base, **changes})
     except ValidationError as error:

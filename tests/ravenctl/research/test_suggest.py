@@ -56,6 +56,14 @@ def test_less_than_a_day_is_extrapolated_and_says_so(tmp_path: Path) -> None:
     assert result.stderr == "FILE x: 6.00 hours are less than a day, which is extrapolated from them\n"
 
 
+def test_what_is_refused_of_a_file_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("time,price,qty,side\n1700000000,100,1,buy\n1700043200,x,1,buy\n1700086400,100,1,buy\n")
+    result = suggest("--file", path)
+    assert settings(result) == {"bucket_volumes": {"FILE:x": "4"}}
+    assert result.stderr == f"{path}: 1 refused (line 3: price: 'x' is not a number)\n"
+
+
 def test_what_cannot_be_told(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_text("time,price,qty,side\n1700000000,100,1,buy\n")

@@ -16,10 +16,10 @@ from processors.symbol import Symbol
 from ravencore.config import BarsSettings, DrivenBarProfile, PlainBarProfile, RuledBarProfile, VpinSettings
 from ravenctl.cli import app
 from tests.processors.tapes import read_csv, read_frames, records
-from tests.ravenctl import markets
-from tests.ravenctl.markets import FORMS, SYMBOL, VENUE, fields, live, market, outputs, shaken, write
+from tests.ravenctl.research import markets
+from tests.ravenctl.research.markets import FORMS, SYMBOL, VENUE, fields, live, market, outputs, shaken, write
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 LINES = market(4_000)
 NAMES = ("--venue", VENUE, "--symbol", SYMBOL)
 OWN = {
@@ -227,6 +227,8 @@ def test_of_several_symbols_one_is_chosen_or_all_are_listed(form: str, tmp_path:
         (["--kind", "dollar", "--set", "size=-1"], "it must be positive"),
         (["--kind", "dib", "--rule", "raven"], "Input should be 'guarded'"),
         (["--kind", "time", "--profile", "5 minutes"], "is no interval: write for example 500ms"),
+        (["--kind", "vpin", "--set", "x=1"], "--set x is unknown: there are bucket_volume, unit"),
+        (["--kind", "vpin", "--set", "bucket_volume=x"], "the bucket volume of FILE:plain.csv: 'x' is not a number"),
         (["--kind", "vpin", "--set", "bucket_volumes={}"], "There are bucket_volume, unit, window, sigma_window"),
         (["--kind", "vpin", "--profile", "x"], "VPIN has one profile"),
         (["--kind", "tib", "--out", "bars.txt"], "name it .parquet, .csv or .jsonl"),
@@ -255,6 +257,8 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     assert "none of Binance's dumps" in refusal(path, "--kind", "tib")
     path.write_text("when,price,qty\n1,2,3\n")
     assert "which column holds time?" in refusal(path, "--kind", "tib")
+    path.write_text('time,price,qty\n1700000000000,"1,1\n1700000000001,1,1\n')
+    assert "is no CSV, as line 3 tells at last: unexpected end of data" in refusal(path, "--kind", "tib")
     path.write_bytes(b"\0" * 3_000_000)
     assert "is no text" in refusal(path, "--kind", "tib")
     path.write_bytes(markets.plain(LINES[::-1]))
@@ -281,6 +285,14 @@ def test_it_says_what_it_took_for_what(tmp_path: Path) -> None:
         "no column holds ids: trades are numbered in their order, from 1",
     ]
     assert [(it["venue"], it["symbol"]) for it in map(json.loads, result.stdout.splitlines())] == [("FILE", "BTC-EUR")]
+
+
+def test_a_cell_may_go_on_in_the_next_line(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text('note,time,price,qty\n"two\nlines",1700000000000,1,1\nx,1700000000001,x,1\n')
+    result = ravenctl(path, "--kind", "tick", "--set", "size=1")
+    assert len(result.stdout.splitlines()) == 1
+    assert "1 refused (line 4: price: 'x' is not a number)" in result.stderr
 
 
 MEASURED = """
@@ -348,7 +360,7 @@ def test_a_killed_run_leaves_no_half_file(tmp_path: Path) -> None:
     path, out = write(tmp_path, "plain.csv", LINES), tmp_path / "bars.csv"
     code = (
         "import os, sys\n"
-        "from ravenctl import bars, barfiles\n"
+        "from ravenctl.research import bars, barfiles\n"
         "barfiles.Csv.close = lambda self: os._exit(9)\n"
         "from ravenctl.cli import app\n"
         "app(sys.argv[1:])\n"

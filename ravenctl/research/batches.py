@@ -65,6 +65,13 @@ class Report:
         if len(self.first_refusals) < LISTED:
             self.first_refusals.append(f"line {line}: {why}")
 
+    def refusals(self) -> str:
+        """For a person: how many rows were refused, and why the first of them."""
+        if not self.refused:
+            return "0 refused"
+        more = ", ..." if self.refused > len(self.first_refusals) else ""
+        return f"{self.refused:,} refused ({'; '.join(self.first_refusals)}{more})"
+
 
 class InOrder:
     """Puts trades whose ids count into their order, as far as they are not further apart than HELD."""

@@ -1,35 +1,27 @@
-"""Parquet: tables of trades as text, and bars as typed columns. It needs pyarrow, imported only where it is used."""
+"""Parquet: tables of trades as text, and bars as typed columns. Needs pyarrow: import this only where it is used."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from ravencore.decimals import PRECISION, SCALE, to_decimal
-from ravenctl.batches import BATCH_ROWS
+from ravenctl.research.batches import BATCH_ROWS
+from ravenctl.research.spellings import Layout
+from ravenctl.research.tables import Block
 from ravenctl.shell import CommandFailed
-from ravenctl.spellings import Layout
-from ravenctl.tables import Block
-
-MAGIC = b"PAR1"
-
-
-def pyarrow() -> Any:
-    """The library; raises CommandFailed where it is not installed."""
-    try:
-        import pyarrow.parquet  # noqa: PLC0415 - it is optional, and slow to import
-    except ModuleNotFoundError:
-        raise CommandFailed("Parquet needs pyarrow: pip install pyarrow, or use CSV") from None
-    return pyarrow
 
 
 class ParquetTable:
     """A Parquet file of trades, as text: decimals exactly, doubles by their shortest text, times in microseconds."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._arrow = path, pyarrow()
+        self._path = path
         try:
-            self._file = self._arrow.parquet.ParquetFile(path)
-        except (self._arrow.ArrowException, OSError) as error:
+            self._file = pq.ParquetFile(path)
+        except (pa.ArrowException, OSError) as error:
             raise CommandFailed(f"{path} is no intact Parquet file: {error}") from None
         self._read = 0
         self.first: Sequence[str] = self._file.schema_arrow.names
@@ -41,20 +33,21 @@ class ParquetTable:
             for batch in self._file.iter_batches(BATCH_ROWS, columns=list(dict.fromkeys(names))):
                 lines = range(self._read + 1, self._read + batch.num_rows + 1)
                 self._read += batch.num_rows
-                yield Block(lines, [self._texts(batch.column(name)) for name in names])
-        except (self._arrow.ArrowException, OSError) as error:
+                yield Block(lines, [_texts(batch.column(name)) for name in names])
+        except (pa.ArrowException, OSError) as error:
             raise CommandFailed(f"{self._path} is damaged behind row {self._read}: {error}") from None
 
     def progress(self) -> tuple[int, int]:
         """Rows."""
         return self._read, self._file.metadata.num_rows
 
-    def _texts(self, column: Any) -> list[str]:
-        if self._arrow.types.is_dictionary(column.type):
-            column = column.dictionary_decode()
-        if self._arrow.types.is_temporal(column.type):
-            column = column.cast(self._arrow.timestamp("us"), safe=False).cast(self._arrow.int64())
-        return [text or "" for text in column.cast(self._arrow.string()).to_pylist()]
+
+def _texts(column: Any) -> list[str]:
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_temporal(column.type):
+        column = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
+    return [text or "" for text in column.cast(pa.string()).to_pylist()]
 
 
 class ParquetWriter:
@@ -62,23 +55,22 @@ class ParquetWriter:
 
     def __init__(self, path: Path, types: Mapping[str, str]) -> None:
         """`types`: by column `decimal`, `time`, `long`, `double`, `boolean` or `string`."""
-        self._arrow = arrow = pyarrow()
         of = {
-            "decimal": arrow.decimal128(PRECISION, SCALE),
-            "time": arrow.timestamp("us", tz="UTC"),
-            "long": arrow.int64(),
-            "double": arrow.float64(),
-            "boolean": arrow.bool_(),
-            "string": arrow.string(),
+            "decimal": pa.decimal128(PRECISION, SCALE),
+            "time": pa.timestamp("us", tz="UTC"),
+            "long": pa.int64(),
+            "double": pa.float64(),
+            "boolean": pa.bool_(),
+            "string": pa.string(),
         }
         self._types = types
-        self._schema = arrow.schema([(name, of[kind]) for name, kind in types.items()])
-        self._writer = arrow.parquet.ParquetWriter(path, self._schema, compression="zstd")
+        self._schema = pa.schema([(name, of[kind]) for name, kind in types.items()])
+        self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
 
     def write(self, records: Sequence[Any]) -> None:
         """Write records, at least one."""
         columns = [self._column(name, kind, records) for name, kind in self._types.items()]
-        self._writer.write_table(self._arrow.Table.from_arrays(columns, schema=self._schema))
+        self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema))
 
     def close(self) -> None:
         """Write the file's end."""
@@ -88,4 +80,4 @@ class ParquetWriter:
         values = [getattr(record, name) for record in records]
         if kind == "decimal":
             values = [to_decimal(units) for units in values]
-        return self._arrow.array(values, self._schema.field(name).type)
+        return pa.array(values, self._schema.field(name).type)

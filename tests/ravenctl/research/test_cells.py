@@ -7,9 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ravencore.errors import BadValue
-from ravenctl.cells import PER_SECOND, TimeUnit, bought, bought_of_maker, count_by_one, counting_ids, decimals, micros
+from ravenctl.research.cells import (
+    PER_SECOND,
+    TimeUnit,
+    bought,
+    bought_of_maker,
+    count_by_one,
+    counting_ids,
+    decimals,
+    micros,
+)
+from ravenctl.research.spellings import Layout, Named, has_header, layout
 from ravenctl.shell import WrongUse
-from ravenctl.spellings import Layout, Named, has_header, layout
 
 SECONDS = st.integers(10**8, 4 * 10**9)
 

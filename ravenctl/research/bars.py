@@ -1,18 +1,25 @@
 """`ravenctl bars`: the engine's folds over the trades of a file, without Kafka."""
 
+from __future__ import annotations
+
 import sys
 from collections import Counter
-from contextlib import ExitStack
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from processors.registry import Kind
 from processors.symbol import Symbol
 from ravencore.config import BarsSettings
-from ravenctl import barfiles, plots, profiles
+from ravencore.records import Bar, Vpin
 from ravenctl.gaps import Waiting
+from ravenctl.research import barfiles, profiles
+from ravenctl.research.tapes import NO_VENUE, Tape, Wanted, open_tape
 from ravenctl.shell import CommandFailed, WrongUse
-from ravenctl.tapes import Tape, Wanted, open_tape
+
+if TYPE_CHECKING:
+    from ravenctl.research.plots import Chart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +51,7 @@ def make_plan(
     out = out or barfiles.STDOUT
     barfiles.check(out)
     if plot is not None:
-        plots.check(plot)
+        barfiles.check_plot(plot)
     for written in (out, plot):
         if written is not None and written.exists() and trades.exists() and written.samefile(trades):
             raise WrongUse(f"{written} would take the place of the trades themselves")
@@ -62,32 +69,40 @@ def make_plan(
 def run(plan: Plan, bars: BarsSettings) -> None:
     """Read, fold, write; says on standard error what was read and made. Raises RavenError: then nothing is written."""
     # Before the file is read: what is wrong with a profile shows at once.
-    profiles.chosen(bars, plan.kind, plan.profile, plan.changes, ("VENUE", "SYMBOL"))
-    with ExitStack() as stack:
-        tape = stack.enter_context(open_tape(plan.trades, plan.wanted, say))
-        instrument = (tape.venue, tape.symbol)
-        name, settings = profiles.chosen(bars, plan.kind, plan.profile, plan.changes, instrument)
-        take = stack.enter_context(barfiles.opened(plan.out, profiles.record_of(plan.kind)))
-        chart = plots.Chart(f"{tape.venue} {tape.symbol}", f"{plan.kind.kind} {name}") if plan.plot else None
-        fold = Symbol(*instrument, settings)
-        counts = Counter[str]()
-        with Waiting() as waiting:
-            for batch in tape.batches:
-                waiting.say("reading trades", *tape.progress())
-                applied = fold.apply_columns(batch.trades, batch.lines)
-                counts.update(applied.counts)
-                for refused in applied.refused:
-                    tape.report.refuse(refused.offset, refused.detail)
-                records = [output.record for output in applied.outputs]
-                counts["bars"] += len(records)
-                take(records)
+    guessed = plan.wanted.venue or NO_VENUE, plan.wanted.symbol or plan.trades.name
+    profiles.chosen(bars, plan.kind, plan.profile, plan.changes, guessed)
+    with open_tape(plan.trades, plan.wanted, say) as tape:
+        name, settings = profiles.chosen(bars, plan.kind, plan.profile, plan.changes, (tape.venue, tape.symbol))
+        with barfiles.opened(plan.out, profiles.record_of(plan.kind)) as write:
+            chart = _chart(tape, profiles.told(plan.kind, name, settings)) if plan.plot else None
+            counts = Counter[str]()
+            for records in _folded(tape, Symbol(tape.venue, tape.symbol, settings), counts):
+                write(records)
                 if chart is not None:
                     chart.add(records)
-        if not counts["trades"]:
-            raise CommandFailed(f"{plan.trades} holds no sound trade: {tape.report.first_refusals[0]}")
-        if chart is not None and plan.plot is not None:
-            chart.save(plan.plot)
-    say(summary(tape, counts, plan))
+            if not counts["trades"]:
+                raise CommandFailed(f"{plan.trades} holds no sound trade: {tape.report.first_refusals[0]}")
+            if chart is not None and plan.plot is not None:
+                chart.save(plan.plot)
+        say(summary(tape, counts, plan))
+
+
+def _chart(tape: Tape, made: str) -> Chart:
+    from ravenctl.research.plots import Chart  # noqa: PLC0415 - matplotlib is optional, and slow to import
+
+    return Chart(f"{tape.venue} {tape.symbol}  \u00b7  {made}")
+
+
+def _folded(tape: Tape, fold: Symbol, counts: Counter[str]) -> Iterator[list[Bar | Vpin]]:
+    """The bars of each batch of trades; adds to `counts` what became of them."""
+    with Waiting() as waiting:
+        for batch in tape.batches:
+            waiting.say("reading trades", *tape.progress())
+            applied = fold.apply_columns(batch.trades, batch.lines)
+            for refused in applied.refused:
+                tape.report.refuse(refused.offset, refused.detail)
+            counts.update(applied.counts, bars=len(applied.outputs))
+            yield [output.record for output in applied.outputs]
 
 
 def summary(tape: Tape, counts: Counter[str], plan: Plan) -> str:
@@ -100,19 +115,11 @@ def summary(tape: Tape, counts: Counter[str], plan: Plan) -> str:
         *([f"{counts['late_repairs']:,} repairs of holes"] if counts["late_repairs"] else []),
         f"{counts['late_trades']:,} late",
         *([f"{report.moved:,} put in the order of their ids"] if report.moved else []),
-        f"{report.refused:,} refused{_reasons(tape)}",
+        report.refusals(),
     ]
     noun = "bars" if counts["bars"] != 1 else "bar"
     where = "" if plan.out == barfiles.STDOUT else f" to {plan.out}"
     return f"{', '.join(found)}; {counts['bars']:,} {noun} written{where}"
-
-
-def _reasons(tape: Tape) -> str:
-    report = tape.report
-    if not report.refused:
-        return ""
-    more = ", ..." if report.refused > len(report.first_refusals) else ""
-    return f" ({'; '.join(report.first_refusals)}{more})"
 
 
 def say(text: str) -> None:

@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 
 from ravencore.config import BarsSettings
 from ravencore.records import Bar, Vpin
-from ravenctl import barfiles
 from ravenctl.cli import app
-from tests.ravenctl.markets import START_MS, SYMBOL, VENUE, fields, live, market, write
+from ravenctl.research import barfiles
+from tests.ravenctl.research.markets import START_MS, SYMBOL, VENUE, fields, live, market, write
 
 LINES = market(3_000)
 NAMES = ["--venue", VENUE, "--symbol", SYMBOL]

@@ -5,6 +5,7 @@ What a file is packed with is told by its first bytes, whatever its name.
 
 import bz2
 import gzip
+import io
 import lzma
 import os
 import stat
@@ -12,15 +13,14 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, BinaryIO, Self, cast
+from typing import IO, BinaryIO, Self
 
 import zstandard
 
 from ravenctl.shell import CommandFailed, WrongUse
+from simulator import recording
 
 CHUNK_BYTES = 1 << 18
-PACKED_BYTES = 1 << 15
-"""Read at a time of what grows as it is unpacked."""
 LONGEST_LINE = 1 << 26
 """A whole order book may be a line of some megabytes."""
 DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError, zstandard.ZstdError, zipfile.BadZipFile)
@@ -28,10 +28,6 @@ DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError, zstandard.ZstdError, z
 
 class CutShort(CommandFailed):
     """Raised where a packed file ends within what was packed, after whole parts of it: its writer was killed."""
-
-
-class _HalfFrame(zstandard.ZstdError):
-    """Raised after whole zstd frames when the last is not whole."""
 
 
 class Packed:
@@ -77,7 +73,7 @@ class Packed:
                 rest.append(chunk[cut:])
                 if len(rest) * CHUNK_BYTES > LONGEST_LINE:
                     raise CommandFailed(f"{self.path} holds no lines: neither a table of trades nor a recording")
-        except _HalfFrame as error:
+        except recording.CutShort as error:
             raise CutShort(f"{self.path} is damaged or cut short: {error}") from None
         except DAMAGED as error:
             raise CommandFailed(f"{self.path} is damaged or cut short: {error}") from None
@@ -89,23 +85,8 @@ class Packed:
         return unpack(self._file)
 
 
-def _plain(file: IO[bytes]) -> Iterator[bytes]:
+def _plain(file: IO[bytes] | io.BufferedIOBase) -> Iterator[bytes]:
     return iter(lambda: file.read(CHUNK_BYTES), b"")
-
-
-def _zstd(file: BinaryIO) -> Iterator[bytes]:
-    """zstandard's own reader takes a file that is cut short for its end."""
-    frame = None
-    whole = 0
-    while data := file.read(PACKED_BYTES):
-        while data:
-            frame = frame or zstandard.ZstdDecompressor().decompressobj()
-            yield frame.decompress(data)
-            data = frame.unused_data if frame.eof else b""
-            whole += frame.eof
-            frame = None if frame.eof else frame
-    if frame is not None:
-        raise (_HalfFrame if whole else zstandard.ZstdError)("it ends within a zstd frame")
 
 
 def _zip(file: BinaryIO) -> Iterator[bytes]:
@@ -117,19 +98,11 @@ def _zip(file: BinaryIO) -> Iterator[bytes]:
             yield from _plain(member)
 
 
-def _through(opener: Callable[[BinaryIO], IO[bytes]]) -> Callable[[BinaryIO], Iterator[bytes]]:
-    def unpack(file: BinaryIO) -> Iterator[bytes]:
-        with opener(file) as stream:
-            yield from _plain(stream)
-
-    return unpack
-
-
 UNPACK: dict[bytes, Callable[[BinaryIO], Iterator[bytes]]] = {
-    b"\x1f\x8b": _through(lambda file: cast("IO[bytes]", gzip.GzipFile(fileobj=file))),
-    b"\x28\xb5\x2f\xfd": _zstd,
-    b"\xfd7zXZ\x00": _through(lzma.LZMAFile),
-    b"BZh": _through(bz2.BZ2File),
+    b"\x1f\x8b": lambda file: _plain(gzip.GzipFile(fileobj=file)),
+    b"\x28\xb5\x2f\xfd": recording.unpacked_zstd,
+    b"\xfd7zXZ\x00": lambda file: _plain(lzma.LZMAFile(file)),  # noqa: SIM115 - the file is not its own
+    b"BZh": lambda file: _plain(bz2.BZ2File(file)),
     b"PK\x03\x04": _zip,
 }
 """What unpacks a file that begins so."""

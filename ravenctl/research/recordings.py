@@ -12,8 +12,8 @@ from producers.contract import TRADES, Receipt, Stream
 from producers.registry import SOURCES
 from ravencore.errors import Unreadable
 from ravencore.records import Trade
-from ravenctl.batches import Report
-from ravenctl.packed import CutShort
+from ravenctl.research.batches import Report
+from ravenctl.research.packed import CutShort
 from ravenctl.shell import CommandFailed, WrongUse
 from simulator.contract import Dialect
 from simulator.contract import Unreadable as NotPlaced

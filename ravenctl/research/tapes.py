@@ -8,21 +8,21 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from ravencore.records import Trade
-from ravenctl import cells
-from ravenctl.batches import BATCH_ROWS, Batch, Report, in_order, of_records, sided
-from ravenctl.cells import TimeUnit
-from ravenctl.framed import FIRST_LINE, Recording
-from ravenctl.packed import Packed
-from ravenctl.parquet import MAGIC, ParquetTable
-from ravenctl.shell import CommandFailed, WrongUse
-from ravenctl.spellings import Named, layout
-from ravenctl.tables import Block, CsvTable, Maker, Table
+from ravenctl.research import cells
+from ravenctl.research.batches import BATCH_ROWS, Batch, Report, in_order, of_records, sided
+from ravenctl.research.cells import TimeUnit
+from ravenctl.research.packed import Packed
+from ravenctl.research.recordings import FIRST_LINE, Recording
+from ravenctl.research.spellings import Named, layout
+from ravenctl.research.tables import Block, CsvTable, Maker, Table
+from ravenctl.shell import CommandFailed, WrongUse, require
 
 Say = Callable[[str], None]
 NOBODY = Named()
 """Columns that nobody named."""
 NO_VENUE = "FILE"
 """Venue of trades whose file does not tell it."""
+PARQUET_MAGIC = b"PAR1"
 SURE_ROWS = 10
 """Fewer rows do not tell that a table is written backwards."""
 
@@ -88,7 +88,10 @@ def open_tape(path: Path, wanted: Wanted, say: Say) -> Iterator[Tape]:
 
 
 def _source(packed: Packed, wanted: Wanted, report: Report, say: Say) -> _Source:
-    if packed.starts_with(MAGIC):
+    if packed.starts_with(PARQUET_MAGIC):
+        require("pyarrow", "Parquet", "research")
+        from ravenctl.research.parquet import ParquetTable  # noqa: PLC0415 - pyarrow is optional, and slow to import
+
         return _TableTape(packed.path, ParquetTable(packed.path), wanted, report, say)
     blocks = packed.blocks()
     first = next(blocks, b"")

@@ -18,8 +18,8 @@ from ravencore.kafka import TIMEOUT_S
 from ravencore.records import Bar, Kline, Record, Trade
 from ravenctl import reading
 from ravenctl.gaps import Waiting
+from ravenctl.research.tapes import Wanted, open_tape, same_symbol
 from ravenctl.shell import CommandFailed, WrongUse
-from ravenctl.tapes import Wanted, open_tape, same_symbol
 
 R = TypeVar("R", bound=Record)
 Unit = Literal["quote", "base"]
@@ -211,12 +211,14 @@ def of_kafka(settings: KafkaSettings, codec: Codec, symbol: str, venue: str | No
 
 
 def of_file(path: Path, wanted: Wanted) -> dict[Instrument, Flow]:
-    """What a file has; raises CommandFailed where it is over before it began."""
+    """What a file has; says what was refused of it. Raises CommandFailed where it is over before it began."""
     flow = Flow(str(path))
     with open_tape(path, wanted, lambda _: None) as tape, Waiting() as waiting:
         for batch in tape.batches:
             waiting.say("reading trades", *tape.progress())
             flow.add_trades(batch.trades)
+        if tape.report.refused:
+            sys.stderr.write(f"{path}: {tape.report.refusals()}\n")
         if not flow.days:
             raise CommandFailed(f"{path} tells no volume of a day: all its trades are of one moment")
         return {(tape.venue, tape.symbol): flow}
