@@ -158,6 +158,6 @@ def find(pid: int | None, created: float | None) -> psutil.Process | None:
 def runs(process: psutil.Process) -> bool:
     """Whether it has not ended: a zombie has, if its parent has not looked yet."""
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
