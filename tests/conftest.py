@@ -44,7 +44,7 @@ def recordings() -> Path:
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests that share the session's servers go to one worker, and so do those of a file that starts its own.
+    """Tests that share a session's servers or demo go to one worker, and so do those of a file that starts its own.
 
     They take longest and mostly wait, so workers begin with them; by hand (`pytest tests/...`) fast ones come first.
     """
@@ -57,8 +57,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def servers_of(item: pytest.Item) -> str | None:
     """Whose servers a test needs; None if it needs none."""
-    if "stack" in getattr(item, "fixturenames", ()):
-        return "stack"
+    for shared in ("stack", "clean"):
+        if shared in getattr(item, "fixturenames", ()):
+            return shared
     return item.nodeid.partition("::")[0] if item.get_closest_marker("stack") else None
 
 

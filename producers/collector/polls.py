@@ -74,7 +74,9 @@ class PollRunner(Runner):
             self._ended(line)
 
     def _ended(self, line: Line) -> None:
+        """What was missing while it was demanded is told now: who demands it again may never come."""
         line.task, line.ending = None, False
+        self._tell_open(line, now_us())
         line.tape.interrupt(NOT_DEMANDED, now_us())
 
     def knows(self, feed: Feed) -> bool:

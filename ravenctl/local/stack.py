@@ -26,7 +26,7 @@ SERVERS = ("kafka", "questdb", "postgres")
 POLL_SECONDS = 0.03
 SETTLE_SECONDS = 1.0  # a service that lives this long has found its modules and settings
 TRIES = 3  # deaths of one member after which `up` gives up
-DOWN_SECONDS = 60.0
+DOWN_SECONDS, KILLED_SECONDS = 60.0, 5.0
 
 
 class Stack:
@@ -275,11 +275,19 @@ def _end(processes: Sequence[tuple[psutil.Process, int]], seconds: float) -> Non
     for process, how in processes:
         with suppress(psutil.NoSuchProcess):
             process.send_signal(how)
-    _, left = psutil.wait_procs([process for process, _ in processes], timeout=seconds)
+    left = _outlasting([process for process, _ in processes], seconds)
     for process in left:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    psutil.wait_procs(left, timeout=5)
+    _outlasting(left, KILLED_SECONDS)
+
+
+def _outlasting(processes: Sequence[psutil.Process], seconds: float) -> Sequence[psutil.Process]:
+    """Those that still run then. Not psutil.wait_procs: it waits until somebody has buried the dead as well."""
+    deadline = time.monotonic() + seconds
+    while (alive := [one for one in processes if state.runs(one)]) and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+    return alive
 
 
 def _check_external(name: str, address: str) -> None:

@@ -150,6 +150,14 @@ def find(pid: int | None, created: float | None) -> psutil.Process | None:
         process = psutil.Process(pid)
         # Boot time, which psutil adds, may be corrected by a second while we run.
         same = abs(process.create_time() - created) < 2.0
-        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+        return process if same and runs(process) else None
     except psutil.NoSuchProcess:
         return None
+
+
+def runs(process: psutil.Process) -> bool:
+    """Whether it has not ended: a zombie has, if its parent has not looked yet."""
+    try:
+        return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

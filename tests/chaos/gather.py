@@ -27,7 +27,7 @@ TRIES = 20
 RETRY_S = 1.0
 US = 1_000
 """Nanoseconds of a microsecond."""
-BUSY = (418, 429)
+NOT_THERE, BUSY = (400, 404), (418, 429)
 MARGIN_US = 1_000_000
 """Trades happened a little before their frame was made, and venues that find them by time leave out the bounds."""
 SINCE_2001_US = 10**15
@@ -204,8 +204,10 @@ def _body(get: Get) -> bytes | None:
                 body: bytes = answer.read()
                 return body
         except urllib.error.HTTPError as refusal:
-            if refusal.code not in BUSY:
+            if refusal.code in NOT_THERE:
                 return None
+            if refusal.code not in BUSY:
+                raise
             time.sleep(float(refusal.headers.get("Retry-After") or RETRY_S))
     return None
 

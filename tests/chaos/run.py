@@ -13,6 +13,7 @@ import pickle
 import shutil
 import sys
 from pathlib import Path
+from urllib.error import HTTPError
 
 from rich.console import Console
 
@@ -54,7 +55,7 @@ def main() -> int:
     console = shell.console()
     try:
         found = _kept(options.again) if options.again else _made(options, console)
-    except (ChaosFailed, RavenError) as error:
+    except (ChaosFailed, RavenError, HTTPError) as error:
         console.print(f"no verdict: {error}", style="bold red", soft_wrap=True)
         return 2
     case, findings = Case(found), judge(found)

@@ -16,7 +16,7 @@ KINDS = {"gap", "duplicate", "reorder", "garbage", "cut", "stall", "mute", "clos
 
 def test_all_that_was_issued_is_accounted_for(tmp_path: Path) -> None:
     with Broker() as broker:
-        found = run(Plan(seed=11, duration_s=75.0), broker.bootstrap, tmp_path, lambda _sight: None)
+        found = run(Plan(seed=11, duration_s=60.0), broker.bootstrap, tmp_path, lambda _sight: None)
     findings = judge(found)
     assert not findings, "\n".join(map(str, findings))
     kinds = Counter(fault.kind for fault in found.faults)

@@ -687,6 +687,12 @@ def test_a_record_that_was_never_issued_is_a_finding() -> None:
     assert judge(trades_case([*range(-5, 1), *ALL_TRADES])) == [], "trades from before the first subscription"
 
 
+def test_a_record_of_a_symbol_of_which_nothing_was_issued_is_a_finding() -> None:
+    found = trades_case(ALL_TRADES)
+    found.issued = {name: rows for name, rows in found.issued.items() if name != SPOT}
+    assert "strange" in rules(found)
+
+
 # Figures
 
 

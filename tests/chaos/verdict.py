@@ -296,11 +296,10 @@ def order(case: Case) -> Iterator[Finding]:
 def strange(case: Case) -> Iterator[Finding]:
     """h. Nothing is in a topic that was never issued."""
     for name in case.names:
-        times = case.issue_times(name)
-        if not times or case.is_kept(name):
+        if case.is_kept(name):
             continue
-        since = min(times)
-        log = case.log(name)
+        times, log = case.issue_times(name), case.log(name)
+        since = min(times, default=0)
         never = [one for one in log.identities if one is not None and one > since and one not in times]
         if never:
             yield Finding("strange", name, f"{len(never)} records were never issued, the first is {_told(never[0])}")

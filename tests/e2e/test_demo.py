@@ -174,7 +174,7 @@ def test_stopping_the_kept_demos_feeds(folder: Path) -> None:
 # Ctrl-C
 
 
-@pytest.mark.parametrize("moment", ["starting", "kafka running", "playing"])
+@pytest.mark.parametrize("moment", ["starting", "playing"])
 def test_ctrl_c_leaves_nothing_running(moment: str, tmp_path: Path) -> None:
     with subprocess.Popen(
         command(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True

@@ -125,7 +125,7 @@ def test_a_service_that_is_not_there_is_named(folder: Path) -> None:
     stack = Stack(folder / ".raven")
     stack.remove("sink-influx")
     try:
-        done = ravenctl(folder, "start", "--symbol", "BTCUSDT", "--timeout", "15s")
+        done = ravenctl(folder, "start", "--symbol", "BTCUSDT", "--timeout", "6s")
     finally:
         stack.add(*(one for one in services(Plan("live", folder)) if one.name == "sink-influx"))
     assert done.returncode == 1

@@ -44,7 +44,7 @@ def wire(outputs: Sequence[Output]) -> list[tuple[int, int, str, int, bytes]]:
     return [(out.offset, out.order, out.topic, out.received_time, CODEC.encode(out.record)) for out in outputs]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(settings_strategy(), tapes(), st.integers(0, 300))
 def test_1_and_5_a_snapshot_taken_anywhere_goes_on_exactly_there(
     chosen: BarsSettings, events: list[Event], k: int

@@ -306,6 +306,55 @@ def test_an_error_of_ours_at_a_tick_is_not_silent_either(monkeypatch: pytest.Mon
     run(test())
 
 
+ROUND = 5
+"""The first id that a Telling exchange sends by itself."""
+
+
+class Telling(Exchange):
+    """Tells past trades, but keeps the first who asks waiting until `may_tell`."""
+
+    def __init__(self, *symbols: str) -> None:
+        super().__init__(*symbols)
+        self.spans: list[range] = []
+        self.may_tell = asyncio.Event()
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        if "fromId" not in request.query:
+            return await super().answer(request)
+        first = int(request.query["fromId"])
+        self.spans.append(range(first, first + int(request.query["limit"])))
+        await self.may_tell.wait()
+        now_ms = time.time_ns() // 1_000_000
+        told = [number for number in self.spans[-1] if number < ROUND]
+        past = [{"a": one, "p": "1.5", "q": "1", "f": one, "l": one, "T": now_ms, "m": True} for one in told]
+        return web.json_response(past)
+
+
+def test_what_was_being_asked_for_when_an_error_of_ours_struck_is_asked_for_again() -> None:
+    async def test() -> None:
+        exchange = Telling(HOT)
+        async with collecting(exchange, OneRouteEach(), SEEN) as (runner, kept):
+            runner.demand({HOT})
+            await until(lambda: "hotusdt@aggTrade" in exchange.streams, "trades are subscribed")
+            await exchange.socket_of("hotusdt@aggTrade").send_str(trade(HOT, ROUND))
+            await until(lambda: exchange.spans, "what was missed is asked for")
+            [asking] = [one.session for one in runner._links if one.session.asking_for]
+            tick = asking.tick
+
+            def fails_once(now: float, now_us: int) -> object:
+                asking.tick = tick  # type: ignore[method-assign]
+                raise ZeroDivisionError
+
+            asking.tick = fails_once  # type: ignore[method-assign,assignment]
+            await until(lambda: exchange.attempts == 3, "it connects again")
+            exchange.may_tell.set()
+            await until(lambda: set(ids(kept, HOT)) == set(range(1, ROUND + 1)), "all came")
+            assert exchange.spans[:2] == 2 * [range(1, ROUND)]
+            assert len(ids(kept, HOT)) == ROUND
+
+    run(test())
+
+
 # The breaker
 
 

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 from aiohttp import web
 
+from producers.actions import BadBytes
 from producers.collector.gate import Gate
 from producers.collector.outlet import Published
 from producers.collector.polls import PollRunner
@@ -26,7 +27,7 @@ class Venue:
 
     def __init__(self) -> None:
         self.asked = 0
-        self.refuses = self.fails = False
+        self.refuses = self.fails = self.garbled = False
         self.time_ms, self.mark = 1_589_437_530_011, 11_793
         self.open = asyncio.Event()
         self.open.set()
@@ -39,6 +40,8 @@ class Venue:
         interest = request.path.endswith("openInterest")
         self.asked += interest
         await self.open.wait()
+        if self.garbled:
+            return web.Response(text='{"openInterest')
         if interest:
             return web.json_response({"openInterest": "10659.509", "symbol": "BTCUSDT", "time": self.time_ms})
         return web.json_response({"symbol": "BTCUSDT", "markPrice": f"{self.mark}.5", "time": self.time_ms})
@@ -52,9 +55,12 @@ class Kept:
     def __init__(self) -> None:
         self.records: list[OpenInterest] = []
         self.gaps: list[Gap] = []
+        self.letters: list[BadBytes] = []
 
     def put(self, venue: str, record: Published) -> None:
-        if isinstance(record, Gap):
+        if isinstance(record, BadBytes):
+            self.letters.append(record)
+        elif isinstance(record, Gap):
             self.gaps.append(record)
         else:
             assert isinstance(record, OpenInterest)
@@ -138,6 +144,21 @@ async def test_a_feed_that_is_wanted_again_while_it_ends_goes_on() -> None:
         await until(lambda: venue.asked == 3)
         runner.end(FEED)
         await until(lambda: not list(runner.feeds()))
+
+
+@in_loop
+async def test_what_the_last_answer_before_the_end_of_a_demand_lacked_is_told() -> None:
+    venue = Venue()
+    async with polling(venue) as (runner, kept):
+        runner.begin(FEED, {})
+        await until(lambda: kept.records)
+        venue.garbled = True
+        await until(lambda: kept.letters)
+        runner.end(FEED)
+        await until(lambda: not list(runner.feeds()))
+        (told,) = kept.gaps
+        assert (told.cause, told.repair) == ("DISCONNECT", "NONE")
+        assert told.detail.startswith("an answer cannot be read: ")
 
 
 @in_loop

@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from producers.actions import BadBytes, Clock, Close, Habits, Renew
-from producers.contract import TRADES, Feed
+from producers.contract import QUOTES, TRADES, Feed
 from producers.pace import Latency
 from producers.session import Session
 from producers.tape import Break
 from producers.venues.binance_spot import BinanceSpot
+from producers.venues.coinbase import Coinbase
 from ravencore.records import Gap, Trade
 from tests.producers.made import (
     BINANCE,
@@ -31,6 +32,8 @@ from tests.producers.made import (
     us,
     want,
 )
+
+COINBASE = Coinbase()
 
 
 def requests(driver: Driver) -> list[tuple[str, list[str]]]:
@@ -198,6 +201,20 @@ def test_what_the_venue_has_no_time_for_is_asked_for_again_and_again_and_is_not_
     assert [gap.cause for gap in driver.gaps if gap.cause == "REFUSED"] == []
     driver.frame(reply_frame(json.loads(driver.sent[-1][1])["id"]))
     assert states(driver.session) == {"trades BTCUSDT": "SUBSCRIBED", "books BTCUSDT": "SUBSCRIBED"}
+
+
+def test_a_greeting_that_the_venue_has_no_time_for_is_sent_again_before_all_else() -> None:
+    session = Session(COINBASE, URL, Habits(0.5))
+    session.want(Feed(QUOTES, "BTC-USD"), {})
+    driver = Driver(session, answers=False)
+    driver.connect()
+    driver.frame(b'{"type":"error","message":"rate limit exceeded"}')
+    driver.advance(1.5)
+    assert [json.loads(text)["channel"] for _, text in driver.sent] == ["heartbeats", "heartbeats"]
+    subscribed = {"channel": "subscriptions", "sequence_num": 0, "timestamp": "2024-08-09T00:00:00Z"}
+    driver.frame(json.dumps(subscribed | {"events": [{"subscriptions": {"heartbeats": ["heartbeats"]}}]}).encode())
+    driver.advance(0.1)
+    assert [json.loads(text)["channel"] for _, text in driver.sent[2:]] == ["ticker"]
 
 
 def test_an_end_that_the_venue_has_no_time_for_is_asked_for_again() -> None:
