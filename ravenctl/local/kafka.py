@@ -16,6 +16,7 @@ from ravenctl.local.errors import StackError
 from ravenctl.local.jars import java
 from ravenctl.local.ports import LOOPBACK
 from ravenctl.local.server import Launch
+from ravenctl.local.startcache import start_cache
 
 SETTINGS = """\
 process.roles=broker,controller
@@ -47,6 +48,7 @@ num.io.threads=4
 log.cleaner.dedupe.buffer.size=33554432
 """
 
+FLAGS = ("-Xms256m", "-Xmx512m", "-XX:+UseG1GC")
 LOGGING = """\
 status=warn
 appenders=console
@@ -65,19 +67,15 @@ logger.recovery.level=info
 
 def launch(home: Path, port: int, controller_port: int, jars: list[str]) -> Launch:
     """The broker on `port`, its data in `<home>/kafka/data`."""
-    folder = home / "kafka"
-    run = [
-        *java("-Xms256m", "-Xmx512m", "-XX:+UseG1GC"),
-        f"-Dlog4j2.configurationFile={folder}/log4j2.properties",
-        "-cp",
-        ":".join(jars),
-    ]
+    folder, cache = home / "kafka", start_cache("kafka", jars)
+    run = [f"-Dlog4j2.configurationFile={folder}/log4j2.properties", "-cp", ":".join(jars)]
     return Launch(
-        argv=[*run, "kafka.Kafka", str(folder / "server.properties")],
+        argv=[*java(*FLAGS, *cache.use_or_make()), *run, "kafka.Kafka", str(folder / "server.properties")],
         cwd=home,
-        prepare=partial(_prepare, folder, port, controller_port, run),
+        prepare=partial(_prepare, folder, port, controller_port, [*java(*FLAGS, *cache.use()), *run]),
         is_ready=partial(answers, port),
-        stop_seconds=20,
+        stop_seconds=30,
+        ended=cache.keep,
     )
 
 

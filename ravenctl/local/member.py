@@ -164,6 +164,9 @@ class Member:
             log.warning("%s did not stop within %.0f s: killed", self.name, launch.stop_seconds)
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
+            return
+        if launch.ended:
+            launch.ended()
 
     def _enter(self, phase: MemberPhase, pid: int | None) -> None:
         created = None

@@ -9,6 +9,7 @@ from pathlib import Path
 from ravenctl.local.jars import java
 from ravenctl.local.ports import LOOPBACK
 from ravenctl.local.server import Launch
+from ravenctl.local.startcache import start_cache
 
 # https://questdb.com/docs/configuration/: by default every listener is open to the network.
 SETTINGS = """\
@@ -34,10 +35,10 @@ w.stdout.level=ERROR,CRITICAL,ADVISORY
 
 def launch(home: Path, port: int, jars: list[str]) -> Launch:
     """The server on HTTP `port`, its data in `<home>/questdb`."""
-    folder = home / "questdb"
+    folder, cache = home / "questdb", start_cache("questdb", jars)
     return Launch(
         argv=[
-            *java("-Xms64m", "-Xmx256m", "-XX:+UseSerialGC"),
+            *java("-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", *cache.use_or_make()),
             "-cp",
             ":".join(jars),
             "io.questdb.ServerMain",
@@ -47,6 +48,8 @@ def launch(home: Path, port: int, jars: list[str]) -> Launch:
         cwd=home,
         prepare=partial(_prepare, folder, port),
         is_ready=partial(answers, port),
+        stop_seconds=30,
+        ended=cache.keep,
     )
 
 

@@ -20,7 +20,8 @@ class Account:
 class Launch:
     """How one process is prepared, started, known to be ready, and stopped.
 
-    `prepare` and `is_ready` may block; `prepare` raises StackError, `is_ready` only answers.
+    `prepare` and `is_ready` may block; `prepare` raises StackError, `is_ready` only answers. `ended` is called when it
+    has stopped by itself within `stop_seconds` of the signal.
     """
 
     argv: list[str]
@@ -32,3 +33,4 @@ class Launch:
     ready_seconds: float = 90.0
     stop_signal: signal.Signals = signal.SIGTERM
     stop_seconds: float = 15.0
+    ended: Callable[[], None] | None = None
