@@ -37,8 +37,8 @@ from ravencore.topics import GROUP_BARS
 log = logging.getLogger("raven.engine")
 T = TypeVar("T")
 
-LANE_RECORDS = 25_000
-"""Most records that wait in all lanes together; Faust's buffer holds as many again."""
+LANE_RECORDS = 20_000
+"""Most records that wait in all lanes together; Faust's buffers hold `faust_transport.BUFFER_RECORDS` more."""
 COUNTERS = (
     "records",
     *(name for one in DERIVATIONS.values() for name in one.counters),

@@ -21,8 +21,8 @@ from faust.types import TP
 from ravencore.config import Settings
 from ravencore.topics import GROUP_BARS
 
-BUFFER_RECORDS = 25_000
-"""Most records in Faust's buffer; the engine's lanes hold as many again."""
+BUFFER_RECORDS = 30_000
+"""Most records in Faust's buffers, one for each topic; the engine's lanes hold `engine.LANE_RECORDS` more."""
 SESSION_S = 20.0
 """How long the group waits for a worker that fell silent, when none comes back in its slot."""
 FETCH_BYTES = 4 * 1024**2
@@ -128,9 +128,9 @@ class Transport(driver.Transport):  # type: ignore[misc]
     fetch_wait_ms = 1500
 
 
-def buffered_batches(max_poll_records: int) -> int:
-    """Events that Faust may hold, at most BUFFER_RECORDS records; Faust's buffer counts events and not records."""
-    return max(1, BUFFER_RECORDS // max_poll_records)
+def buffered_batches(max_poll_records: int, topics: int) -> int:
+    """Events that Faust may hold of each topic, at most BUFFER_RECORDS records in all: it counts events, not records."""
+    return BUFFER_RECORDS // (max_poll_records * topics)
 
 
 def build(settings: Settings, topics: Set[str], folder: Path) -> faust.App:
@@ -148,7 +148,7 @@ def build(settings: Settings, topics: Set[str], folder: Path) -> faust.App:
         ConsumerScheduler=batches(topics),
         datadir=folder,
         store="memory://",
-        stream_buffer_maxsize=buffered_batches(settings.engine.max_poll_records),
+        stream_buffer_maxsize=buffered_batches(settings.engine.max_poll_records, len(topics)),
         stream_wait_empty=False,
         topic_allow_declare=False,
         topic_disable_leader=True,

@@ -251,7 +251,7 @@ class SurfacesSettings(Section):
 class EngineSettings(Section):
     """How the Faust worker fetches and commits."""
 
-    max_poll_records: int = Field(5000, ge=1, description="Most records of one batch.")
+    max_poll_records: int = Field(5000, ge=1, le=10_000, description="Most records of one batch, 10,000 at most.")
     fetch_wait_ms: int = Field(20, ge=1, description="How long the broker may hold a fetch that is not full.")
     stall_s: float = Field(60.0, gt=0, description="A worker that commits nothing this long while it has lag ends.")
 

@@ -17,7 +17,7 @@ from ravencore import kafka
 from ravencore.codec import Codec
 from ravencore.config import KafkaSettings, ServiceSettings, Settings
 from ravencore.decimals import ONE
-from ravencore.records import DeadLetter, OptionTicker, Quote, ServiceStatus, State, Trade, market_key
+from ravencore.records import DeadLetter, OptionSide, OptionTicker, Quote, ServiceStatus, State, Trade, market_key
 from ravencore.topics import (
     BARS,
     DEAD_LETTERS,
@@ -140,7 +140,8 @@ def joined(rng: random.Random, now: int, price: int) -> Iterator[Told]:
         bid_price=price - rng.randrange(ONE),
         ask_price=price + rng.randrange(ONE),
     )
-    strike, side = rng.randrange(40, 60), rng.choice(["CALL", "PUT"])
+    strike = rng.randrange(40, 60)
+    side: OptionSide = rng.choice(["CALL", "PUT"])
     ticker = OptionTicker(
         venue="DERIBIT",
         symbol=f"BTC-{strike}-{side}",
