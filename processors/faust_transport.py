@@ -129,7 +129,7 @@ class Transport(driver.Transport):  # type: ignore[misc]
 
 
 def buffered_batches(max_poll_records: int, topics: int) -> int:
-    """Events that Faust may hold of each topic: BUFFER_RECORDS records in all at most. It counts events, not records."""
+    """Events that Faust, which counts no records, may hold of each topic: at most BUFFER_RECORDS records in all."""
     return BUFFER_RECORDS // (max_poll_records * topics)
 
 

@@ -73,7 +73,7 @@ class Feed:
     quotes and option tickers, some twice, with Clocks."""
 
     def __init__(self, settings: KafkaSettings, trades: int) -> None:
-        self._producer = kafka.producer(settings)
+        self._producer = kafka.producer(settings, **{"queue.buffering.max.messages": 1_000_000})
         self._records = list(tape(random.Random(7), trades))
         self._whole = len(self._records)
 
