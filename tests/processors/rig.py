@@ -231,7 +231,7 @@ class House:
         return sum(sum(self.ends(topic, self._plain)) for topic in INPUTS) - self.committed()
 
     def ends(self, topic: str, client: Any) -> list[int]:
-        return [client.get_watermark_offsets(TopicPartition(topic, p), 20)[1] for p in range(PARTITIONS)]
+        return [kafka.watermarks(client, topic, p)[1] for p in range(PARTITIONS)]
 
     def transaction_is_open(self) -> bool:
         """Whether a transaction has written something that readers may not see yet."""

@@ -171,9 +171,7 @@ TOPIC_OF: dict[type[Record], str] = {Trade: TRADES, Book: BOOKS, Vpin: VPIN, Ins
 
 
 def topic_of(record: Record) -> str:
-    return (
-        (BARS["time"] if record.kind == "time" else BARS["tib"]) if isinstance(record, Bar) else TOPIC_OF[type(record)]
-    )
+    return BARS[record.kind] if isinstance(record, Bar) else TOPIC_OF[type(record)]
 
 
 def entries(records: Sequence[Record]) -> list[Entry]:
