@@ -171,7 +171,8 @@ TOPIC_OF: dict[type[Record], str] = {Trade: TRADES, Book: BOOKS, Vpin: VPIN, Ins
 
 
 def topic_of(record: Record) -> str:
-    return BARS[record.kind] if isinstance(record, Bar) else TOPIC_OF[type(record)]
+    """Where a record is published; Bars of a kind that there is not go among the tick-imbalance bars."""
+    return BARS.get(record.kind, BARS["tib"]) if isinstance(record, Bar) else TOPIC_OF[type(record)]
 
 
 def entries(records: Sequence[Record]) -> list[Entry]:
