@@ -1,5 +1,6 @@
 """Engines as processes against a real Kafka, a tape for them, and all that they leave behind."""
 
+import contextlib
 import os
 import random
 import signal
@@ -231,7 +232,15 @@ class House:
         return sum(sum(self.ends(topic, self._plain)) for topic in INPUTS) - self.committed()
 
     def ends(self, topic: str, client: Any) -> list[int]:
-        return [kafka.watermarks(client, topic, p)[1] for p in range(PARTITIONS)]
+        """Of each partition; waits for a broker that was just started."""
+
+        def ask() -> list[int]:
+            with contextlib.suppress(KafkaException):
+                return [client.get_watermark_offsets(TopicPartition(topic, p), 20)[1] for p in range(PARTITIONS)]
+            return []
+
+        found: list[int] = until(ask, f"the ends of {topic}")
+        return found
 
     def transaction_is_open(self) -> bool:
         """Whether a transaction has written something that readers may not see yet."""
