@@ -16,7 +16,7 @@ from rich.text import Text
 from ravencore.decimals import to_float
 from ravencore.records import Bar, ServiceStatus, Vpin
 from ravenctl.feeds import Name
-from ravenctl.outputs import Outputs, named, series
+from ravenctl.outputs import Outputs, heading, named, series
 from ravenctl.statusview import is_gone, rate
 
 REFRESH_S = 0.25
@@ -294,8 +294,8 @@ _COUNTS = {
 def _markets(outputs: Outputs, lines: int) -> Table:
     """One line per market: its last price, how many bars of each kind, and VPIN now; those with most bars."""
     kinds = sorted({named(name)[0] for name in outputs.counts if "/" in name})
-    table = _table("MARKET", "PRICE", *(kind.replace("vpin/default", "buckets") for kind in kinds), "VPIN",
-                   right=("PRICE", *(kind.replace("vpin/default", "buckets") for kind in kinds), "VPIN"))  # fmt: skip
+    numbers = ("PRICE", *map(heading, kinds), "VPIN")
+    table = _table("MARKET", *numbers, right=numbers)
     last = dict(outputs.newest)
     newest: dict[str, Bar | Vpin] = {}
     for name, record in last.items():
@@ -332,7 +332,7 @@ def _bars(bars: list[Bar]) -> Table:
             *prices,
             f"{to_float(bar.volume):,.4f}",
             f"{bar.ticks:,}",
-            "" if bar.theta is None else f"{bar.theta:+.0f}",
+            "" if bar.theta is None else f"{bar.theta:+.4g}",
         )
     return table
 

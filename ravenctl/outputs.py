@@ -36,6 +36,14 @@ def named(name: str) -> tuple[str, str]:
     return f"{kind}/{profile}", market
 
 
+def heading(kind_and_profile: str) -> str:
+    """Heading of a column: `tib/tib_small` is tib_small, `time/1s` time 1s, `vpin/default` buckets."""
+    kind, _, profile = kind_and_profile.partition("/")
+    if kind == "vpin":
+        return "buckets"
+    return profile if profile.startswith(kind) else f"{kind} {profile}"
+
+
 class Outputs(threading.Thread):
     """Reads bars and VPIN buckets in a thread of its own until `stop`; fields are for others to read."""
 

@@ -12,7 +12,7 @@ from rich.text import Text
 from producers.contract import TRADES
 from ravencore.topics import CHANNELS
 from ravenctl.feeds import Ids, Range, Row
-from ravenctl.outputs import named
+from ravenctl.outputs import heading, named
 from ravenctl.readback import holes
 
 Figures = Mapping[str, Any]
@@ -366,7 +366,7 @@ def _folded(rows: Mapping[str, Mapping[str, int]]) -> dict[str, Mapping[str, int
 def _bars_table(found: Findings) -> Table:
     """One line per market, one column per kind and profile; folded as the trades are."""
     kinds = sorted({named(name)[0] for name in found.bars})
-    table = _table("BARS", *(kind.replace("vpin/default", "vpin") for kind in kinds))
+    table = _table("BARS", *map(heading, kinds))
     markets = sorted({named(name)[1] for name in found.bars})
     rows = {market: {kind: found.bars.get(f"{kind}/{market}", 0) for kind in kinds} for market in markets}
     for market, row in _folded(rows).items():

@@ -68,7 +68,8 @@ def test_the_recordings_own_holes_are_gaps(clean: Demo) -> None:
 
 def test_every_bar_is_in_the_mart(clean: Demo) -> None:
     bars = clean.figures["bars"]
-    kinds = ("time/1s", "time/1m", "tib/tib_small", "tib/tib_large", "vpin/default")
+    driven = (f"{kind}/{kind}_{size}" for kind in ("tib", "trb", "vib") for size in ("small", "large"))
+    kinds = ("time/1s", "time/1m", *driven, "vpin/default")
     assert {f"{kind}/BINANCE_SPOT:{symbol}" for kind in kinds for symbol in SYMBOLS} == set(bars)
     assert all(counts["kafka"] == counts["mart"] > 0 for counts in bars.values())
     assert clean.figures["mart_mismatches"] == 0
