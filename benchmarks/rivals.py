@@ -25,14 +25,15 @@ from confluent_kafka import Producer
 from processors.contract import Output
 from processors.engine import Engine
 from processors.intake import Fetched, Instruments
+from processors.registry import FOLDS
 from processors.symbol import Symbol
 from ravencore import kafka
 from ravencore.codec import Codec
 from ravencore.config import KafkaSettings, Settings
 from ravencore.records import market_key
-from ravencore.topics import BARS, TRADES, VPIN
+from ravencore.topics import TRADES
 
-OUTPUTS = (BARS["time"], BARS["tib"], VPIN)
+OUTPUTS = tuple(kind.topic for kind in FOLDS)
 
 
 class Stopwatch:
