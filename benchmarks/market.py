@@ -67,11 +67,11 @@ class Market:
             side=rng.choice(["BUY", "SELL"]),
         )
 
-    def tape(self, count: int) -> Iterator[Trade]:
-        """Trades a millisecond apart on average."""
+    def tape(self, count: int, apart_us: int = 1000) -> Iterator[Trade]:
+        """Trades so far apart on average."""
         now = START_US
         for _ in range(count):
-            now += self._rng.randrange(2000)
+            now += self._rng.randrange(2 * apart_us)
             yield self.trade(now)
 
 

@@ -60,6 +60,7 @@ class Case(NamedTuple):
     workers: int = 1
     one_core: bool = False
     state: str = "default"
+    apart_us: int = 1000
 
     @property
     def first_id(self) -> int:
@@ -77,6 +78,7 @@ CASES = (
     Case("2 workers", workers=2),
     Case("1 symbol", symbols=1),
     Case("500 symbols", symbols=500),
+    Case("500 symbols, each as busy as 20", symbols=500, apart_us=40),
     Case("500 symbols, 2 workers", symbols=500, workers=2),
     Case("small state", state="small"),
     Case("large state", state="large"),
@@ -278,7 +280,7 @@ def growth(settings: KafkaSettings, broker: psutil.Process, trades: int, runs: i
 
 def replay(settings: KafkaSettings, broker: psutil.Process, case: Case, trades: int) -> Result:
     """A tape that waits for the workers, from their first commit to their last."""
-    tape = list(encoded(Codec(), case.market().tape(trades)))
+    tape = list(encoded(Codec(), case.market().tape(trades, case.apart_us)))
     with crew(settings, case) as workers:
         log = StateLog(settings)
         began, ended = raced(workers, broker, tape)
@@ -394,7 +396,7 @@ def restarts(settings: KafkaSettings, trades: int, runs: int, bars: Progress) ->
     """Seconds from the start of a worker's process to RUNNING with the state of 500 symbols, after each way to end."""
     case = Case("restart", symbols=500)
     with crew(settings, case) as workers:
-        for _ in publish(settings, encoded(Codec(), case.market().tape(trades))):
+        for _ in publish(settings, encoded(Codec(), case.market().tape(trades, case.apart_us))):
             pass
         retried(lambda: workers.committed() == trades, 300)
     log = state_log(settings)
