@@ -38,7 +38,8 @@ def symbols(count: int = SYMBOLS) -> list[str]:
 
 def partition_of(key: bytes) -> int:
     """Where a producer puts what has this key."""
-    return (murmur2(key) & 0x7FFFFFFF) % PARTITIONS
+    hashed: int = murmur2(key)
+    return (hashed & 0x7FFFFFFF) % PARTITIONS
 
 
 class Market:

@@ -18,7 +18,12 @@ from typing import Any, NamedTuple
 
 import psutil
 from confluent_kafka import OFFSET_END, Consumer, KafkaException, TopicPartition
-from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+from confluent_kafka.admin import (  # type: ignore[attr-defined] # its stubs do not say what it exports
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
 from rich.progress import Progress
 from rich.table import Table
 
@@ -384,7 +389,7 @@ def arrivals(reader: Consumer, sender: subprocess.Popen[str], from_us: int) -> I
         if deadline is None and sender.poll() is not None:
             deadline = time.monotonic() + DRAIN_S
         for message in reader.consume(500, LOOK_S):
-            received = int(dict(message.headers() or []).get(RECEIVED_HEADER, 0))
+            received = int(dict(message.headers() or []).get(RECEIVED_HEADER) or 0)
             if received >= from_us:
                 yield (time.time_ns() / 1000 - received) / 1000
 
@@ -508,4 +513,4 @@ def restart_table(results: Sequence[Result]) -> Table:
 
 def median(runs: Sequence[Result], name: str) -> float:
     """Median over runs of a number."""
-    return statistics.median(run[name] for run in runs)
+    return float(statistics.median(run[name] for run in runs))
