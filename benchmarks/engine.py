@@ -1,71 +1,81 @@
-"""`make bench`: the engine against its rivals on one broker, and how late its bars are.
+"""`make bench`: the engine against its rivals on one broker, and how it grows (benchmarks/scaling.py).
 
-Throughput: medians of alternating runs, every contestant in a process of its own (benchmarks/rivals.py says what each
-does). Latency: 1,000 trades a second into `python -m processors`; from a trade's receipt to its bar's arrival at a
-consumer that reads committed records.
+Against rivals: medians of alternating runs, every contestant in a process of its own (benchmarks/rivals.py says what
+each does).
 """
 
 import argparse
 import json
 import os
 import platform
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from confluent_kafka import Consumer, KafkaException
+import psutil
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from benchmarks.market import PARTITIONS, Market, load
-from ravencore import kafka
+from benchmarks import scaling
+from benchmarks.market import PARTITIONS, Market, encoded, publish, symbols
 from ravencore.codec import Codec
 from ravencore.config import KafkaSettings
-from ravencore.records import ServiceStatus, market_key
-from ravencore.topics import BARS, GROUP_BARS, STATE_BARS, STATUS, TRADES
+from ravencore.topics import STATE_BARS, TRADES
 from ravenctl.local.broker import Broker
 
 CONTESTANTS = ("engine", "bare", "quixstreams", "naive")
 SHARE = {"quixstreams": 0.25, "naive": 0.1}
 """The slow ones are given part of the tape: a rate needs no more."""
-RATE = 1000
 AIMS = {"naive": 15.0, "quixstreams": 1.5, "bare": 0.85}
-WARM_S = 3.0
-FIRST_LIVE_ID = 10**9
-"""Beyond the ids of the tape, so that the engine takes the live trades for no duplicates."""
 Result = dict[str, float]
 
 
+class Part(NamedTuple):
+    """Something that is measured, and how it is shown."""
+
+    measure: Callable[["Bench"], Any]
+    table: Callable[[Any], Table]
+
+
+class Bench(NamedTuple):
+    """What every part is given."""
+
+    settings: KafkaSettings
+    broker: psutil.Process
+    options: argparse.Namespace
+    bars: Progress
+
+
 def main() -> None:
-    """Run everything and print the tables; `--json FILE` keeps the numbers."""
-    parser = argparse.ArgumentParser(description="Raven's engine against its rivals.")
+    """Run the parts and print their tables; `--json FILE` keeps the numbers."""
+    parser = argparse.ArgumentParser(description="Raven's engine against its rivals, and how it grows.")
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=list(PARTS))
     parser.add_argument("--trades", type=int, default=300_000)
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--latency-seconds", type=float, default=30.0)
-    parser.add_argument("--only", nargs="*", choices=CONTESTANTS, default=CONTESTANTS)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--latency-seconds", type=float, default=20.0, help="at each rate")
+    parser.add_argument("--only", nargs="*", choices=CONTESTANTS, default=CONTESTANTS, help="of the rivals")
     parser.add_argument("--json", default=None, help="write the numbers to this file")
     options = parser.parse_args()
     console = Console()
+    found: dict[str, Any] = {"machine": machine(), "load": [os.getloadavg()[0]]}
     with Broker() as broker, progress(console) as bars:
+        [process] = psutil.Process().children()
         settings = KafkaSettings(bootstrap=broker.bootstrap, partitions=PARTITIONS)
-        fill(settings, options.trades, bars)
-        results = throughput(settings, options, bars)
-        late = latency(settings, options.latency_seconds, bars) if options.latency_seconds else []
-    console.print(machine())
-    console.print(throughput_table(results))
-    if late:
-        console.print(latency_table(late))
+        for name in options.parts:
+            found[name] = PARTS[name].measure(Bench(settings, process, options, bars))
+            found["load"].append(os.getloadavg()[0])
+    console.print(f"{found['machine']}; load before and after each part: {found['load']}")
+    for name in options.parts:
+        console.print(PARTS[name].table(found[name]))
     if options.json:
-        with open(options.json, "w") as file:
-            json.dump({"machine": machine(), "throughput": results, "latency_ms": late}, file)
+        Path(options.json).write_text(json.dumps(found))
 
 
 def progress(console: Console) -> Progress:
@@ -74,31 +84,32 @@ def progress(console: Console) -> Progress:
     return Progress(*columns, console=console)
 
 
+def throughput(bench: Bench) -> dict[str, list[Result]]:
+    """Results of all runs by contestant; they take turns, so that a slow minute of the machine meets all."""
+    fill(bench.settings, bench.options.trades, bench.bars)
+    results: dict[str, list[Result]] = {name: [] for name in bench.options.only}
+    task = bench.bars.add_task("runs", total=bench.options.runs * len(results))
+    for number in range(bench.options.runs):
+        for name, found in results.items():
+            bench.bars.update(task, description=f"run {number + 1}: {name}")
+            found.append(run(bench.settings, name, round(bench.options.trades * SHARE.get(name, 1))))
+            bench.bars.advance(task)
+    return results
+
+
 def fill(settings: KafkaSettings, trades: int, bars: Progress) -> None:
     """Put the tape into `raven.trades`."""
-    kafka.ensure_topics(settings)
+    scaling.forget(settings, TRADES)
     task = bars.add_task(f"{trades:,} trades into Kafka", total=trades)
-    producer = kafka.producer(settings, **{"linger.ms": 20, "queue.buffering.max.messages": 500_000})
-    for done in load(producer, Codec(), trades):
+    tape = Market(seed=1, names=symbols()).tape(trades)
+    for done in publish(settings, encoded(Codec(), tape)):
         bars.update(task, completed=done)
-
-
-def throughput(settings: KafkaSettings, options: argparse.Namespace, bars: Progress) -> dict[str, list[Result]]:
-    """Results of all runs by contestant; they take turns, so that a slow minute of the machine meets all."""
-    results: dict[str, list[Result]] = {name: [] for name in options.only}
-    task = bars.add_task("runs", total=options.runs * len(results))
-    for number in range(options.runs):
-        for name, found in results.items():
-            bars.update(task, description=f"run {number + 1}: {name}")
-            found.append(run(settings, name, round(options.trades * SHARE.get(name, 1))))
-            bars.advance(task)
-    return results
 
 
 def run(settings: KafkaSettings, name: str, trades: int) -> Result:
     """One run of a contestant in its own process."""
     if name == "engine":
-        forget_engine(settings)
+        scaling.forget(settings, STATE_BARS)
     command = [sys.executable, "-m", "benchmarks.rivals", name, settings.bootstrap, str(trades)]
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
@@ -114,97 +125,6 @@ def run(settings: KafkaSettings, name: str, trades: int) -> Result:
             raise SystemExit(f"{name} ended without a result:\n{log.read()[-3000:]}")
     result: Result = json.loads(line)
     return result
-
-
-def forget_engine(settings: KafkaSettings) -> None:
-    """Let the engine start from the first trade, without state."""
-    client = kafka.admin(settings)
-    for gone in client.delete_topics([STATE_BARS]).values():
-        gone.result(10)
-    retried(lambda: STATE_BARS in kafka.ensure_topics(settings))
-
-    def forgotten() -> bool:
-        try:
-            client.delete_consumer_groups([GROUP_BARS])[GROUP_BARS].result(10)
-        except KafkaException as error:
-            return "GROUP_ID_NOT_FOUND" in str(error)
-        return True
-
-    retried(forgotten)
-
-
-def retried(true: Any, seconds: float = 60.0) -> None:
-    """Ask until the answer is yes."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        if time.monotonic() > deadline:
-            raise SystemExit(f"not within {seconds:.0f} s: {true}")
-        time.sleep(0.1)
-
-
-def latency(settings: KafkaSettings, seconds: float, bars: Progress) -> list[float]:
-    """Milliseconds from a closing trade's receipt to the arrival of its tick-imbalance bar, after a warm-up."""
-    task = bars.add_task(f"latency at {RATE:,} trades/s", total=round(seconds + WARM_S))
-    reader = kafka.consumer(settings, "bench-latency", **{"auto.offset.reset": "latest"})
-    reader.subscribe([BARS["tib"]])
-    late: list[float] = []
-    with worker(settings):
-        began = time.monotonic()
-        for now in paced(settings, seconds + WARM_S):
-            found = arrivals(reader)
-            late += found if now - began > WARM_S else []
-            bars.update(task, completed=round(now - began))
-    reader.close()
-    return late
-
-
-def paced(settings: KafkaSettings, seconds: float) -> Iterator[float]:
-    """Publish trades at RATE, each received at the moment it is sent; yields between them."""
-    producer, codec, market = kafka.producer(settings), Codec(), Market(seed=2, first_id=FIRST_LIVE_ID)
-    began = time.monotonic()
-    sent = 0
-    while (now := time.monotonic()) < began + seconds:
-        while sent < (now - began) * RATE:
-            trade = market.trade(time.time_ns() // 1000)
-            producer.produce(TRADES, codec.encode(trade), market_key(trade))
-            sent += 1
-        producer.poll(0)
-        yield now
-    producer.flush()
-
-
-def arrivals(reader: Consumer) -> list[float]:
-    """Latencies of the bars that have arrived by now, in ms; waits a millisecond for more."""
-    found = []
-    for message in reader.consume(100, 0.001):
-        received = dict(message.headers() or []).get("received")
-        if message.error() is None and received is not None:
-            found.append((time.time_ns() / 1000 - int(received)) / 1000)
-    return found
-
-
-@contextmanager
-def worker(settings: KafkaSettings) -> Iterator[None]:
-    """A real worker that has caught up with the tape."""
-    retried(lambda: kafka.ensure_topics(settings) == [])
-    env = {**os.environ, "RAVEN_KAFKA__BOOTSTRAP": settings.bootstrap}
-    process = subprocess.Popen([sys.executable, "-m", "processors"], env=env, stderr=subprocess.DEVNULL)
-    try:
-        retried(lambda: caught_up(settings, process.pid), 120)
-        yield
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(20)
-
-
-def caught_up(settings: KafkaSettings, pid: int) -> bool:
-    """Whether the worker runs and has no lag."""
-    codec = Codec()
-    for value in kafka.compacted(settings, STATUS, "bench").values():
-        status = codec.decode_as(ServiceStatus, value)
-        if status.pid == pid and status.state == "RUNNING":
-            return len(status.lag) == PARTITIONS and not any(status.lag.values())
-    return False
 
 
 def machine() -> str:
@@ -247,14 +167,19 @@ def median(runs: list[Result], name: str) -> float:
     return statistics.median(run[name] / run["trades"] for run in runs)
 
 
-def latency_table(late: list[float]) -> Table:
-    """Percentiles in ms."""
-    table = Table("tib bars", "p50 ms", "p90 ms", "p99 ms", "max ms", "aim")
-    cuts = statistics.quantiles(late, n=100)
-    table.add_row(
-        str(len(late)), f"{cuts[49]:.0f}", f"{cuts[89]:.0f}", f"{cuts[98]:.0f}", f"{max(late):.0f}", "50 and 250"
-    )
-    return table
+PARTS = {
+    "rivals": Part(throughput, throughput_table),
+    "latency": Part(
+        lambda it: scaling.latency(it.settings, it.broker, it.options.latency_seconds, it.bars), scaling.latency_table
+    ),
+    "growth": Part(
+        lambda it: scaling.growth(it.settings, it.broker, it.options.trades, it.options.runs, it.bars),
+        scaling.growth_table,
+    ),
+    "restart": Part(
+        lambda it: scaling.restarts(it.settings, it.options.trades, it.options.runs, it.bars), scaling.restart_table
+    ),
+}
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """One run of one contestant: `python -m benchmarks.rivals NAME BOOTSTRAP TRADES` prints its result as JSON.
 
-All read the same topic from its start, decode with `ravencore`, fold with the same folds in all default profiles, and
-publish every output. The clock runs from the first record a contestant is given until the last output is acknowledged
-(the engine: until the last transaction is committed). Only the engine keeps its state in Kafka and publishes exactly
-once; the others hold state in memory, which is less work, and commit offsets as they do at their best.
+All read the same topic from its start, decode and encode with `ravencore` in the same way, fold with the same folds in
+all default profiles, and publish every output. The clock runs from the first record a contestant is given until the
+last output is acknowledged (the engine: until the last transaction is committed). Only the engine keeps its state in
+Kafka and publishes exactly once; the others hold state in memory, which is less work, and commit offsets as they do at
+their best.
 """
 
 import asyncio
@@ -25,14 +26,16 @@ from confluent_kafka import Producer
 from processors.contract import Output
 from processors.engine import Engine
 from processors.intake import Fetched, Instruments
+from processors.registry import FOLDS
 from processors.symbol import Symbol
 from ravencore import kafka
 from ravencore.codec import Codec
 from ravencore.config import KafkaSettings, Settings
 from ravencore.records import market_key
-from ravencore.topics import BARS, TRADES, VPIN
+from ravencore.topics import TRADES
+from ravencore.writer import Writer
 
-OUTPUTS = (BARS["time"], BARS["tib"], VPIN)
+OUTPUTS = tuple(kind.topic for kind in FOLDS)
 
 
 class Stopwatch:
@@ -92,10 +95,10 @@ class OneByOne:
         return self._symbols[key].apply(rows, [offset]).outputs
 
 
-def publish(producer: Producer, codec: Codec, outputs: Sequence[Output]) -> None:
+def publish(producer: Producer, writer: Writer, outputs: Sequence[Output]) -> None:
     """Hand outputs to librdkafka."""
     for output in outputs:
-        producer.produce(output.topic, codec.encode(output.record), market_key(output.record))
+        producer.produce(output.topic, writer.encode(output.record), market_key(output.record))
     producer.poll(0)
 
 
@@ -127,7 +130,7 @@ def bare(settings: Settings, codec: Codec, watch: Stopwatch) -> None:
 
     async def run() -> None:
         instruments: dict[int, Instruments] = {}
-        producer = kafka.producer(settings.kafka)
+        producer, writer = kafka.producer(settings.kafka), Writer(codec)
         consumer = AIOKafkaConsumer(
             TRADES,
             bootstrap_servers=settings.kafka.bootstrap,
@@ -145,7 +148,7 @@ def bare(settings: Settings, codec: Codec, watch: Stopwatch) -> None:
                 if place.partition not in instruments:
                     instruments[place.partition] = Instruments(codec, settings.bars, kafka.CLOCK_HEADER)
                 made = watch.inner(instruments[place.partition].apply)(records)
-                publish(producer, codec, made.outputs)
+                publish(producer, writer, made.outputs)
                 watch.seen += len(records)
             if time.monotonic() - committed > 1:
                 producer.flush()
@@ -165,7 +168,7 @@ def naive(settings: Settings, codec: Codec, watch: Stopwatch) -> None:
     At its best: Cython extensions, raw serializers, the buffer of its manual's hint, no web server, 5,000 records a
     poll, offsets committed by Faust every 2.8 s.
     """
-    fold = watch.inner(OneByOne(codec, settings))
+    fold, writer = watch.inner(OneByOne(codec, settings)), Writer(codec)
 
     async def run() -> None:
         done = asyncio.Event()
@@ -194,7 +197,7 @@ def naive(settings: Settings, codec: Codec, watch: Stopwatch) -> None:
                     watch.start()
                     for output in fold(event.key, event.value, event.message.offset):
                         await outputs[output.topic].send(
-                            key=market_key(output.record), value=codec.encode(output.record)
+                            key=market_key(output.record), value=writer.encode(output.record)
                         )
                     watch.seen += 1
                     if watch.seen == watch.wanted:
@@ -217,7 +220,7 @@ def quixstreams(settings: Settings, codec: Codec, watch: Stopwatch) -> None:
     """
     from quixstreams import Application  # noqa: PLC0415 - only the benchmark's environment has it
 
-    fold = watch.inner(OneByOne(codec, settings))
+    fold, writer = watch.inner(OneByOne(codec, settings)), Writer(codec)
     producer = kafka.producer(settings.kafka)
     app = Application(
         broker_address=settings.kafka.bootstrap,
@@ -231,7 +234,7 @@ def quixstreams(settings: Settings, codec: Codec, watch: Stopwatch) -> None:
 
     def handle(value: bytes, key: bytes, timestamp: int, headers: Any) -> None:
         watch.start()
-        publish(producer, codec, fold(key, value, watch.seen))
+        publish(producer, writer, fold(key, value, watch.seen))
         watch.seen += 1
         if watch.seen == watch.wanted:
             producer.flush()

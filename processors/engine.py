@@ -33,6 +33,7 @@ from ravencore.errors import RavenError, Unavailable
 from ravencore.records import ServiceState
 from ravencore.status import Reporter, now_us
 from ravencore.topics import GROUP_BARS
+from ravencore.writer import Writer
 
 log = logging.getLogger("raven.engine")
 T = TypeVar("T")
@@ -69,6 +70,7 @@ class Engine:
         self.waiting = 0
         """Records that wait in all lanes together."""
         self._settings, self._codec = settings, service.codec(settings)
+        self._writer = Writer(self._codec)
         self._group = kafka.consumer(settings.kafka, GROUP_BARS)
         self._producer = kafka.producer(settings.kafka)
         self._reporter = Reporter(SERVICE, settings, self._codec, self._producer, now_us())
@@ -144,7 +146,9 @@ class Engine:
                 await self.in_thread(kafka.ensure_topics, self._settings.kafka)
                 for one in DERIVATIONS.values():
                     numbers = await self.in_thread(kafka.partitions, self._group, one.topic)
-                    self._shops[one.topic] = Shop(one, self._settings, self._codec, self._group, len(numbers))
+                    self._shops[one.topic] = Shop(
+                        one, self._settings, self._codec, self._writer, self._group, len(numbers)
+                    )
                 return
             except Unavailable as error:
                 self.trouble(error)

@@ -30,6 +30,7 @@ from ravencore.errors import RavenError, Unavailable
 from ravencore.records import DeadLetter, State
 from ravencore.status import now_us
 from ravencore.topics import DEAD_LETTERS, GROUP_BARS
+from ravencore.writer import Writer
 
 log = logging.getLogger("raven.transactions")
 
@@ -64,6 +65,7 @@ class Shop(NamedTuple):
     derivation: Derivation
     settings: Settings
     codec: Codec
+    writer: Writer
     group: Consumer
     partitions: int
     """Of the input topic."""
@@ -87,6 +89,7 @@ class Partition:
         self._outputs: list[Output] = []
         self._letters: list[Letter] = []
         self._counts: Counter[str] = Counter()
+        self._parameters: dict[bytes, str] = {}
 
     def open(self) -> None:
         """Take the partition over and stand where the last committed transaction stood.
@@ -180,14 +183,14 @@ class Partition:
         for output in self._outputs:
             received = output.received_time
             headers = [(RECEIVED_HEADER, str(received).encode())] if received else None
-            value = self._codec.encode(output.record)
+            value = self._shop.writer.encode(output.record)
             _produce(producer, output.topic, value, self._made_by.key(output.record), headers=headers)
             self._counts[output.topic.split(".")[1]] += 1
         for letter in self._letters:
             _produce(producer, DEAD_LETTERS, self._codec.encode(self._dead(letter)), letter.record.key)
             self._counts["dead_letters"] += 1
         for key in sorted(self._touched):
-            state, topic = self._codec.encode(self._state(key)), self._made_by.state_topic
+            state, topic = self._shop.writer.encode(self._state(key)), self._made_by.state_topic
             _produce(producer, topic, state, state_key(self.topic, key), partition=self.number)
         position = TopicPartition(self.topic, self.number, next_offset)
         producer.send_offsets_to_transaction([position], self._shop.group.consumer_group_metadata(), CALL_S)
@@ -213,9 +216,15 @@ class Partition:
             input_partitions=self._shop.partitions,
             offset=self._touched[key],
             layout=self._made_by.layout,
-            parameters=self._made_by.parameters(self._settings, key),
+            parameters=self._parameters_of(key),
             payload=self._intake.snapshot(key),
         )
+
+    def _parameters_of(self, key: bytes) -> str:
+        # They are the same in every snapshot, and took as long as all the rest of it.
+        if key not in self._parameters:
+            self._parameters[key] = self._made_by.parameters(self._settings, key)
+        return self._parameters[key]
 
     def _restore(self, value: bytes) -> None:
         state = self._codec.decode_as(State, value)

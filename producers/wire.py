@@ -1,66 +1,45 @@
 """Records of the market as Avro, byte for byte what `ravencore.codec` gives, several times faster.
 
-Every frame passes here. Much comes again and again: the names a symbol's records begin with, prices, the levels of a
-book, of which most were in the book 100 ms before, the upper digits of times and ids. The bytes of these are made once
-and kept: of levels where they are the same as before, since a cache of them all would be far larger than the
-processor's. A test holds these functions against the codec, and so against the schemas:
-https://avro.apache.org/docs/1.12.0/specification/#binary-encoding
-
-Trades, quotes and books, which are most of what there is, are written out field by field; all others as their schema
-says.
+Every frame passes here. Trades, quotes and books, which are most of what there is, are written out field by field; all
+others as `ravencore.writer` does. The names a symbol's records begin with, prices and the levels of a book, of which
+most were in the book 100 ms before, are made into bytes once and kept: of levels where they are the same as before,
+since a cache of them all would be far larger than the processor's. A test holds these functions against the codec.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import lru_cache, partial
-from struct import Struct as Packed
-from typing import Any
+from collections.abc import Sequence
+from functools import lru_cache
 
-from msgspec import Struct
-from msgspec.structs import astuple
+from ravencore.codec import Codec, decimal_bytes
+from ravencore.records import Book, Level, Quote, Trade
+from ravencore.writer import (
+    FALSE_TRUE,
+    KEPT_NAMES,
+    NO_ITEMS,
+    NULL,
+    VALUE,
+    Writer,
+    exact_bytes,
+    long_bytes,
+    optional_exact_bytes,
+    raw_bytes,
+    text_bytes,
+)
 
-from ravencore.codec import Codec, Schema, decimal_bytes, load_schema
-from ravencore.records import Book, Level, MarketRecord, Quote, Record, ServiceStatus, Trade
-
-Write = Callable[[Any], bytes]
-"""The bytes of a field's value."""
-NULL, VALUE = b"\x00", b"\x02"
-"""Branch of a union of null and something."""
 SIDES = {"BUY": b"\x00", "SELL": b"\x02"}
 SOURCES = {"VENUE_SNAPSHOT": b"\x00", "MAINTAINED": b"\x02"}
-FALSE_TRUE = (b"\x00", b"\x01")
-KEPT_NAMES, KEPT_VALUES, KEPT_SIDES = 1 << 14, 1 << 16, 1 << 12
-NO_ITEMS = b"\x00"
+KEPT_SIDES = 1 << 12
 NOTHING: dict[int, bytes] = {}
 
-# A long is zigzagged, then written in groups of 7 bits, low ones first, each but the last with its high bit set.
-# Micro-optimization: two groups are looked up at once, and what lies above the lower four changes once in minutes.
-TWO_GROUPS = 1 << 14
-_LAST = [bytes((n,)) if n < 128 else bytes((n & 127 | 128, n >> 7)) for n in range(TWO_GROUPS)]
-_MORE = [bytes((n & 127 | 128, n >> 7 | 128)) for n in range(TWO_GROUPS)]
-_LOW = _MORE[::2]
-"""The lower two groups of a positive number, by its lower 13 bits, which zigzagging doubles."""
 
-
-class Wire:
+class Wire(Writer):
     """Encodes records as a codec does."""
 
     def __init__(self, codec: Codec) -> None:
-        self._codec = codec
+        super().__init__(codec)
         self._trade_header, self._quote_header = codec.header(Trade), codec.header(Quote)
         self._book_header = codec.header(Book)
-        self._writes: dict[type[Record], Callable[[Any], bytes]] = {
-            Trade: self.trade,
-            Quote: self.quote,
-            Book: self.book,
-        }
+        self._writes |= {Trade: self.trade, Quote: self.quote, Book: self.book}
         self._bids, self._asks = Sides(), Sides()
-
-    def encode(self, record: MarketRecord | ServiceStatus) -> bytes:
-        """Any record of the market as a Kafka value, or a status, which may tell of thousands of feeds."""
-        write = self._writes.get(type(record))
-        if write is None:
-            write = self._writes[type(record)] = partial(_row, self._codec.header(type(record)), _fields(type(record)))
-        return write(record)
 
     def trade(self, trade: Trade) -> bytes:
         """The trade as a Kafka value."""
@@ -73,8 +52,8 @@ class Wire:
                 long_bytes(len(trade_id)),
                 trade_id,
                 NULL if sequence is None else VALUE + long_bytes(sequence),
-                _decimal(trade.price),
-                _decimal(trade.quantity),
+                exact_bytes(trade.price),
+                exact_bytes(trade.quantity),
                 _trade_end(trade.side, trade.after_gap, trade.connection_time),
                 long_bytes(trade.connection_sequence),
             )
@@ -88,13 +67,13 @@ class Wire:
                 _start(self._quote_header, quote.venue, quote.symbol),
                 NULL if event_time is None else VALUE + long_bytes(event_time),
                 long_bytes(quote.received_time),
-                NULL if update_id is None else VALUE + _text(update_id),
+                NULL if update_id is None else VALUE + text_bytes(update_id),
                 NULL if sequence is None else VALUE + long_bytes(sequence),
-                _optional_decimal(quote.bid_price),
-                _optional_decimal(quote.bid_quantity),
-                _optional_decimal(quote.ask_price),
-                _optional_decimal(quote.ask_quantity),
-                _optional_decimal(quote.last_price),
+                optional_exact_bytes(quote.bid_price),
+                optional_exact_bytes(quote.bid_quantity),
+                optional_exact_bytes(quote.ask_price),
+                optional_exact_bytes(quote.ask_quantity),
+                optional_exact_bytes(quote.last_price),
                 _kept_long(quote.connection_time),
                 long_bytes(quote.connection_sequence),
             )
@@ -113,7 +92,7 @@ class Wire:
                 _start(self._book_header, book.venue, book.symbol),
                 NULL if event_time is None else VALUE + long_bytes(event_time),
                 long_bytes(book.received_time),
-                NULL if update_id is None else VALUE + _text(update_id),
+                NULL if update_id is None else VALUE + text_bytes(update_id),
                 NULL if sequence is None else VALUE + long_bytes(sequence),
                 SOURCES[book.source],
                 self._bids.write(name, book.bids),
@@ -145,106 +124,18 @@ class Sides:
         return long_bytes(len(side)) + b"".join(levels) + NO_ITEMS
 
 
-def long_bytes(number: int) -> bytes:
-    """A long."""
-    rest = number >> 13
-    if rest >= TWO_GROUPS:
-        return _LOW[number & 8191] + _MORE[rest & 16383] + _upper(rest >> 14)
-    if rest > 0:
-        return _LOW[number & 8191] + _LAST[rest]
-    return _LAST[number << 1] if rest == 0 else _groups(~(number << 1))
-
-
-def _groups(rest: int) -> bytes:
-    return _LAST[rest] if rest < TWO_GROUPS else _MORE[rest & 16383] + _groups(rest >> 14)
-
-
-_upper = lru_cache(KEPT_NAMES)(_groups)
 _kept_long = lru_cache(KEPT_NAMES)(long_bytes)
 
 
-def _text(text: str) -> bytes:
-    raw = text.encode()
-    return long_bytes(len(raw)) + raw
-
-
-def _bytes(raw: bytes) -> bytes:
-    return long_bytes(len(raw)) + raw
-
-
-@lru_cache(KEPT_VALUES)
-def _decimal(units: int) -> bytes:
-    return _bytes(decimal_bytes(units))
-
-
-@lru_cache(KEPT_VALUES)
-def _optional_decimal(units: int | None) -> bytes:
-    return NULL if units is None else VALUE + _bytes(decimal_bytes(units))
-
-
 def _level(level: Level) -> bytes:
-    return _bytes(decimal_bytes(level.price)) + _bytes(decimal_bytes(level.quantity))
+    return raw_bytes(decimal_bytes(level.price)) + raw_bytes(decimal_bytes(level.quantity))
 
 
 @lru_cache(KEPT_NAMES)
 def _start(header: bytes, venue: str, symbol: str) -> bytes:
-    return header + _text(venue) + _text(symbol)
+    return header + text_bytes(venue) + text_bytes(symbol)
 
 
 @lru_cache(KEPT_NAMES)
 def _trade_end(side: str, after_gap: bool, connection_us: int) -> bytes:
     return SIDES[side] + FALSE_TRUE[after_gap] + long_bytes(connection_us)
-
-
-# Any record, as its schema says
-
-
-def _row(header: bytes, fields: Sequence[Write], record: Struct) -> bytes:
-    return header + b"".join([write(value) for write, value in zip(fields, astuple(record), strict=True)])
-
-
-def _fields(cls: type[Record]) -> Sequence[Write]:
-    return _fields_of(load_schema(f"{cls.SCHEMA}.avsc"))
-
-
-def _fields_of(schema: Schema) -> Sequence[Write]:
-    return [_field(field["name"], field["type"]) for field in schema["fields"]]
-
-
-def _field(name: str, kind: Any) -> Write:
-    if isinstance(kind, list):
-        return _optional(_field(name, kind[1]))
-    if isinstance(kind, str):
-        return _text if name.endswith(("_id", "_error")) else PLAIN[kind]
-    if kind["type"] == "record":
-        return partial(_row, b"", _fields_of(kind))
-    if kind["type"] == "array":
-        return partial(_block, _field(name, kind["items"]))
-    if kind["type"] == "map":
-        return partial(_map, _field(name, kind["values"]))
-    if kind["type"] == "enum":
-        return {symbol: long_bytes(number) for number, symbol in enumerate(kind["symbols"])}.__getitem__
-    return _decimal if kind.get("logicalType") == "decimal" else PLAIN[kind["type"]]
-
-
-def _block(write: Write, items: Collection[Any]) -> bytes:
-    return long_bytes(len(items)) + b"".join(map(write, items)) + NO_ITEMS if items else NO_ITEMS
-
-
-def _map(write: Write, values: Mapping[str, Any]) -> bytes:
-    return _block(lambda item: _text(item[0]) + write(item[1]), values.items())
-
-
-def _optional(write: Write) -> Write:
-    if write is _decimal:
-        return _optional_decimal
-    return lambda value: NULL if value is None else VALUE + write(value)
-
-
-PLAIN: dict[str, Write] = {
-    "boolean": FALSE_TRUE.__getitem__,
-    "double": Packed("<d").pack,
-    "int": long_bytes,
-    "long": long_bytes,
-    "string": lru_cache(KEPT_NAMES)(_text),
-}
