@@ -113,18 +113,21 @@ class Partition:
         self._intake = self._none()
         self._clear()
 
-    def apply(self, records: Sequence[Fetched]) -> None:
-        """Fold a batch in; records that the folds have seen already are left out.
+    def apply(self, batches: Sequence[Sequence[Fetched]]) -> None:
+        """Fold batches in as one; records that the folds have seen already are left out.
 
         Raises Unavailable when a schema registry is needed and away; then the partition must be opened anew.
         """
-        if records[0].offset < self.next_offset:
-            records = [record for record in records if record.offset >= self.next_offset]
+        records: list[Fetched] = []
+        expected = self.next_offset
+        for batch in batches:
+            records += batch if batch[0].offset >= expected else [it for it in batch if it.offset >= expected]
+            expected = max(expected, batch[-1].offset + 1)
         if not records:
             return
         with _folding:
             made = self._intake.apply(records)
-        self.next_offset = records[-1].offset + 1
+        self.next_offset = expected
         self._outputs += made.outputs
         self._letters += made.letters
         self._touched |= made.touched

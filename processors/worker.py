@@ -8,14 +8,16 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from processors.intake import Fetched
-from processors.transactions import Broken, Partition
+from processors.transactions import TRANSACTION_TIMEOUT_MS, Broken, Partition
 from ravencore.errors import Unavailable
 
 T = TypeVar("T")
 Batch = Sequence[Fetched]
 
-TRANSACTION_RECORDS = 10_000
-"""Most records of one transaction, give or take one fetched batch."""
+TRANSACTION_RECORDS, LEAST_RECORDS = 10_000, 20
+"""Most records of one transaction when all is well, and when outputs are so many that transactions take too long."""
+LONG_S = TRANSACTION_TIMEOUT_MS / 1000 / 4
+"""A commit that takes longer is too near to the time at which the broker gives a transaction up."""
 RETRY_S = 0.5
 HANGS_S = 15.0
 """A blocking call that takes longer never returns: librdkafka 2.16 does that to transactions, whatever the time-out,
@@ -63,6 +65,7 @@ class Lane:
         self._applied: deque[Batch] = deque()
         """Batches in the folds that are not committed: they are folded again when the transaction fails."""
         self._applied_at = 0.0
+        self._most_records = TRANSACTION_RECORDS
         self._arrived = asyncio.Event()
         self._closing = False
         self._expected = 0
@@ -138,6 +141,7 @@ class Lane:
         self._host.waiting += sum(map(len, self._applied))
         self._waiting.extendleft(reversed(self._applied))
         self._applied.clear()
+        self._most_records = max(self._most_records // 4, LEAST_RECORDS)
         await self._pause()
         if isinstance(error, Broken) and error.fenced:
             while not (self._closing or await self._host.owns(self.partition.topic, self.partition.number)):
@@ -170,23 +174,35 @@ class Lane:
         if not self._applied:
             self._applied_at = time.monotonic()
         batches: list[Batch] = []
-        records = 0
-        while self._waiting and records < TRANSACTION_RECORDS and not self._closing:
-            batches.append(self._waiting.popleft())
-            records += len(batches[-1])
+        room = self._most_records - sum(map(len, self._applied))
+        while self._waiting and room > 0 and not self._closing:
+            batch = self._waiting.popleft()
+            if len(batch) > room:
+                self._waiting.appendleft(batch[room:])
+            batches.append(batch[:room])
+            room -= len(batches[-1])
         self._applied += batches
-        self._host.took(records)
+        self._host.took(sum(map(len, batches)))
         return batches
 
     def _apply(self, batches: list[Batch]) -> bool:
-        for batch in batches:
-            self.partition.apply(batch)
+        if batches:
+            self.partition.apply(batches)
         late = time.monotonic() - self._applied_at >= self.partition.commit_within_s
-        return late or self.partition.urgent or sum(map(len, self._applied)) >= TRANSACTION_RECORDS
+        return late or self.partition.urgent or sum(map(len, self._applied)) >= self._most_records
 
     async def _commit(self) -> None:
         began = time.monotonic()
         counts = await self._calls_kafka(self.partition.commit)
         self._applied.clear()
         if counts:
-            self._host.committed(counts, time.monotonic() - began)
+            seconds = time.monotonic() - began
+            self._most_records = _next_most(self._most_records, seconds)
+            self._host.committed(counts, seconds)
+
+
+def _next_most(records: int, seconds: float) -> int:
+    """How many records the next transaction may have after one of so many took so long."""
+    if seconds > LONG_S:
+        return max(records // 2, LEAST_RECORDS)
+    return min(records * 2, TRANSACTION_RECORDS) if seconds < LONG_S / 2 else records
