@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 
+from processors.admission import Admission, Verdict
+from processors.columns import unsound
 from ravencore.columns import TradeColumns, of_trades
 from ravencore.records import Trade
 
@@ -97,23 +99,47 @@ class InOrder:
         return held
 
 
+class Admitted:
+    """Which trades the folds admit: sound ones, each once, and no repairs of holes (bars.md section 0)."""
+
+    def __init__(self) -> None:
+        self._admission = Admission()
+
+    def of(self, trades: TradeColumns) -> Sequence[bool]:
+        """Of each of the next trades whether it is admitted, in turn."""
+        bad = unsound(trades)
+        if not bad and self._admission.take_all(trades.sequence):
+            return [True] * len(trades.price)
+        return [
+            row not in bad and self._is_new(sequence, trade_id)
+            for row, (sequence, trade_id) in enumerate(zip(trades.sequence, trades.trade_id, strict=True))
+        ]
+
+    def _is_new(self, sequence: int | None, trade_id: str) -> bool:
+        verdict = self._admission.judge(sequence, trade_id, after_gap=False)
+        if verdict is not Verdict.DUPLICATE:
+            self._admission.note(sequence, trade_id)
+        return verdict in (Verdict.NEXT, Verdict.AFTER_HOLE)
+
+
 class TickRule:
     """Who was the aggressor, by the price alone (Lee and Ready, "Inferring Trade Direction from Intraday Data", 1991).
 
     A trade above the price before it is a purchase, one below it a sale, one at it is what the trade before it was.
-    Trades before the first change of the price count as purchases.
+    Trades before the first change of the price count as purchases. Trades that the folds do not admit change nothing.
     """
 
     def __init__(self) -> None:
         self._price = 0
         self._bought = True
+        self._admitted = Admitted()
 
     def sided(self, batch: Batch) -> Batch:
-        """The same trades with their sides; a price that is not positive is no price."""
+        """The same trades with their sides."""
         buy = []
         last, bought = self._price, self._bought
-        for price in batch.trades.price:
-            if price != last and price > 0:
+        for price, counts in zip(batch.trades.price, self._admitted.of(batch.trades), strict=True):
+            if counts and price != last:
                 bought, last = price > last, price
             buy.append(bought)
         self._price, self._bought = last, bought

@@ -81,6 +81,13 @@ def counting_ids(cells: Sequence[str]) -> list[int]:
     return ids
 
 
+def given_ids(cells: Sequence[str]) -> list[str]:
+    """Ids that do not count, of which each row has one: two rows without would be taken for one."""
+    if not all(cells):
+        raise BadValue("there is none")
+    return list(cells)
+
+
 def count_by_one(cells: Sequence[str]) -> bool:
     """Whether ids count the trades of one symbol: whole numbers, most of which follow on one another."""
     if not all(cell.isascii() and cell.isdigit() for cell in cells):

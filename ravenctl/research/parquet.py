@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from ravencore.decimals import PRECISION, SCALE, to_decimal
 from ravenctl.research.batches import BATCH_ROWS
+from ravenctl.research.cells import TimeUnit
 from ravenctl.research.spellings import Layout
 from ravenctl.research.tables import Block
 from ravenctl.shell import CommandFailed
@@ -36,6 +37,10 @@ class ParquetTable:
                 yield Block(lines, [_texts(batch.column(name)) for name in names])
         except (pa.ArrowException, OSError) as error:
             raise CommandFailed(f"{self._path} is damaged behind row {self._read}: {error}") from None
+
+    def time_unit(self, layout: Layout) -> TimeUnit | None:
+        """What `blocks` gives times in where the column's type says what they are."""
+        return "us" if pa.types.is_temporal(self._file.schema_arrow.field(layout.places["time"]).type) else None
 
     def progress(self) -> tuple[int, int]:
         """Rows."""

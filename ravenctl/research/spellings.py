@@ -29,7 +29,7 @@ SPELLINGS: dict[str, tuple[str, ...]] = {
         "is_buyer_mm",
         "m",
     ),
-    "id": ("trade_id", "agg_trade_id", "id", "aggregate_trade_id", "tid", "trade_no", "trade_seq", "a"),
+    "id": ("trade_id", "agg_trade_id", "id", "aggregate_trade_id", "tid", "trade_no", "trade_seq", "t", "a"),
     "symbol": ("symbol", "instrument", "instrument_name", "instrument_id", "pair", "product_id", "ticker", "market"),
     "venue": ("venue", "exchange"),
 }
@@ -85,8 +85,8 @@ def layout(first: Sequence[str], named: Named) -> Layout:
     """Which column is what, of a first row that holds names or trades; raises WrongUse that says what to name."""
     header = first if has_header(first) else None
     places = _by_name(first) if header else _by_place(first, named)
-    for what, name in named.given().items():
-        places[what] = _place(name, what, header, len(first))
+    told = {what: _place(name, what, header, len(first)) for what, name in named.given().items()}
+    places = {what: place for what, place in places.items() if place not in told.values()} | told
     if named.side is not None:
         places.pop("is_buyer_maker", None)
     elif named.is_buyer_maker is not None or "is_buyer_maker" in places:

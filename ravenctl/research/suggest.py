@@ -8,6 +8,7 @@ from typing import Literal, TypeVar, cast, get_args
 
 from confluent_kafka import Consumer, KafkaException, Message
 
+from processors.columns import unsound
 from ravencore import topics
 from ravencore.codec import Codec
 from ravencore.columns import TradeColumns, decode_columns, of_trades
@@ -18,6 +19,7 @@ from ravencore.kafka import TIMEOUT_S
 from ravencore.records import Bar, Kline, Record, Trade
 from ravenctl import reading
 from ravenctl.gaps import Waiting
+from ravenctl.research.batches import Admitted
 from ravenctl.research.tapes import Wanted, open_tape, same_symbol
 from ravenctl.shell import CommandFailed, WrongUse
 
@@ -214,9 +216,13 @@ def of_file(path: Path, wanted: Wanted) -> dict[Instrument, Flow]:
     """What a file has; says what was refused of it. Raises CommandFailed where it is over before it began."""
     flow = Flow(str(path))
     with open_tape(path, wanted, lambda _: None) as tape, Waiting() as waiting:
+        admitted = Admitted()
         for batch in tape.batches:
             waiting.say("reading trades", *tape.progress())
-            flow.add_trades(batch.trades)
+            for place, why in unsound(batch.trades).items():
+                tape.report.refuse(batch.lines[place], why)
+            if places := [place for place, counts in enumerate(admitted.of(batch.trades)) if counts]:
+                flow.add_trades(batch.picked(places).trades)
         if tape.report.refused:
             sys.stderr.write(f"{path}: {tape.report.refusals()}\n")
         if not flow.days:
@@ -236,6 +242,9 @@ def told(found: dict[Instrument, Flow], unit: Unit, *, unit_is_set: bool) -> Ite
             f"{venue} {symbol}: V = {bucket(flow, unit)}, a fiftieth of {_figure(flow.daily(unit))} ({unit}) a day, "
             f"from {flow.days:.2f} days of {flow.what}"
         )
+    yield ""
+    yield "An engine that has made buckets of another V refuses to start until its state is reset, while it is stopped,"
+    yield "with `python -m processors reset-state bars`: all bars then begin anew."
     yield ""
     yield "To use it, write into the configuration's file:"
     yield ""

@@ -48,6 +48,9 @@ class Table(Protocol):
     def blocks(self, layout: Layout) -> Iterator[Block]:
         """Its rows, some in each block, with the columns of the layout; raises CommandFailed where it is damaged."""
 
+    def time_unit(self, layout: Layout) -> TimeUnit | None:
+        """The unit of its times where the file itself says so."""
+
     def progress(self) -> tuple[int, int]:
         """How much of it is read, of how much."""
 
@@ -79,6 +82,10 @@ class CsvTable:
             line += text.count(b"\n")
             if block.lines:
                 yield block
+
+    def time_unit(self, layout: Layout) -> TimeUnit | None:
+        """A text never says so."""
+        return None
 
     def progress(self) -> tuple[int, int]:
         """Bytes."""
@@ -123,8 +130,8 @@ class Maker:
     def __init__(self, layout: Layout, unit: TimeUnit | None, counts: bool | None, report: Report) -> None:
         self._counts, self._report = counts, report
         convert: dict[str, Convert] = {**CONVERT, "time": partial(cells.micros, unit=unit)}
-        if counts:
-            convert["id"] = cells.counting_ids
+        if counts is not None:
+            convert["id"] = cells.counting_ids if counts else cells.given_ids
         self._names = tuple(layout.places)
         self._convert = {what: convert[what] for what in self._names if what in convert}
         self._numbered = 0

@@ -147,7 +147,7 @@ class _TableTape:
         self._path, self._table, self._wanted, self._report, self._say = path, table, wanted, report, say
         self._layout = layout(table.first, wanted.columns)
         self._names = tuple(self._layout.places)
-        self._unit = wanted.time_unit
+        self._unit = table.time_unit(self._layout) or wanted.time_unit
         self._chooser = _Chooser(path, wanted.symbol)
         self.symbol = wanted.symbol or path.name.split(".")[0]
         self.venue = wanted.venue or NO_VENUE
@@ -199,7 +199,8 @@ class _TableTape:
         ids = [sequence for sequence in batch.trades.sequence if sequence is not None]
         keys = ids if "id" in self._names and ids else batch.trades.event_time
         falls = sum(after < before for before, after in pairwise(keys))
-        if len(keys) > SURE_ROWS and 2 * falls > len(keys):
+        rises = sum(after > before for before, after in pairwise(keys))
+        if len(keys) > SURE_ROWS and falls > max(2, 3 * rises):
             raise WrongUse(f"{self._path} begins with its newest trades: turn it round first, for example with tac")
 
     def _chosen(self) -> Iterator[Block]:

@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -170,6 +172,55 @@ def test_ids_that_do_not_count_tell_duplicates_alone(tmp_path: Path) -> None:
     result = ravenctl(path, "--kind", "tick", "--set", "size=10", "--out", tmp_path / "x.jsonl")
     assert "ids do not count by one" in result.stderr
     assert "50 trades of FILE odd, 10 duplicates, 0 holes" in result.stderr.splitlines()[-1]
+
+
+def test_what_the_folds_drop_changes_no_side_of_the_tick_rule(tmp_path: Path) -> None:
+    prices = [100 + place * 7 % 5 for place in range(400)]
+    rows = [f"{1_700_000_000_000 + place},id-{place},{price},1" for place, price in enumerate(prices)]
+    again = [one for place, row in enumerate(rows) for one in (row, *rows[max(place - 2, 0) : place : 3])]
+    spoilt = [one for row in rows for one in (row, row.replace("id-", "bad-")[:-1] + "0")]
+    made = []
+    for name, table in (("plain", rows), ("again", again), ("spoilt", spoilt)):
+        path = tmp_path / f"{name}.csv"
+        path.write_text("\n".join(["time,id,price,size", *table]))
+        made.append(
+            [bar | {"gap": None} for bar in bars(path, "--kind", "tib", "--symbol", "X", "--set", "initial_size=20")]
+        )
+    assert len(made[0]) > 5
+    assert made[1] == made[2] == made[0]
+
+
+def test_rows_without_an_id_are_refused_and_not_taken_for_one_trade(tmp_path: Path) -> None:
+    rows = [f"{1_700_000_000_000 + place},{f'id-{place}' if place % 3 else ''},100,1,buy" for place in range(60)]
+    path = tmp_path / "x.csv"
+    path.write_text("\n".join(["time,id,price,size,side", *rows]))
+    last = ravenctl(path, "--kind", "tick", "--set", "size=10").stderr.splitlines()[-1]
+    assert "40 trades of FILE x, 0 duplicates" in last
+    assert "20 refused (line 2: id: there is none;" in last
+
+
+def test_in_binances_trade_event_t_is_the_id_unless_it_is_named_the_time(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    rows = [f"trade,X,{7 + place},100,1,9,{5 - place % 2},{1_700_000_000_000 + place},true" for place in range(30)]
+    path.write_text("\n".join(["e,s,t,p,q,b,a,T,m", *rows]))
+    assert bars(path, "--kind", "tick", "--set", "size=10")[0]["first_trade_id"] == "7"
+    path.write_text("\n".join(["t,p,q,m", *(f"{1_700_000_000_000 + n // 2},100,1,true" for n in range(30))]))
+    assert len(bars(path, "--kind", "tick", "--set", "size=10", "--time", "t")) == 3
+
+
+def test_a_parquet_time_that_says_its_unit_needs_no_flag(tmp_path: Path) -> None:
+    at = pa.array([1_700_000_000_000_000_000 + n * 10**6 for n in range(20)], pa.timestamp("ns"))
+    table = pa.table({"time": at, "price": [1.5] * 20, "size": [1.0] * 20, "side": ["buy"] * 20})
+    pq.write_table(table, tmp_path / "x.parquet")
+    for flag in ((), ("--time-unit", "ns")):
+        first, _ = bars(tmp_path / "x.parquet", "--kind", "tick", "--set", "size=10", *flag)
+        assert first["open_time"] == 1_700_000_000_000_000
+
+
+def test_a_table_written_backwards_is_told_even_where_times_tie(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("\n".join(["time,price,size", *(f"{1_700_000_000 - n // 40},100,1" for n in range(400))]))
+    assert "begins with its newest trades" in refusal(path, "--kind", "tick", "--set", "size=10")
 
 
 def test_a_recording_that_was_cut_short_is_read_to_its_last_whole_line(tmp_path: Path) -> None:

@@ -8,14 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ravencore.columns import TradeColumns
+from ravencore.decimals import ONE
 from ravenctl.research.batches import HELD, Batch, Report, in_order, sided
 
 
-def batch(ids: Sequence[int | None], prices: Sequence[int] | None = None) -> Batch:
+def batch(ids: Sequence[int | None], prices: Sequence[int] | None = None, counting: bool = True) -> Batch:
     count = len(ids)
-    column = list(range(count))
-    texts = [str(number) for number in ids]
-    trades = TradeColumns(column, column, texts, ids, prices or column, column, [False] * count, [False] * count)
+    column, no = list(range(count)), [False] * count
+    texts, sequence = [str(number) for number in ids], ids if counting else [None] * count
+    trades = TradeColumns(column, column, texts, sequence, prices or column, [ONE] * count, no, no)
     return Batch(list(range(1, count + 1)), trades)
 
 
@@ -59,17 +60,26 @@ def slow_tick_rule(prices: Sequence[int]) -> list[bool]:
     """Of each trade, by looking back from it."""
     sides: list[bool] = []
     for place, price in enumerate(prices):
-        earlier = [other for other in prices[:place] if other > 0]
-        others = [other for other in reversed(earlier) if other != price] if price > 0 else []
-        if price <= 0:
-            sides.append(sides[-1] if sides else True)
-        else:
-            sides.append(price > others[0] if others else True)
+        others = [other for other in reversed(prices[:place]) if other != price]
+        sides.append(price > others[0] if others else True)
     return sides
 
 
-@given(st.lists(st.integers(-1, 4), min_size=1, max_size=60), st.lists(st.integers(0, 60), max_size=4))
-def test_the_tick_rule_is_the_slow_one(prices: list[int], cuts: list[int]) -> None:
-    whole = batch(list(range(len(prices))), prices)
+@given(
+    st.lists(st.tuples(st.integers(1, 30), st.integers(-1, 4)), min_size=1, max_size=60),
+    st.lists(st.integers(0, 60), max_size=4),
+    st.booleans(),
+)
+def test_the_tick_rule_is_the_slow_one_over_what_the_folds_admit(
+    rows: list[tuple[int, int]], cuts: list[int], counting: bool
+) -> None:
+    """Trades that come again, that fill holes, or whose price cannot be, change no side of another."""
+    whole = batch([number for number, _ in rows], [price * ONE for _, price in rows], counting)
     made = [side for it in sided(iter(cut(whole, cuts))) for side in it.trades.buy]
-    assert made == slow_tick_rule(prices)
+    admitted: list[int] = []
+    seen: set[int] = set()
+    for place, (number, price) in enumerate(rows):
+        if price > 0 and (number > max(seen, default=0) if counting else number not in seen):
+            admitted.append(place)
+            seen.add(number)
+    assert [made[place] for place in admitted] == slow_tick_rule([rows[place][1] for place in admitted])

@@ -64,6 +64,16 @@ def test_what_is_refused_of_a_file_is_told(tmp_path: Path) -> None:
     assert result.stderr == f"{path}: 1 refused (line 3: price: 'x' is not a number)\n"
 
 
+def test_trades_that_come_again_or_cannot_be_are_not_volume(tmp_path: Path) -> None:
+    rows = [f"{1_700_000_000 + hour * 3600},{hour},100,1,buy" for hour in range(25)]
+    spoilt = [*rows[:13], "1700043200,13,100,-1000,buy", *rows[:3], *rows[14:]]
+    path = tmp_path / "x.csv"
+    path.write_text("\n".join(["time,id,price,qty,side", *spoilt]))
+    result = suggest("--file", path, "--unit", "base")
+    assert settings(result) == {"unit": "base", "bucket_volumes": {"FILE:x": "0.48"}}
+    assert "1 refused (line 15: quantity -1000 is not positive)" in result.stderr
+
+
 def test_what_cannot_be_told(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_text("time,price,qty,side\n1700000000,100,1,buy\n")
