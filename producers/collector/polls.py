@@ -200,6 +200,8 @@ class PollRunner(Runner):
             records = self.source.parse_bodies(line.feed, bodies, receipt)
         except BadFrame as error:
             self._outlet.put(self.source.venue, BadBytes(b"\n".join(bodies), error.reason, str(error), url))
+            # There was something, even where nothing has ever been read of it.
+            line.tape.begin(line.since_us)
             line.tape.interrupt(Break("DISCONNECT", f"an answer cannot be read: {error}"[:300]), received_us)
             return
         line.last_received_us = received_us

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 
 import aiohttp
+import pytest
 from aiohttp import web
 
 from producers.actions import BadBytes
@@ -146,12 +147,17 @@ async def test_a_feed_that_is_wanted_again_while_it_ends_goes_on() -> None:
         await until(lambda: not list(runner.feeds()))
 
 
-@in_loop
-async def test_what_the_last_answer_before_the_end_of_a_demand_lacked_is_told() -> None:
+@pytest.mark.parametrize("answers", [0, 1])
+def test_what_the_last_answer_before_the_end_of_a_demand_lacked_is_told(answers: int) -> None:
+    asyncio.run(_garbled_at_last(answers))
+
+
+async def _garbled_at_last(answers: int) -> None:
     venue = Venue()
     async with polling(venue) as (runner, kept):
+        venue.garbled = not answers
         runner.begin(FEED, {})
-        await until(lambda: kept.records)
+        await until(lambda: len(kept.records) == answers)
         venue.garbled = True
         await until(lambda: kept.letters)
         runner.end(FEED)
