@@ -7,14 +7,12 @@ each does).
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from benchmarks import scaling
+from benchmarks.machine import machine
 from benchmarks.market import PARTITIONS, Market, encoded, publish, symbols
 from ravencore.codec import Codec
 from ravencore.config import KafkaSettings
@@ -125,12 +124,6 @@ def run(settings: KafkaSettings, name: str, trades: int) -> Result:
             raise SystemExit(f"{name} ended without a result:\n{log.read()[-3000:]}")
     result: Result = json.loads(line)
     return result
-
-
-def machine() -> str:
-    """When and on what this was measured."""
-    kind = f"{os.cpu_count()} CPUs ({platform.machine()}), Python {platform.python_version()}"
-    return f"{datetime.now(UTC):%Y-%m-%d}, {kind}"
 
 
 def throughput_table(results: dict[str, list[Result]]) -> Table:

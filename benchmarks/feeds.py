@@ -25,8 +25,9 @@ from rich.progress import Progress
 from rich.table import Table
 from websockets.asyncio.server import ServerConnection, serve
 
-from benchmarks.engine import machine, progress
+from benchmarks.engine import progress
 from benchmarks.frames import CASES, FIRST_ID, Case, frames
+from benchmarks.machine import machine
 from producers.contract import Receipt, Stream
 from producers.registry import SOURCES
 from ravencore import kafka

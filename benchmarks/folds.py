@@ -23,8 +23,9 @@ from rich.table import Table
 
 from benchmarks.bars_files import Case, write_tape
 from benchmarks.bars_tapes import N, Tape, tapes
-from benchmarks.engine import machine, progress
+from benchmarks.engine import progress
 from benchmarks.feeds import split_cores, told_by
+from benchmarks.machine import machine
 
 BATCHES = (5000, 100)
 TICK_BARS = f"tick, {N}"

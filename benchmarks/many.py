@@ -23,8 +23,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.engine import machine, progress
+from benchmarks.engine import progress
 from benchmarks.feeds import split_cores
+from benchmarks.machine import machine
 from benchmarks.many_figures import MIB, Growth, Lags, drawing, growth, per_second
 from benchmarks.many_market import DIALECTS, Plan
 from benchmarks.many_run import PARTITIONS, Bare, Bench, Watched, make_topics, venue

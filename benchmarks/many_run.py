@@ -17,6 +17,7 @@ import psutil
 from confluent_kafka import OFFSET_END, Consumer, Message, TopicPartition
 from rich.progress import Progress
 
+from benchmarks.machine import cpu_seconds
 from benchmarks.many_figures import Lags, Sample
 from benchmarks.many_market import DIALECTS, Plan, name_of
 from producers.contract import ALL
@@ -25,6 +26,7 @@ from ravencore.codec import Codec
 from ravencore.config import KafkaSettings
 from ravencore.records import Demand, ServiceStatus, Trade
 from ravencore.status import now_us
+from ravenctl.local import state
 
 PARTITIONS = 6
 INSTANCE = "bench-many"
@@ -103,12 +105,6 @@ def as_json(plan: Plan) -> str:
     return json.dumps(plan._asdict())
 
 
-def cpu_seconds(process: psutil.Process) -> float:
-    """Of all its threads."""
-    times = process.cpu_times()
-    return float(times.user + times.system)
-
-
 def sample(process: psutil.Process, began: float) -> Sample:
     """The process now; Linux tells in schedstat how long its first thread, the event loop's, waited for a core."""
     waited_ns = int(Path(f"/proc/{process.pid}/schedstat").read_text().split()[1])
@@ -162,7 +158,7 @@ class Bench:
             time.sleep(SAMPLE_S)
             self.bars.update(task, completed=round(seconds))
         self.bars.update(task, completed=round(self.bare_seconds))
-        if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+        if not state.runs(process):
             raise SystemExit("the bare loop has ended by itself")
         return Bare(self.told("stats")["sent"] - sent, seconds, cpu_seconds(process) - cpu)
 

@@ -27,6 +27,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # its stubs do
 from rich.progress import Progress
 from rich.table import Table
 
+from benchmarks.machine import cpu_seconds
 from benchmarks.market import PARTITIONS, START_US, VENUE, Market, encoded, partition_of, publish, symbols
 from processors.derivations import BARS as BY_TRADES
 from processors.derivations import DERIVATIONS
@@ -115,7 +116,7 @@ class Crew:
 
     def mark(self, broker: psutil.Process) -> Mark:
         """This moment."""
-        return Mark(time.monotonic(), self.committed(), sum(map(cpu_of, self.processes)), cpu_of(broker))
+        return Mark(time.monotonic(), self.committed(), sum(map(cpu_seconds, self.processes)), cpu_seconds(broker))
 
     def counters(self, records: int) -> Counter[str]:
         """What the workers say they have done, when they have reported so many records."""
@@ -206,12 +207,6 @@ def retried(true: Callable[[], bool], seconds: float = 60.0) -> None:
         if time.monotonic() > deadline:
             raise SystemExit(f"not within {seconds:.0f} s: {true}")
         time.sleep(LOOK_S)
-
-
-def cpu_of(process: psutil.Process) -> float:
-    """CPU seconds, all threads."""
-    used = process.cpu_times()
-    return float(used.user + used.system)
 
 
 def seed_state(settings: KafkaSettings, case: Case) -> None:

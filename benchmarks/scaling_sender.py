@@ -7,10 +7,7 @@ times of a trade, which are the moment it is handed to librdkafka.
 import json
 import sys
 import time
-from io import BytesIO
 from itertools import islice
-
-import fastavro
 
 from benchmarks.market import START_US, Market, symbols
 from ravencore import kafka
@@ -18,6 +15,7 @@ from ravencore.codec import Codec
 from ravencore.config import KafkaSettings
 from ravencore.records import market_key
 from ravencore.topics import TRADES
+from ravencore.writer import long_bytes
 
 PAUSE_S = 0.001
 Cut = tuple[bytes, bytes, bytes]
@@ -36,7 +34,7 @@ def main() -> None:
 
 def cut(market: Market, count: int) -> list[Cut]:
     """Trades without their times."""
-    codec, times = Codec(), 2 * varint(START_US)
+    codec, times = Codec(), 2 * long_bytes(START_US)
     trades = (market.trade(START_US) for _ in range(count))
     return [(market_key(trade), *two_parts(codec.encode(trade), times)) for trade in trades]
 
@@ -53,7 +51,7 @@ def send(settings: KafkaSettings, trades: list[Cut], rate: int) -> float:
     began, rest, sent = time.monotonic(), iter(trades), 0
     while sent < len(trades):
         due = round((time.monotonic() - began) * rate)
-        times = 2 * varint(time.time_ns() // 1000)
+        times = 2 * long_bytes(time.time_ns() // 1000)
         for key, before, after in islice(rest, due - sent):
             producer.produce(TRADES, before + times + after, key)
         sent = due
@@ -61,13 +59,6 @@ def send(settings: KafkaSettings, trades: list[Cut], rate: int) -> float:
         time.sleep(PAUSE_S)
     producer.flush()
     return time.monotonic() - began
-
-
-def varint(number: int) -> bytes:
-    """A long as Avro writes it."""
-    out = BytesIO()
-    fastavro.schemaless_writer(out, "long", number)
-    return out.getvalue()
 
 
 if __name__ == "__main__":

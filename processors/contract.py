@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -102,6 +103,12 @@ class Tape:
     def __len__(self) -> int:
         return len(self.event_time)
 
+    def after_hole(self, row: int) -> "Tape":
+        """The same rows, of which this one follows a hole, too."""
+        told = copy(self)
+        told.gaps = sorted({row, *self.gaps})
+        return told
+
     def has_gap(self, start: int, stop: int) -> bool:
         """Whether one of the rows from `start` to `stop` (exclusive) follows a hole."""
         return bool(self.gaps) and self.next_gap(start) < stop
@@ -134,18 +141,22 @@ class Closed(NamedTuple):
     record: Bar | Vpin
 
 
+class Refusal(NamedTuple):
+    """The row of a trade that a fold cannot take, and why: a short name, and a sentence for a person."""
+
+    row: int
+    reason: str
+    detail: str
+
+
 class Folded(NamedTuple):
-    """What a fold made of a tape: records in order, and the rows it did not take because they came too late."""
+    """What a fold made of a tape: records in order, and the rows it did not take."""
 
     closed: list[Closed]
     late: Sequence[int] = ()
-
-
-class Refusal(NamedTuple):
-    """Why a fold cannot take a trade: a short name, and a sentence for a person."""
-
-    reason: str
-    detail: str
+    """Rows that came too late."""
+    refused: Sequence[Refusal] = ()
+    """Rows that this fold alone leaves out: to it they are a hole."""
 
 
 class Fold(Protocol):
@@ -172,14 +183,6 @@ class Fold(Protocol):
         """Records closed by venue time having reached this."""
         return ()
 
-    def suspects(self, price: Sequence[int], quantity: Sequence[int]) -> Sequence[int]:
-        """Rows of these trades that must be asked about one by one with `refusal`; in practice none."""
-        return ()
-
-    def refusal(self, price: int, quantity: int) -> Refusal | None:
-        """Why this trade cannot be folded after all that was folded so far; None where it can."""
-        return None
-
 
 class Output(NamedTuple):
     """A record to publish and its place in the partition's order: by offset, then by the registry's order."""
@@ -194,7 +197,7 @@ class Output(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """A record that no fold may see, and why: becomes a DeadLetter."""
+    """A record that one fold or all leave out, and why: becomes a DeadLetter."""
 
     offset: int
     reason: str

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import msgspec
+
 from processors import join, symbol
 from processors.contract import StateMismatch
 from processors.folds.iv_surface import IvSurfaces
@@ -86,6 +88,11 @@ BARS = Derivation(
 )
 
 
+def _no_parameters(_settings: Settings, _key: bytes) -> str:
+    """What joins make follows from the newest records, whatever the settings were when these came."""
+    return "{}"
+
+
 def _check_join(state: State, _settings: Settings) -> None:
     join.check(state.layout, state.input_key)
 
@@ -100,8 +107,7 @@ MIDS = Derivation(
     counters=SpotMids.counters,
     commit_within_s=0.2,
     layout=join.LAYOUT,
-    # A mid follows from the newest quotes: whatever the settings were when they came.
-    parameters=lambda _settings, _key: "{}",
+    parameters=_no_parameters,
     check=_check_join,
 )
 SURFACES = Derivation(
@@ -115,14 +121,14 @@ SURFACES = Derivation(
     # A snapshot of a thousand options is 140 kB.
     commit_within_s=2.0,
     layout=join.LAYOUT,
-    parameters=lambda _settings, _key: "{}",
+    parameters=_no_parameters,
     check=_check_join,
 )
 DERIVATIONS: Mapping[str, Derivation] = {one.name: one for one in (BARS, MIDS, SURFACES)}
 
 
-def check(made_by: Derivation, state: State, settings: Settings, partitions: int) -> None:
-    """Raises StateMismatch, with the ways out, when a snapshot is none of this code's with these settings."""
+def restore(made_by: Derivation, intake: Intake, state: State, settings: Settings, partitions: int) -> None:
+    """Give a snapshot to an intake; raises StateMismatch, with the ways out, when it is none of this code's."""
     try:
         made_by.check(state, settings)
         if state.input_partitions != partitions:
@@ -130,6 +136,12 @@ def check(made_by: Derivation, state: State, settings: Settings, partitions: int
                 f"the state of {state.input_key} was made when {made_by.topic} had {state.input_partitions} "
                 f"partitions; it has {partitions} now, and the records of a key are in another one"
             )
+        intake.restore(state.input_key.encode(), state.payload, state.layout)
+    except (msgspec.DecodeError, TypeError, ValueError) as error:
+        raise StateMismatch(f"the state of {state.input_key} is damaged: {error}.{_way_out(made_by)}") from error
     except StateMismatch as error:
-        reset = f"`python -m processors reset-state {made_by.name}`"
-        raise StateMismatch(f"{error}. To reset all state: stop the engine, then {reset}") from None
+        raise StateMismatch(f"{error}.{_way_out(made_by)}") from None
+
+
+def _way_out(made_by: Derivation) -> str:
+    return f" To reset all state: stop the engine, then `python -m processors reset-state {made_by.name}`"

@@ -19,8 +19,9 @@ from typing import ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
+from processors import migrations
 from processors.columns import BAD_VALUE
-from processors.contract import Clock, Join, Joined, Member, Output, Refused, StateMismatch
+from processors.contract import Clock, Join, Joined, Member, Output, Refused
 
 LAYOUT: int = 1
 """Version of the layout of snapshots."""
@@ -31,11 +32,7 @@ _encoder = msgspec.msgpack.Encoder()
 
 def check(layout: int, key: str) -> None:
     """Raises StateMismatch where a key's snapshot of this layout cannot be read."""
-    if layout != LAYOUT:
-        raise StateMismatch(
-            f"the state of {key} has layout {layout}, and this version of Raven reads {LAYOUT}: "
-            "run the version that wrote it, or reset the state explicitly"
-        )
+    migrations.check(layout, key, LAYOUT)
 
 
 class Received(Protocol):

@@ -10,16 +10,17 @@ from typing import Any
 from processors.contract import StateMismatch
 from ravencore.codec import decimal_bytes
 
-LAYOUT: int = 2
+LAYOUT: int = 3
 """Version of the snapshot's layout."""
 Parameters = dict[str, Any]
 
 
-def check(layout: int, whose: str) -> None:
-    """Raises StateMismatch where a snapshot of this layout cannot be read."""
-    if not 1 <= layout <= LAYOUT:
+def check(layout: int, whose: str, newest: int = LAYOUT) -> None:
+    """Raises StateMismatch where a snapshot of this layout cannot be read: every layout can be up to the newest."""
+    if not 1 <= layout <= newest:
+        reads = f"1 to {newest}" if newest > 1 else "1"
         raise StateMismatch(
-            f"the state of {whose} has layout {layout}, and this version of Raven reads 1 to {LAYOUT}: "
+            f"the state of {whose} has layout {layout}, and this version of Raven reads {reads}: "
             "run the version that wrote it, or reset the state explicitly"
         )
 
@@ -61,7 +62,16 @@ def _state_2(kind: str, own: Parameters, state: list[Any]) -> list[Any]:
     return [bar_seq, warm, size, bar, decimal_bytes(theta), decimal_bytes(ticks), expected_imbl, square]
 
 
+def _parameters_3(_kind: str, own: Parameters) -> Parameters:
+    return own
+
+
+def _state_3(kind: str, _own: Parameters, state: list[Any]) -> list[Any]:
+    """VPIN knows whether the trade before was refused; then, all folds had missed that one alike."""
+    return [*state, False] if kind == "vpin" else state
+
+
 _Change = Callable[[str, Parameters], Parameters]
 _Move = Callable[[str, Parameters, list[Any]], list[Any]]
-_STEPS: tuple[tuple[_Change, _Move], ...] = ((_parameters_2, _state_2),)
+_STEPS: tuple[tuple[_Change, _Move], ...] = ((_parameters_2, _state_2), (_parameters_3, _state_3))
 """From layout 1 to 2, from 2 to 3, ...: of the parameters and of the state of a profile of a kind."""

@@ -4,15 +4,12 @@ A trade is looked at in this order, and what stops it changes nothing else:
 1. Unsound (price, quantity or times that cannot be): refused, `bad_value`. Its id stays unseen: the next trade finds
    a hole, and its bars say so.
 2. Seen before: a duplicate, counted and dropped.
-3. It would close more than 10,000 VPIN buckets: refused, `bucket_too_small`, before any fold sees it. Whether it
-   would depends on how full the open bucket is, which is a function of the trades before it in the log and of nothing
-   else; every fold misses it alike, and its id is a hole as in 1.
-4. Inside a hole: a late repair, offered to the time windows that are open.
-5. New: every fold takes it. Where its window is closed, that time bar counts it as late.
+3. Inside a hole: a late repair, offered to the time windows that are open.
+4. New: every fold takes it. Where its window is closed, that time bar counts it as late. Where it would close more
+   than 10,000 VPIN buckets, VPIN alone leaves it out: a dead letter tells of it, `bucket_too_small`.
 """
 
 from collections.abc import Sequence
-from copy import copy
 from operator import itemgetter
 from typing import Any
 
@@ -21,7 +18,7 @@ import msgspec
 from processors import migrations
 from processors.admission import Admission, Verdict
 from processors.columns import BAD_VALUE, of_rows, take, unsound
-from processors.contract import Applied, Clock, Output, Refusal, Refused, Row, StateMismatch, Tape
+from processors.contract import Applied, Clock, Output, Refused, Row, StateMismatch, Tape
 from processors.migrations import LAYOUT
 from processors.registry import profiles
 from ravencore.columns import TradeColumns
@@ -54,7 +51,7 @@ def _compare(before: dict[str, Any], now: dict[str, Any], venue: str, symbol: st
         changes = "; ".join(f"{key} was {_text(before[key])} and is now {_text(now[key])}" for key in differing)
         raise StateMismatch(
             f"the state of {venue}:{symbol} was made with other parameters: {changes}. Give what changed a new "
-            "profile name, put the old parameters back, or reset the state explicitly"
+            "profile name (VPIN: bars.vpin.profiles), put the old parameters back, or reset the state explicitly"
         )
 
 
@@ -71,7 +68,7 @@ class _Batch:
         self.counts = dict.fromkeys(COUNTS, 0)
 
     def applied(self) -> Applied:
-        return Applied(self.outputs, self.refused, self.counts)
+        return Applied(self.outputs, sorted(self.refused), self.counts)
 
 
 class Symbol:
@@ -146,15 +143,12 @@ class Symbol:
 
     def _trades(self, batch: _Batch, trades: TradeColumns, offsets: Sequence[int]) -> None:
         bad = unsound(trades)
-        suspects = {row for fold in self._folds for row in fold.suspects(trades.price, trades.quantity)}
-        if not bad and not suspects and self._admission.take_all(trades.sequence):
+        if not bad and self._admission.take_all(trades.sequence):
             self._fold(batch, trades, offsets, [])
         else:
-            self._sift(batch, trades, offsets, bad, suspects)
+            self._sift(batch, trades, offsets, bad)
 
-    def _sift(
-        self, batch: _Batch, trades: TradeColumns, offsets: Sequence[int], bad: dict[int, str], suspects: set[int]
-    ) -> None:
+    def _sift(self, batch: _Batch, trades: TradeColumns, offsets: Sequence[int], bad: dict[int, str]) -> None:
         """Go through trades one by one, and fold what is new in stretches as long as may be."""
         taken: list[int] = []
         gaps: list[int] = []
@@ -169,25 +163,16 @@ class Symbol:
             if verdict is Verdict.DUPLICATE:
                 batch.counts["duplicates"] += 1
                 continue
-            if row in suspects or verdict is Verdict.REPAIR:
-                self._fold_rows(batch, trades, offsets, taken, gaps)
-                taken, gaps = [], []
-            if row in suspects and (refusal := self._refusal(trades, row)):
-                batch.refused.append(Refused(offsets[row], *refusal))
-                self._admission.miss(sequence)
-                continue
             self._admission.note(sequence, trade_id)
             if verdict is Verdict.REPAIR:
+                self._fold_rows(batch, trades, offsets, taken, gaps)
+                taken, gaps = [], []
                 self._repair(batch, Tape(take(trades, [row])))
                 continue
             if verdict is Verdict.AFTER_HOLE:
                 gaps.append(len(taken))
             taken.append(row)
         self._fold_rows(batch, trades, offsets, taken, gaps)
-
-    def _refusal(self, trades: TradeColumns, row: int) -> Refusal | None:
-        found = (fold.refusal(trades.price[row], trades.quantity[row]) for fold in self._folds)
-        return next(filter(None, found), None)
 
     def _repair(self, batch: _Batch, tape: Tape) -> None:
         batch.counts["late_repairs"] += 1
@@ -206,9 +191,10 @@ class Symbol:
         closed: list[tuple[int, int, Bar | Vpin]] = []
         late: set[int] = set()
         for order, (profile, fold) in enumerate(zip(self._profiles, self._folds, strict=True)):
-            folded = fold.trades(self._waking(tape) if profile.key in self._woken else tape)
+            folded = fold.trades(tape.after_hole(0) if profile.key in self._woken else tape)
             closed += [(row, order, record) for row, record in folded.closed]
             late.update(folded.late)
+            batch.refused += [Refused(offsets[row], reason, detail) for row, reason, detail in folded.refused]
         closed.sort(key=itemgetter(0, 1))  # stable: several records of one fold and row stay in their order
         batch.outputs += [
             Output(offsets[row], order, self._profiles[order].topic, record, trades.received_time[row])
@@ -218,8 +204,3 @@ class Symbol:
         batch.counts["holes"] += len(gaps)
         batch.counts["late_trades"] += len(late)
         self._woken.clear()
-
-    def _waking(self, tape: Tape) -> Tape:
-        waking = copy(tape)
-        waking.gaps = sorted({0, *tape.gaps})
-        return waking

@@ -231,8 +231,7 @@ class Partition:
 
     def _restore(self, value: bytes) -> None:
         state = self._codec.decode_as(State, value)
-        derivations.check(self._made_by, state, self._settings, self._shop.partitions)
-        self._intake.restore(state.input_key.encode(), state.payload, state.layout)
+        derivations.restore(self._made_by, self._intake, state, self._settings, self._shop.partitions)
 
 
 def state_key(topic: str, input_key: bytes) -> bytes:

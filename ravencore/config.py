@@ -189,6 +189,11 @@ class VpinSettings(Section):
 
     bucket_volume: str = Field("10000", description="Volume V of a bucket where a symbol has none of its own.")
     bucket_volumes: dict[str, str] = Field({}, description="V by VENUE:SYMBOL; aim at a fiftieth of the daily volume.")
+    profile: str = Field("default", min_length=1, description="Name of its profile where a symbol has none of its own.")
+    profiles: dict[str, str] = Field(
+        {},
+        description="Name of its profile by VENUE:SYMBOL: a new one where V changes, so that its buckets begin anew.",
+    )
     unit: Literal["quote", "base"] = Field("quote", description="What V counts: quote notional or base quantity.")
     window: int = Field(50, ge=1, description="Buckets n that VPIN averages over.")
     sigma_window: int = Field(20, ge=1, description="Price changes that sigma is taken over.")
@@ -204,7 +209,8 @@ class BarsSettings(Section):
     time_intervals: list[str] = Field(["1s", "1m"], description="Intervals of time bars, like 500ms, 1s, 15m, 1h.")
     allowed_lateness_ms: int = Field(0, ge=0, description="How long past its end a window waits for trades.")
     empty_windows: Literal["skip", "flat"] = Field(
-        "skip", description="Windows without trades: no bar, or a flat one at the previous close."
+        "skip",
+        description="Windows without trades: no bar, or a flat one at the previous close (up to 10,000 in a row).",
     )
     tib: dict[str, RuledBarProfile] = Field(
         _small_and_large("tib", 100, 500), description="Tick-imbalance profiles by name."

@@ -7,7 +7,7 @@ trades that were applied already. A Clock is taken as it stands, without the lat
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, Self
 
 from msgspec import Struct
@@ -18,6 +18,9 @@ from ravencore.codec import decimal_bytes, decimal_units
 from ravencore.config import BarsSettings, interval_us
 from ravencore.errors import ConfigError
 from ravencore.records import Bar
+
+LONGEST_SILENCE = 10_000
+"""More empty windows than these are not filled at once: an option may be silent for a million seconds."""
 
 
 class Parameters(Struct, frozen=True):
@@ -180,12 +183,19 @@ class TimeBars(Fold):
             self._gaps = [(first, last) for first, last in self._gaps if last >= reached]
         return bars
 
-    def _due(self, reached: int) -> Iterable[int]:
+    def _due(self, reached: int) -> list[int]:
         """Windows to write, of those that are open and before `reached`."""
         held = sorted(index for index in self._windows if index < reached)
         if not self._flat or not (held or self._bar_seq):
             return held
-        return range(self._open_from if self._bar_seq and self._open_from is not None else held[0], reached)
+        begin = self._open_from if self._bar_seq and self._open_from is not None else held[0]
+        due: list[int] = []
+        for index in (*held, reached):
+            if index - begin <= LONGEST_SILENCE:
+                due += range(begin, index)
+            due.append(index)
+            begin = index + 1
+        return due[:-1]
 
     def _emit(self, index: int) -> Bar:
         window = self._windows.pop(index, None)

@@ -8,6 +8,7 @@ import math
 from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from collections.abc import Sequence
+from operator import sub
 from typing import Any, Literal, Self
 
 from msgspec import Struct
@@ -21,7 +22,7 @@ from ravencore.errors import BadValue, ConfigError
 from ravencore.records import Vpin
 
 MOST_BUCKETS = 10_000
-"""A trade that would close more is refused: V is too small for it."""
+"""A trade that would close more is left out, and refused: V is too small for it."""
 SQRT_2 = math.sqrt(2.0)
 
 
@@ -37,19 +38,19 @@ class Parameters(Struct, frozen=True):
 
 
 def parameters(settings: BarsSettings, venue: str, symbol: str) -> dict[str, Parameters]:
-    """The one profile `default`, with the instrument's own V; raises ConfigError when V is no positive number."""
-    vpin = settings.vpin
-    volume = vpin.bucket_volumes.get(f"{venue}:{symbol}", vpin.bucket_volume)
+    """An instrument's one profile, with its own V; raises ConfigError when V is no positive number."""
+    vpin, instrument = settings.vpin, f"{venue}:{symbol}"
+    volume = vpin.bucket_volumes.get(instrument, vpin.bucket_volume)
     try:
         units = from_text(volume)
     except BadValue as error:
-        raise ConfigError(f"bars.vpin: the bucket volume of {venue}:{symbol}: {error}") from None
+        raise ConfigError(f"bars.vpin: the bucket volume of {instrument}: {error}") from None
     if units <= 0:
-        raise ConfigError(f"bars.vpin: the bucket volume of {venue}:{symbol} is {volume}: it must be positive")
+        raise ConfigError(f"bars.vpin: the bucket volume of {instrument} is {volume}: it must be positive")
     own = Parameters(
         to_text(units), vpin.unit, vpin.window, vpin.sigma_window, vpin.sigma_floor, vpin.percentile_window
     )
-    return {"default": own}
+    return {vpin.profiles.get(instrument, vpin.profile): own}
 
 
 class Bucket(Span):
@@ -90,6 +91,8 @@ class VpinBuckets(Fold):
         self._window, self._floor = parameters.window, parameters.sigma_floor
         self._bar_seq = 0
         self._bucket: Bucket | None = None
+        self._missed = False
+        """The last trade was refused: the next one follows a hole."""
         self._last_close: int | None = None
         self._changes: deque[float] = deque(maxlen=parameters.sigma_window)
         self._imbalances: deque[float] = deque(maxlen=self._window)
@@ -100,40 +103,18 @@ class VpinBuckets(Fold):
         self._sorted_levels: list[float] = []
 
     def trades(self, tape: Tape) -> Folded:
-        """Buckets that these trades fill.
-
-        The tape is a line of volume: trade i covers from totals[i] to totals[i + 1]. `begin` is where the open
-        bucket begins on it (below 0 when it began in an earlier tape), `begin + V` where it is full.
-        """
-        totals = tape.notionals if self._by_quote else tape.volumes
+        """Buckets that these trades fill, without the trades that would close more than 10,000."""
         closed: list[Closed] = []
-        begin = -self._bucket.filled if self._bucket else 0
-        first = 0
-        while totals[-1] >= begin + self._volume:
-            full = begin + self._volume
-            stop = bisect_left(totals, full, first + 1)
-            self._pour(tape, first, stop, max(begin, 0), full)
-            closed.append(Closed(stop - 1, self._close()))
-            begin, first = full, stop if totals[stop] == full else stop - 1
-        if totals[-1] > max(begin, 0):
-            self._pour(tape, first, len(tape), max(begin, 0), totals[-1])
-        return Folded(closed)
-
-    def suspects(self, price: Sequence[int], quantity: Sequence[int]) -> Sequence[int]:
-        """Trades of more than 10,000 buckets: only they can close more than that."""
-        most = MOST_BUCKETS * self._volume
-        if self._amount(max(price), max(quantity)) <= most:
-            return ()
-        return [row for row in range(len(price)) if self._amount(price[row], quantity[row]) > most]
-
-    def refusal(self, price: int, quantity: int) -> Refusal | None:
-        """The refusal of a trade that would close more than 10,000 buckets."""
-        filled = self._bucket.filled if self._bucket else 0
-        buckets = (filled + self._amount(price, quantity)) // self._volume
-        if buckets <= MOST_BUCKETS:
-            return None
-        detail = f"V too small: this trade would close {buckets} VPIN buckets of {to_text(self._unscaled)}"
-        return Refusal("bucket_too_small", f"{detail}; raise bars.vpin.bucket_volumes for the symbol")
+        refused: list[Refusal] = []
+        start = 0
+        for row in self._suspects(tape):
+            closed += self._fill(tape, start, row)
+            start = row
+            if refusal := self._refusal(tape, row):
+                refused.append(refusal)
+                start, self._missed = row + 1, True
+        closed += self._fill(tape, start, len(tape))
+        return Folded(closed, refused=refused)
 
     def snapshot(self) -> Any:
         """Everything, as MessagePack-able values."""
@@ -145,11 +126,12 @@ class VpinBuckets(Fold):
             list(self._one_sided),
             self._bucket.pack() if self._bucket else None,
             list(self._levels),
+            self._missed,
         ]
 
     def restore(self, snapshot: Any) -> None:
         """Take over a snapshot."""
-        self._bar_seq, close, changes, imbalances, one_sided, bucket, levels = snapshot
+        self._bar_seq, close, changes, imbalances, one_sided, bucket, levels, self._missed = snapshot
         self._last_close = None if close is None else decimal_units(close)
         self._changes = deque(changes, self._changes.maxlen)
         self._imbalances = deque(imbalances, self._window)
@@ -159,8 +141,46 @@ class VpinBuckets(Fold):
         self._levels = deque(levels, self._levels.maxlen)
         self._sorted_levels = sorted(levels)
 
-    def _amount(self, price: int, quantity: int) -> int:
-        return price * quantity if self._by_quote else quantity
+    def _suspects(self, tape: Tape) -> Sequence[int]:
+        """Trades of more than 10,000 buckets, in practice none: only they can close more than that."""
+        most = MOST_BUCKETS * self._volume
+        if max(tape.quantity) * (max(tape.price) if self._by_quote else 1) <= most:
+            return ()
+        return [row for row, amount in enumerate(map(sub, self._totals(tape)[1:], self._totals(tape))) if amount > most]
+
+    def _refusal(self, tape: Tape, row: int) -> Refusal | None:
+        totals = self._totals(tape)
+        filled = self._bucket.filled if self._bucket else 0
+        buckets = (filled + totals[row + 1] - totals[row]) // self._volume
+        if buckets <= MOST_BUCKETS:
+            return None
+        detail = f"V too small: this trade would close {buckets} VPIN buckets of {to_text(self._unscaled)}"
+        return Refusal(row, "bucket_too_small", f"{detail}; raise V for the symbol (`ravenctl vpin suggest` tells it)")
+
+    def _fill(self, tape: Tape, start: int, stop: int) -> list[Closed]:
+        """Buckets that the rows from `start` to `stop` (exclusive) fill.
+
+        The tape is a line of volume: trade i covers from totals[i] to totals[i + 1]. `begin` is where the open
+        bucket begins on it (before `start` when it began with earlier trades), `begin + V` where it is full.
+        """
+        if start == stop:
+            return []
+        if self._missed:
+            tape, self._missed = tape.after_hole(start), False
+        totals = self._totals(tape)
+        origin, end = totals[start], totals[stop]
+        closed: list[Closed] = []
+        begin = origin - self._bucket.filled if self._bucket else origin
+        first = start
+        while end >= begin + self._volume:
+            full = begin + self._volume
+            last = bisect_left(totals, full, first + 1, stop + 1)
+            self._pour(tape, first, last, max(begin, origin), full)
+            closed.append(Closed(last - 1, self._close()))
+            begin, first = full, last if totals[last] == full else last - 1
+        if end > max(begin, origin):
+            self._pour(tape, first, stop, max(begin, origin), end)
+        return closed
 
     def _pour(self, tape: Tape, start: int, stop: int, begin: int, end: int) -> None:
         """Put the tape between the points `begin` and `end`, rows `start` to `stop` (exclusive), into the bucket."""
@@ -173,11 +193,11 @@ class VpinBuckets(Fold):
 
     def _bought(self, tape: Tape, row: int, point: int) -> int:
         """Volume of buying aggressors up to a point on the tape that lies in or at an end of trade `row`."""
-        totals, bought = self._columns(tape)
-        return bought[row] + (point - totals[row] if tape.buy[row] else 0)
+        bought = tape.buy_notionals if self._by_quote else tape.buy_volumes
+        return bought[row] + (point - self._totals(tape)[row] if tape.buy[row] else 0)
 
-    def _columns(self, tape: Tape) -> tuple[list[int], list[int]]:
-        return (tape.notionals, tape.buy_notionals) if self._by_quote else (tape.volumes, tape.buy_volumes)
+    def _totals(self, tape: Tape) -> list[int]:
+        return tape.notionals if self._by_quote else tape.volumes
 
     def _close(self) -> Vpin:
         bucket, seq = self._bucket, self._bar_seq

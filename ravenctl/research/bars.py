@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,11 +16,15 @@ from ravencore.config import BarsSettings
 from ravencore.records import Bar, Vpin
 from ravenctl.gaps import Waiting
 from ravenctl.research import barfiles, profiles
+from ravenctl.research.batches import Batch
 from ravenctl.research.tapes import NO_VENUE, Tape, Wanted, open_tape
 from ravenctl.shell import CommandFailed, WrongUse
 
 if TYPE_CHECKING:
     from ravenctl.research.plots import Chart
+
+MOST_US = 86_400_000_000
+"""What a batch of trades may span: a day of one-second windows is a hundred thousand bars."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,13 +101,24 @@ def _chart(tape: Tape, made: str) -> Chart:
 def _folded(tape: Tape, fold: Symbol, counts: Counter[str]) -> Iterator[list[Bar | Vpin]]:
     """The bars of each batch of trades; adds to `counts` what became of them."""
     with Waiting() as waiting:
-        for batch in tape.batches:
+        for batch in chain.from_iterable(map(_parts, tape.batches)):
             waiting.say("reading trades", *tape.progress())
             applied = fold.apply_columns(batch.trades, batch.lines)
             for refused in applied.refused:
                 tape.report.refuse(refused.offset, refused.detail)
             counts.update(applied.counts, bars=len(applied.outputs))
             yield [output.record for output in applied.outputs]
+
+
+def _parts(batch: Batch) -> Iterator[Batch]:
+    """A batch as it is, or cut where its trades lie so far apart that flat windows between them would fill memory."""
+    times = batch.trades.event_time
+    if len(batch) == 1 or max(times) - min(times) <= MOST_US:
+        yield batch
+    else:
+        middle = len(batch) // 2
+        yield from _parts(batch.cut(0, middle))
+        yield from _parts(batch.cut(middle, len(batch)))
 
 
 def summary(tape: Tape, counts: Counter[str], plan: Plan) -> str:

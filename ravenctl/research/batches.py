@@ -1,6 +1,6 @@
 """Trades on their way from a file to the folds: batches as columns, put in the order of their ids, given sides."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 
@@ -105,9 +105,8 @@ class Admitted:
     def __init__(self) -> None:
         self._admission = Admission()
 
-    def of(self, trades: TradeColumns) -> Sequence[bool]:
-        """Of each of the next trades whether it is admitted, in turn."""
-        bad = unsound(trades)
+    def of(self, trades: TradeColumns, bad: Mapping[int, str]) -> Sequence[bool]:
+        """Of each of the next trades whether it is admitted, in turn; `bad` are the places of the unsound ones."""
         if not bad and self._admission.take_all(trades.sequence):
             return [True] * len(trades.price)
         return [
@@ -138,7 +137,8 @@ class TickRule:
         """The same trades with their sides."""
         buy = []
         last, bought = self._price, self._bought
-        for price, counts in zip(batch.trades.price, self._admitted.of(batch.trades), strict=True):
+        admitted = self._admitted.of(batch.trades, unsound(batch.trades))
+        for price, counts in zip(batch.trades.price, admitted, strict=True):
             if counts and price != last:
                 bought, last = price > last, price
             buy.append(bought)

@@ -55,8 +55,11 @@ def micros(cells: Sequence[str], unit: TimeUnit | None) -> list[int]:
 
 
 def decimals(cells: Sequence[str]) -> list[int]:
-    """Unscaled decimals."""
-    return list(map(number, cells))
+    """Unscaled decimals; blanks around them do not matter."""
+    try:
+        return list(map(number, cells))
+    except BadValue:
+        return [number(cell.strip()) for cell in cells]
 
 
 def bought(cells: Sequence[str]) -> list[bool]:
@@ -90,7 +93,7 @@ def given_ids(cells: Sequence[str]) -> list[str]:
 
 def count_by_one(cells: Sequence[str]) -> bool:
     """Whether ids count the trades of one symbol: whole numbers, most of which follow on one another."""
-    if not all(cell.isascii() and cell.isdigit() for cell in cells):
+    if not all(cell.isascii() and cell.strip().isdigit() for cell in cells):
         return False
     ids = sorted(set(map(int, cells)))
     follow = sum(after - before == 1 for before, after in pairwise(ids))

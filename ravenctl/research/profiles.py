@@ -19,10 +19,12 @@ KINDS: Mapping[str, Kind] = {kind.kind: kind for kind in FOLDS}
 TIME = "time"
 TIME_KEYS = ("allowed_lateness_ms", "empty_windows")
 """What --set changes of time bars; their profile is their interval."""
+BY_SYMBOL = ("bucket_volumes", "profile", "profiles")
+"""What --set does not change of VPIN: it is asked of one symbol, and --profile names its buckets."""
 UNNAMED = "default"
-"""Name of a profile that nobody named; VPIN's own."""
+"""Name of a profile that nobody named."""
 IDLE_VOLUME = "9" * 20
-"""The engine makes VPIN of every instrument: where it is not asked for, its buckets never fill, and refuse nothing."""
+"""The engine makes VPIN of every instrument: where it is not asked for, its buckets never fill."""
 
 
 def kind_named(name: str) -> Kind:
@@ -100,12 +102,16 @@ def _time(bars: BarsSettings, profile: str | None, changes: Mapping[str, str]) -
 def _vpin(
     bars: BarsSettings, profile: str | None, changes: Mapping[str, str], instrument: tuple[str, str]
 ) -> tuple[str, dict[str, Any]]:
-    if profile not in (None, UNNAMED):
-        raise WrongUse(f"--profile {profile}: VPIN has one profile, {UNNAMED}; change it with --set")
-    keys = [key for key in VpinSettings.model_fields if key != "bucket_volumes"]
-    base = {key: getattr(bars.vpin, key) for key in keys}
-    base["bucket_volume"] = bars.vpin.bucket_volumes.get(":".join(instrument), bars.vpin.bucket_volume)
-    return UNNAMED, {"vpin": _validated(VpinSettings, base, changes, keys)}
+    vpin, key = bars.vpin, ":".join(instrument)
+    configured = vpin.profiles.get(key, vpin.profile)
+    if profile not in (None, configured) and not changes:
+        raise WrongUse(f"--profile {profile}: VPIN has one profile, {configured}; make another with --set")
+    name = profile or configured
+    keys = [key for key in VpinSettings.model_fields if key not in BY_SYMBOL]
+    base = {key: getattr(vpin, key) for key in keys}
+    base["bucket_volume"] = vpin.bucket_volumes.get(key, vpin.bucket_volume)
+    own = _validated(VpinSettings, base, changes, keys)
+    return name, {"vpin": own.model_copy(update={"profile": name})}
 
 
 def _of_kind(

@@ -5,6 +5,7 @@ trades of Binance's futures become aggregated ones), and then through the collec
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
@@ -32,6 +33,8 @@ class Recording:
         self, name: str, blocks: Iterable[bytes], venue: str | None, report: Report, say: Callable[[str], None]
     ):
         self.at = 0
+        self.passed_over: Counter[str] = Counter()
+        """Streams whose frames hold no trades."""
         self._name, self._report, self._say = name, report, say
         self._lines = self._read(blocks)
         self.dialect, self._begin = self._claimed(venue)
@@ -45,6 +48,8 @@ class Recording:
                 for frame in self.dialect.read(rows):
                     if frame.kind == "trade":
                         yield from self._parsed(frame.time_ns, frame.combined or frame.payload)
+                    else:
+                        self.passed_over[frame.stream] += 1
                 return
             except NotPlaced as error:
                 self._report.refuse(self.at, str(error))

@@ -219,9 +219,10 @@ def of_file(path: Path, wanted: Wanted) -> dict[Instrument, Flow]:
         admitted = Admitted()
         for batch in tape.batches:
             waiting.say("reading trades", *tape.progress())
-            for place, why in unsound(batch.trades).items():
+            bad = unsound(batch.trades)
+            for place, why in bad.items():
                 tape.report.refuse(batch.lines[place], why)
-            if places := [place for place, counts in enumerate(admitted.of(batch.trades)) if counts]:
+            if places := [place for place, counts in enumerate(admitted.of(batch.trades, bad)) if counts]:
                 flow.add_trades(batch.picked(places).trades)
         if tape.report.refused:
             sys.stderr.write(f"{path}: {tape.report.refusals()}\n")
@@ -243,15 +244,16 @@ def told(found: dict[Instrument, Flow], unit: Unit, *, unit_is_set: bool) -> Ite
             f"from {flow.days:.2f} days of {flow.what}"
         )
     yield ""
-    yield "An engine that has made buckets of another V refuses to start until its state is reset, while it is stopped,"
-    yield "with `python -m processors reset-state bars`: all bars then begin anew."
-    yield ""
     yield "To use it, write into the configuration's file:"
     yield ""
     if not unit_is_set:
         yield from ("[bars.vpin]", f'unit = "{unit}"', "")
     yield "[bars.vpin.bucket_volumes]"
     yield from (f'"{venue}:{symbol}" = "{bucket(flow, unit)}"' for (venue, symbol), flow in found.items())
+    yield ""
+    yield "# Where the engine has made buckets of another V already, these need a profile name of their own:"
+    yield "# [bars.vpin.profiles]"
+    yield from (f'# "{venue}:{symbol}" = "v{bucket(flow, unit)}"' for (venue, symbol), flow in found.items())
 
 
 def _figure(number: float) -> str:

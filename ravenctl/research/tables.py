@@ -157,7 +157,7 @@ class Maker:
         for place in gaps:
             after_gap[place] = True
         numbered = self._counts is None
-        ids = list(map(str, numbers)) if numbered else block.columns[self._names.index("id")]
+        ids = list(map(str, numbers)) if numbered else list(map(str.strip, block.columns[self._names.index("id")]))
         sequence = list(numbers) if numbered else values["id"] if self._counts else [None] * count
         buy = values.get("side") or values.get("is_buyer_maker") or [False] * count
         time = values["time"]

@@ -265,6 +265,16 @@ class _RecordingTape:
                 yield of_records(lines, trades)
                 lines, trades = [], []
         self._chooser.check()
+        if self._chooser.symbol is None and not self._report.refused:
+            raise self._tradeless()
         self.symbol = self._chooser.symbol or self.symbol
         if trades:
             yield of_records(lines, trades)
+
+    def _tradeless(self) -> CommandFailed:
+        streams = [stream for stream, _ in self._recording.passed_over.most_common(3)]
+        holds = f"frames of {', '.join(streams)}, but " if streams else ""
+        return CommandFailed(
+            f"{self._packed.path} holds {holds}no trade that Raven collects of {self._recording.dialect.venue}: "
+            "`ravenctl record` with --venue and --symbol records them"
+        )

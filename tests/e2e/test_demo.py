@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
+from ravenctl.local import state
 from ravenctl.local.stack import Stack
 from tests.e2e.made import TRADES, Demo, command, demo
 
@@ -39,7 +40,7 @@ def processes(home: Path) -> list[str]:
             told = " ".join(process.cmdline()) + process.environ().get("RAVEN_READY_FILE", "")
         except psutil.Error:
             continue
-        if str(home) in told and process.status() != psutil.STATUS_ZOMBIE:
+        if str(home) in told and state.runs(process):
             found.append(told)
     return found
 

@@ -6,7 +6,6 @@ those of the run in which nothing happened, record for record.
 """
 
 import argparse
-import contextlib
 import random
 import signal
 import sys
@@ -18,7 +17,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from ravenctl.local.broker import Broker
-from tests.processors.rig import House, Made, Worker, until
+from tests.processors.rig import House, Made, Worker, house_of, until
 
 SLOTS = ("engine-0", "engine-1")
 PATIENCE_S = 600.0
@@ -50,19 +49,6 @@ def main() -> int:
         f"derived records, {len(peace.dead)} dead letters and {len(peace.state)} snapshots are those of a run in peace"
     )
     return 0
-
-
-@contextlib.contextmanager
-def house_of(broker: Broker, folder: Path) -> Iterator[House]:
-    """A house whose workers are gone in the end."""
-    one = House(broker, folder)
-    try:
-        yield one
-    finally:
-        for worker in one.workers:
-            with contextlib.suppress(ProcessLookupError):
-                worker.process.kill()
-            worker.process.wait()
 
 
 def in_peace(broker: Broker, folder: Path, trades: int) -> Made:

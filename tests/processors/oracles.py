@@ -132,6 +132,9 @@ class TimeOracle:
     def next_due(self) -> int | None:
         closed = [start for start in self.windows if self.is_closed(start)]
         if self.flat and self.next_start is not None:
+            until = min((*closed, self.start(self.venue_time or 0)))
+            if until - self.next_start > 10_000 * self.interval:
+                self.next_start = until
             return self.next_start if self.is_closed(self.next_start) else None
         return min(closed, default=None)
 
@@ -391,6 +394,7 @@ class VpinOracle:
         self.closes: list[int] = []
         self.OI: list[float] = []
         self.one_sided: list[Fraction] = []
+        self.missed = False
 
     def amount(self, trade: Print) -> Fraction:
         return Seen(trade, False).notional if self.quote else Fraction(trade.quantity, UNIT)
@@ -399,6 +403,7 @@ class VpinOracle:
         return (self.filled + self.amount(trade)) // self.V > 10_000
 
     def trade(self, trade: Print, gap: bool) -> Iterator[Fields]:
+        gap, self.missed = gap or self.missed, False
         rest = self.amount(trade)
         while rest > 0:
             part = min(rest, self.V - self.filled)
@@ -476,8 +481,6 @@ class Oracle:
             self.refuse(offset, "bad_value", event)
         elif self.is_duplicate(event):
             self.counts["duplicates"] += 1
-        elif any(isinstance(s, VpinOracle) and s.too_small_for(event) for s in self.streams.values()):
-            self.refuse(offset, "bucket_too_small", event)
         else:
             self.accept(offset, event)
 
@@ -521,7 +524,11 @@ class Oracle:
         self.counts["holes"] += gap
         before = self.late()
         for key, stream in self.streams.items():
-            self.publish(offset, key, stream.trade(trade, gap))
+            if isinstance(stream, VpinOracle) and stream.too_small_for(trade):
+                self.refused.append((offset, "bucket_too_small"))
+                stream.missed = True
+            else:
+                self.publish(offset, key, stream.trade(trade, gap))
         self.counts["late_trades"] += self.late() != before
 
     def late(self) -> list[int]:

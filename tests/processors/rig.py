@@ -285,3 +285,16 @@ class House:
         found: list[Message] = []
         kafka.read_to_end(self.settings.kafka, topic, "test", found.append)
         return found
+
+
+@contextlib.contextmanager
+def house_of(broker: Broker, folder: Path) -> Iterator[House]:
+    """A house whose workers are gone in the end."""
+    one = House(broker, folder)
+    try:
+        yield one
+    finally:
+        for worker in one.workers:
+            with contextlib.suppress(ProcessLookupError):
+                worker.process.kill()
+            worker.process.wait()

@@ -1,7 +1,6 @@
 """The engine as processes against a real Kafka: exactly once, whatever is killed, restarted, moved or paused."""
 
 import asyncio
-import contextlib
 import os
 import random
 import signal
@@ -33,6 +32,7 @@ from tests.processors.rig import (
     House,
     Made,
     Worker,
+    house_of,
     until,
 )
 
@@ -47,14 +47,8 @@ def broker() -> Iterator[Broker]:
 
 @pytest.fixture
 def house(broker: Broker, tmp_path: Path) -> Iterator[House]:
-    one = House(broker, tmp_path)
-    try:
+    with house_of(broker, tmp_path) as one:
         yield one
-    finally:
-        for worker in one.workers:
-            with contextlib.suppress(ProcessLookupError):
-                worker.process.kill()
-            worker.process.wait()
 
 
 @pytest.fixture(scope="module")

@@ -31,8 +31,6 @@ from tests.processors.joins import (
     SECOND_US,
     Event,
     Ran,
-    assert_cuts_change_nothing,
-    assert_duplicates_change_nothing,
     assert_goes_on_from_any_snapshot,
     assert_is_in_order,
     clock,
@@ -434,28 +432,6 @@ CHOSEN = st.builds(
 @given(CHOSEN, LOGS, CUTS)
 def test_every_field_is_what_the_oracle_says(chosen: SurfacesSettings, events: list[Event], cuts: list[int]) -> None:
     assert_same_as_oracle(chosen, events, cuts)
-
-
-@settings(max_examples=40)
-@given(CHOSEN, LOGS, CUTS)
-def test_1_and_5_it_goes_on_from_snapshots_taken_anywhere(
-    chosen: SurfacesSettings, events: list[Event], cuts: list[int]
-) -> None:
-    assert_goes_on_from_any_snapshot(lambda: IvSurfaces(chosen), events, cuts)
-
-
-@settings(max_examples=40)
-@given(CHOSEN, LOGS, CUTS)
-def test_2_the_cut_into_batches_changes_nothing(chosen: SurfacesSettings, events: list[Event], cuts: list[int]) -> None:
-    assert_cuts_change_nothing(lambda: IvSurfaces(chosen), events, cuts)
-
-
-@settings(max_examples=40)
-@given(CHOSEN, LOGS, st.lists(st.tuples(st.integers(0, 99), st.integers(0, 20)), max_size=12))
-def test_4_duplicates_change_nothing(
-    chosen: SurfacesSettings, events: list[Event], again: list[tuple[int, int]]
-) -> None:
-    assert_duplicates_change_nothing(lambda: IvSurfaces(chosen), events, again)
 
 
 # By hand: F = 100 and T = a month unless said otherwise

@@ -24,8 +24,6 @@ from tests.processors.joins import (
     SECOND_US,
     Event,
     Ran,
-    assert_cuts_change_nothing,
-    assert_duplicates_change_nothing,
     assert_goes_on_from_any_snapshot,
     assert_is_in_order,
     clock,
@@ -256,26 +254,6 @@ CHOSEN = st.builds(
 @given(CHOSEN, LOGS, CUTS)
 def test_every_field_is_what_the_oracle_says(chosen: MidsSettings, events: list[Event], cuts: list[int]) -> None:
     assert_same_as_oracle(chosen, events, cuts)
-
-
-@settings(max_examples=40)
-@given(CHOSEN, LOGS, CUTS)
-def test_1_and_5_it_goes_on_from_snapshots_taken_anywhere(
-    chosen: MidsSettings, events: list[Event], cuts: list[int]
-) -> None:
-    assert_goes_on_from_any_snapshot(lambda: SpotMids(chosen), events, cuts)
-
-
-@settings(max_examples=40)
-@given(CHOSEN, LOGS, CUTS)
-def test_2_the_cut_into_batches_changes_nothing(chosen: MidsSettings, events: list[Event], cuts: list[int]) -> None:
-    assert_cuts_change_nothing(lambda: SpotMids(chosen), events, cuts)
-
-
-@settings(max_examples=40)
-@given(CHOSEN, LOGS, st.lists(st.tuples(st.integers(0, 79), st.integers(0, 20)), max_size=12))
-def test_4_duplicates_change_nothing(chosen: MidsSettings, events: list[Event], again: list[tuple[int, int]]) -> None:
-    assert_duplicates_change_nothing(lambda: SpotMids(chosen), events, again)
 
 
 # By hand

@@ -1,6 +1,7 @@
 """Whose state may be restored, and what an instrument does with its batches as a whole."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from ravencore.codec import Codec
 from ravencore.columns import of_trades
 from ravencore.config import BarsSettings, RuledBarProfile, VpinSettings
 from ravencore.errors import ConfigError
-from ravencore.records import Trade
+from ravencore.records import Trade, Vpin
 from ravencore.topics import BARS, VPIN
 from tests.processors.oracles import Print
 from tests.processors.tapes import CENT, SMALL, START_US, SYMBOL, VENUE, apply, row
@@ -76,6 +77,24 @@ def test_state_of_other_parameters_is_refused_by_name(other: BarsSettings, names
     assert "new profile name" in str(told.value)
     with pytest.raises(StateMismatch, match=names[0]):
         Symbol(VENUE, SYMBOL, other).restore(Symbol(VENUE, SYMBOL, SMALL).snapshot())
+
+
+def test_buckets_of_another_volume_begin_anew_under_another_name() -> None:
+    def of(volume: str, **names: Any) -> BarsSettings:
+        return changed(vpin=VpinSettings(bucket_volume=volume, window=4, sigma_window=3, **names))
+
+    old = Symbol(VENUE, SYMBOL, of("25.5"))
+    assert apply(old, some_trades(50)).outputs
+    renamed = of("51", profile="other", profiles={f"{VENUE}:{SYMBOL}": "v51"})
+    check_state(LAYOUT, parameters(of("25.5"), VENUE, SYMBOL), renamed, VENUE, SYMBOL)
+    assert "vpin/other" in parameters(renamed, VENUE, "ELSE")
+    new = Symbol(VENUE, SYMBOL, renamed)
+    new.restore(old.snapshot())
+    done = apply(new, some_trades(50, 51), 50)
+    buckets = [out.record for out in done.outputs if isinstance(out.record, Vpin)]
+    assert {bucket.profile for bucket in buckets} == {"v51"}
+    assert [bucket.bar_seq for bucket in buckets] == list(range(len(buckets)))
+    assert min(out.record.bar_seq for out in done.outputs if out.record not in buckets) > 0
 
 
 def test_state_of_another_layout_is_refused() -> None:

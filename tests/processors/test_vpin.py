@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from processors.symbol import Symbol
-from ravencore.config import BarsSettings, VpinSettings
+from ravencore.config import BarsSettings, PlainBarProfile, VpinSettings
 from ravencore.decimals import ONE
 from ravencore.errors import ConfigError
 from ravencore.records import Vpin
 from tests.processors.oracles import Print
-from tests.processors.tapes import START_US, SYMBOL, VENUE, apply
+from tests.processors.tapes import START_US, SYMBOL, VENUE, apply, run
 
 Pour = tuple[int, int, bool]
 """Price, quantity, bought."""
@@ -94,19 +94,24 @@ def test_equal_prices_have_the_least_sigma() -> None:
     assert (made[3].sigma, made[3].bulk_buy_volume, made[3].order_imbalance) == (0.25, 5.0, 0.0)
 
 
-def test_a_trade_that_would_close_more_than_10000_buckets_is_seen_by_no_fold() -> None:
+def test_a_trade_that_would_close_more_than_10000_buckets_is_left_out() -> None:
     """4 are in the bucket: 99,996 more fill 10,000 of 10 exactly; 100,006 would fill 10,001."""
     symbol = new()
     fits = apply(symbol, prints([(1, 4, True), (1, 99_996, True)]))
     assert (len(fits.outputs), fits.refused) == (10_000, [])
-    symbol = new()
-    before = apply(symbol, prints([(1, 4, True)]))
-    state = symbol.snapshot()
-    refused = apply(symbol, prints([(1, 4, True), (1, 100_006, True)])[1:], 1)
-    assert [(one.offset, one.reason) for one in refused.refused] == [(1, "bucket_too_small")]
-    assert "V too small" in refused.refused[0].detail
-    assert before.outputs == refused.outputs == []
-    assert symbol.snapshot() == state
+    done = apply(new(), prints([(1, 4, True), (1, 100_006, True), (1, 6, False)]))
+    assert [(one.offset, one.reason) for one in done.refused] == [(1, "bucket_too_small")]
+    assert "V too small: this trade would close 10001 VPIN buckets of 10" in done.refused[0].detail
+    (bucket,) = (out.record for out in done.outputs)
+    assert (bucket.ticks, bucket.buy_volume, bucket.first_trade_id, bucket.last_trade_id) == (2, 4 * ONE, "1", "3")
+
+
+def test_bars_have_a_trade_that_vpin_leaves_out() -> None:
+    """Whoever trades rupiah finds the default V too small, and his bars whole."""
+    settings = BarsSettings(time_intervals=[], tick={"two": PlainBarProfile(size="2")})
+    done = apply(Symbol(VENUE, SYMBOL, settings), prints([(1, 4, True), (1, 10**9, True)]))
+    assert [out.record.volume for out in done.outputs] == [(10**9 + 4) * ONE]
+    assert [(one.offset, one.reason) for one in done.refused] == [(1, "bucket_too_small")]
 
 
 @pytest.mark.parametrize(("quantity", "fits"), [(100_009, True), (100_010, False)])
@@ -115,17 +120,19 @@ def test_what_counts_is_how_many_buckets_would_close(quantity: int, fits: bool) 
     assert (len(done.outputs), len(done.refused)) == ((10_000, 0) if fits else (0, 1))
 
 
-def test_the_trade_after_a_refused_one_follows_a_hole() -> None:
-    done = apply(new(), prints([(1, 4, True), (1, 200_000, True), (1, 6, True)]))
-    assert [(out.offset, out.record.gap) for out in done.outputs] == [(2, True)]
+@pytest.mark.parametrize("cut", [None, 1, 2])
+def test_every_bucket_of_the_trade_after_one_left_out_follows_a_hole(cut: int | None) -> None:
+    tape = prints([(1, 4, True), (1, 200_000, True), (1, 26, True), (1, 10, True)])
+    done = run(new(), tape, [] if cut is None else [cut])
+    assert [(out.offset, out.record.gap) for out in done.outputs] == [(2, True), (2, True), (2, True), (3, False)]
 
 
-def test_a_trade_of_more_than_10000_buckets_is_no_use_as_a_repair_either() -> None:
+def test_a_repair_is_never_too_large() -> None:
+    """VPIN takes no repairs, whatever their size."""
     huge, trade = prints([(1, 200_000, True), (1, 4, True)])
     first = trade._replace(sequence=0, trade_id="0")
     done = apply(new(), [first, trade, huge])
-    assert [(one.offset, one.reason) for one in done.refused] == [(2, "bucket_too_small")]
-    assert done.counts["late_repairs"] == 0
+    assert (done.refused, done.counts["late_repairs"]) == ([], 1)
 
 
 def test_each_symbol_may_have_its_own_volume() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import functools
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from typing import ParamSpec
 
 import aiohttp
 import pytest
@@ -21,6 +22,7 @@ from ravencore.status import now_us
 
 FEED = Feed(OPEN_INTEREST, "BTCUSDT")
 PATIENCE_S = 10.0
+P = ParamSpec("P")
 
 
 class Venue:
@@ -97,9 +99,14 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.005)
 
 
-def in_loop(test: Callable[[], Coroutine[None, None, None]]) -> Callable[[], None]:
+def in_loop(test: Callable[P, Coroutine[None, None, None]]) -> Callable[P, None]:
     """A test that is a coroutine, run in an event loop of its own."""
-    return functools.wraps(test)(lambda: asyncio.run(test()))
+
+    @functools.wraps(test)
+    def run(*args: P.args, **more: P.kwargs) -> None:
+        asyncio.run(test(*args, **more))
+
+    return run
 
 
 @in_loop
@@ -148,11 +155,8 @@ async def test_a_feed_that_is_wanted_again_while_it_ends_goes_on() -> None:
 
 
 @pytest.mark.parametrize("answers", [0, 1])
-def test_what_the_last_answer_before_the_end_of_a_demand_lacked_is_told(answers: int) -> None:
-    asyncio.run(_garbled_at_last(answers))
-
-
-async def _garbled_at_last(answers: int) -> None:
+@in_loop
+async def test_what_the_last_answer_before_the_end_of_a_demand_lacked_is_told(answers: int) -> None:
     venue = Venue()
     async with polling(venue) as (runner, kept):
         venue.garbled = not answers

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import lzma
+import re
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
@@ -114,6 +115,11 @@ def semicolons(lines: Sequence[Line]) -> bytes:
     return ("\ufeff" + table_.replace("True", "B").replace("False", "S")).replace("\n", "\r\n").encode()
 
 
+def padded(lines: Sequence[Line]) -> bytes:
+    """Columns of one width, as tables for the eye have them."""
+    return re.sub(rb"[^,\n]+", lambda cell: cell[0].ljust(24), plain(lines))
+
+
 def spot_dump(lines: Sequence[Line]) -> bytes:
     """Binance spot trades from 2025 on, without names, in microseconds."""
     return table(None, [(it.number, it.price, it.quantity, "1.0", it.time_ms * 1000, not it.buy, True) for it in lines])
@@ -194,6 +200,7 @@ def zstandard_frames(raw: bytes) -> bytes:
 FORMS: Mapping[str, Callable[[Sequence[Line]], bytes]] = {
     "plain.csv": plain,
     "semicolons.csv": semicolons,
+    "padded.csv": padded,
     "plain.csv.gz": lambda lines: gzip.compress(plain(lines)),
     "plain.csv.zst": lambda lines: zstandard_frames(plain(lines)),
     "plain.csv.xz": lambda lines: lzma.compress(plain(lines)),

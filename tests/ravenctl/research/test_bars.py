@@ -254,6 +254,23 @@ def two_symbols(tmp_path: Path, form: str) -> Path:
     return path
 
 
+def test_a_recording_without_trades_says_what_it_holds_and_what_to_do(tmp_path: Path) -> None:
+    frame = '{"stream":"btcusdt@bookTicker","data":{"u":1,"s":"BTCUSDT","b":"1","B":"1","a":"2","A":"1"}}'
+    path = tmp_path / "quotes.frames"
+    path.write_text(f"1700000000000000000\t{frame}\n")
+    told = refusal(path, "--kind", "tib", "--venue", "BINANCE_SPOT")
+    assert "holds frames of btcusdt@bookTicker, but no trade that Raven collects of BINANCE_SPOT: `ravenctl rec" in told
+
+
+def test_flat_windows_of_a_silence_that_nobody_fills(tmp_path: Path) -> None:
+    days = [f"{1_700_000_000 + day * 86_400},1,1,buy" for day in range(20)]
+    path = tmp_path / "rare.csv"
+    path.write_text("\n".join(["time,price,qty,side", *days]))
+    minutes = bars(path, "--kind", "time", "--profile", "1m", "--set", "empty_windows=flat")
+    assert len(minutes) == 19 * 1440
+    assert len(bars(path, "--kind", "time", "--profile", "1s", "--set", "empty_windows=flat")) == 19
+
+
 @pytest.mark.parametrize("form", ["frames", "table"])
 def test_of_several_symbols_one_is_chosen_or_all_are_listed(form: str, tmp_path: Path) -> None:
     path = two_symbols(tmp_path, form)
