@@ -18,13 +18,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks.bars_files import Case, Shown, Tick, read_bars, write_tape
 from benchmarks.bars_models import Book, Range, flows, ranges, runs_alone, sums_of_doubles, value_splits
 from benchmarks.bars_raven import columns, maker, shown
 from benchmarks.bars_tapes import MIXED_RUNS, ONE_SIDED, REACH, N, Tape, tapes, with_prefix
+from benchmarks.machine import console
 from processors.contract import Stream
 from processors.contract import Tape as Columns
 from processors.folds.span import OpenBar
@@ -87,7 +87,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         verdicts = list(run(tapes(options.trades), vars(options), Path(folder)))
-    Console().print(table(verdicts))
+    console().print(table(verdicts))
     if options.json:
         Path(options.json).write_text(json.dumps([told(verdict) for verdict in verdicts], indent=1))
     sys.exit(not all(verdict.equal for verdict in verdicts))

@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from benchmarks import scaling
-from benchmarks.machine import machine
+from benchmarks.machine import console, machine
 from benchmarks.market import PARTITIONS, Market, encoded, publish, symbols
 from ravencore.codec import Codec
 from ravencore.config import KafkaSettings
@@ -62,17 +62,17 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=CONTESTANTS, default=CONTESTANTS, help="of the rivals")
     parser.add_argument("--json", default=None, help="write the numbers to this file")
     options = parser.parse_args()
-    console = Console()
+    out = console()
     found: dict[str, Any] = {"machine": machine(), "load": [os.getloadavg()[0]]}
-    with Broker() as broker, progress(console) as bars:
+    with Broker() as broker, progress(out) as bars:
         [process] = psutil.Process().children()
         settings = KafkaSettings(bootstrap=broker.bootstrap, partitions=PARTITIONS)
         for name in options.parts:
             found[name] = PARTS[name].measure(Bench(settings, process, options, bars))
             found["load"].append(os.getloadavg()[0])
-    console.print(f"{found['machine']}; load before and after each part: {found['load']}")
+    out.print(f"{found['machine']}; load before and after each part: {found['load']}")
     for name in options.parts:
-        console.print(PARTS[name].table(found[name]))
+        out.print(PARTS[name].table(found[name]))
     if options.json:
         Path(options.json).write_text(json.dumps(found))
 

@@ -20,14 +20,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from confluent_kafka.cimpl import NewTopic
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from websockets.asyncio.server import ServerConnection, serve
 
 from benchmarks.engine import progress
 from benchmarks.frames import CASES, FIRST_ID, Case, frames
-from benchmarks.machine import machine
+from benchmarks.machine import console, machine
 from producers.contract import Receipt, Stream
 from producers.registry import SOURCES
 from ravencore import kafka
@@ -73,17 +72,17 @@ def main() -> None:
     parser.add_argument("--json", default=None, help="write the numbers to this file")
     options = parser.parse_args()
     cases = [case for case in CASES if options.only is None or case.name in options.only]
-    console = Console()
+    out = console()
     options.cores, others = split_cores()
     os.sched_setaffinity(0, others)
-    with tempfile.TemporaryDirectory() as folder, Broker() as broker, progress(console) as bars:
+    with tempfile.TemporaryDirectory() as folder, Broker() as broker, progress(out) as bars:
         settings = KafkaSettings(bootstrap=broker.bootstrap, partitions=PARTITIONS)
         kafka.ensure_topics(settings)
         prepared = [prepare(case, Path(folder), options.scale, settings) for case in cases]
         results = measure(prepared, options, settings, bars)
-    console.print(machine())
-    console.print(table(cases, results))
-    console.print(socket_table(cases, results))
+    out.print(machine())
+    out.print(table(cases, results))
+    out.print(socket_table(cases, results))
     if options.json:
         Path(options.json).write_text(json.dumps({"machine": machine(), "results": results}))
 

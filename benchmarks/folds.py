@@ -17,7 +17,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
@@ -25,7 +24,7 @@ from benchmarks.bars_files import Case, write_tape
 from benchmarks.bars_tapes import N, Tape, tapes
 from benchmarks.engine import progress
 from benchmarks.feeds import split_cores, told_by
-from benchmarks.machine import machine
+from benchmarks.machine import console, machine
 
 BATCHES = (5000, 100)
 TICK_BARS = f"tick, {N}"
@@ -58,12 +57,12 @@ def main() -> None:
     options = parser.parse_args()
     tape = tapes(options.trades)[-1]
     tape = tape._replace(ticks=tape.ticks[: options.trades])
-    console, lines = Console(), lines_of(tape)
-    with tempfile.TemporaryDirectory() as folder, progress(console) as bars:
+    out, lines = console(), lines_of(tape)
+    with tempfile.TemporaryDirectory() as folder, progress(out) as bars:
         rates = measure(prepared(lines, tape, Path(folder)), vars(options), bars)
-    console.print(f"{machine()}; {len(tape.ticks):,} trades of {tape.name}")
-    console.print(table(lines, rates))
-    console.print(ways_in(rates))
+    out.print(f"{machine()}; {len(tape.ticks):,} trades of {tape.name}")
+    out.print(table(lines, rates))
+    out.print(ways_in(rates))
     if options.json:
         Path(options.json).write_text(json.dumps({"machine": machine(), "tape": tape.name, "rates": rates}))
 

@@ -2,9 +2,19 @@
 
 import os
 import platform
+import sys
 from datetime import UTC, datetime
 
 import psutil
+from rich.console import Console
+
+WIDE = 180
+"""Columns of a table in a file."""
+
+
+def console() -> Console:
+    """Standard output, whole tables in files and pipes included."""
+    return Console(width=None if sys.stdout.isatty() else WIDE)
 
 
 def machine() -> str:

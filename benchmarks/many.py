@@ -25,7 +25,7 @@ from rich.table import Table
 
 from benchmarks.engine import progress
 from benchmarks.feeds import split_cores
-from benchmarks.machine import machine
+from benchmarks.machine import console, machine
 from benchmarks.many_figures import MIB, Growth, Lags, drawing, growth, per_second
 from benchmarks.many_market import DIALECTS, Plan
 from benchmarks.many_run import PARTITIONS, Bare, Bench, Watched, make_topics, venue
@@ -39,10 +39,10 @@ def main() -> None:
     """Run everything, print the tables and draw the picture; ends with 1 where memory grows."""
     options = arguments()
     plan = plan_of(options)
-    console = Console()
+    out = console()
     cores, others = split_cores()
     os.sched_setaffinity(0, others)
-    with tempfile.TemporaryDirectory() as folder, Broker() as broker, progress(console) as bars:
+    with tempfile.TemporaryDirectory() as folder, Broker() as broker, progress(out) as bars:
         settings = KafkaSettings(bootstrap=broker.bootstrap, partitions=PARTITIONS)
         make_topics(settings)
         task = bars.add_task(f"spelling frames of {plan.symbols} symbols", total=None)
@@ -64,10 +64,10 @@ def main() -> None:
             watched = bench.collector()
             bare.append(bench.bare())
     found = growth(watched.samples)
-    show(console, plan, bare, watched, found)
+    show(out, plan, bare, watched, found)
     options.plot.parent.mkdir(parents=True, exist_ok=True)
     options.plot.write_text(drawing(watched.samples, found))
-    console.print(f"memory over time: {options.plot}")
+    out.print(f"memory over time: {options.plot}")
     if options.json:
         Path(options.json).write_text(json.dumps(numbers(plan, bare, watched, found)))
     sys.exit(found.verdict == "GROWS")
@@ -116,14 +116,14 @@ def plan_of(options: argparse.Namespace) -> Plan:
 # What is told of it
 
 
-def show(console: Console, plan: Plan, bare: Sequence[Bare], watched: Watched, found: Growth) -> None:
+def show(out: Console, plan: Plan, bare: Sequence[Bare], watched: Watched, found: Growth) -> None:
     """The tables."""
-    console.print(f"{machine()}; load {', '.join(f'{load:.1f}' for load in watched.load)}")
+    out.print(f"{machine()}; load {', '.join(f'{load:.1f}' for load in watched.load)}")
     for title, rows in told(plan, bare, watched, found).items():
         table = Table(title, "")
         for name, text in rows.items():
             table.add_row(name, text)
-        console.print(table)
+        out.print(table)
 
 
 def told(plan: Plan, bare: Sequence[Bare], watched: Watched, found: Growth) -> dict[str, dict[str, str]]:

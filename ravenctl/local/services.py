@@ -9,7 +9,8 @@ from ravenctl.local.state import ServiceSpec
 
 def python_service(name: str, *arguments: str, **env: str) -> ServiceSpec:
     """A service run by this Python: `python_service("engine", "-m", "processors")`."""
-    return ServiceSpec(name=name, argv=[sys.executable, *arguments], env=env)
+    # -P: a file that lies in the folder somebody works in is no module of ours.
+    return ServiceSpec(name=name, argv=[sys.executable, "-P", *arguments], env=env)
 
 
 SERVICES = (

@@ -112,7 +112,7 @@ class Stack:
         state.write(state.spec_path(self.home), spec)
         with self.log_path("supervisor").open("ab") as log:
             subprocess.run(
-                [sys.executable, "-m", "ravenctl.local.supervisor", "--home", str(self.home)],
+                [sys.executable, "-P", "-m", "ravenctl.local.supervisor", "--home", str(self.home)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, check=True,
             )  # fmt: skip
 

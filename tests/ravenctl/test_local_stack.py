@@ -9,7 +9,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, chdir, suppress
 from pathlib import Path
 
 import psutil
@@ -41,10 +41,16 @@ def until(answer: Callable[[], bool], seconds: float = 60.0) -> None:
 
 @pytest.fixture(scope="module")
 def own() -> Iterator[Stack]:
-    """A stack that these tests may break; the usual ports are taken while it first starts."""
+    """A stack that these tests may break.
+
+    When it first starts, the usual ports are taken, and the folder it is started in has files named like modules it needs.
+    """
     home = Path(tempfile.mkdtemp(prefix="raven-own-"))
     stack = Stack(home)
+    for module in ("msgspec", "psutil", "platform"):
+        (home / f"{module}.py").write_text("raise SystemExit('no module of a stranger')")
     with ExitStack() as held:
+        held.enter_context(chdir(home))
         for port in (9092, 9000, 5432):
             with suppress(OSError):  # taken by somebody else: as good
                 held.enter_context(socket.create_server(("127.0.0.1", port)))
