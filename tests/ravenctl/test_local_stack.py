@@ -43,7 +43,7 @@ def until(answer: Callable[[], bool], seconds: float = 60.0) -> None:
 def own() -> Iterator[Stack]:
     """A stack that these tests may break.
 
-    When it first starts, the usual ports are taken, and the folder it is started in has files named like modules it needs.
+    When it first starts, the usual ports are taken, and files in its folder are called like modules that it needs.
     """
     home = Path(tempfile.mkdtemp(prefix="raven-own-"))
     stack = Stack(home)
