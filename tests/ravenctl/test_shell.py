@@ -179,7 +179,7 @@ def test_without_options_it_is_two_minutes_of_the_synthetic_market() -> None:
     made = plan()
     assert (made.source, made.venues, made.duration_s, made.speed) == ("synthetic", ("BINANCE_SPOT",), 120.0, "1")
     simulator = services(made)[0]
-    assert simulator.argv[3:] == [
+    assert simulator.argv[4:] == [
         *("--synthetic", "--venues", "BINANCE_SPOT", "--feeds", "BINANCE_SPOT"),
         *("--speed", "1", "--seed", "0", "--symbols", "BTCUSDT,ETHUSDT,SOLUSDT", "--duration", "120s"),
     ]
@@ -212,8 +212,8 @@ def test_a_recording_plays_to_its_end_and_off_pace_without_clocks(tmp_path: Path
     made = plan(recordings=[*map(str, files)], speed="max", faults="gap=2", seed=7)
     assert (made.source, made.venues, made.duration_s) == ("recording", ("BINANCE_SPOT",), None)
     simulator, *others = services(made)
-    assert simulator.argv[3:6] == ["--recording", str(files[0]), str(files[1])]
-    assert simulator.argv[8:] == ["--speed", "max", "--seed", "7", "--fault", "gap=2"]
+    assert simulator.argv[4:7] == ["--recording", str(files[0]), str(files[1])]
+    assert simulator.argv[9:] == ["--speed", "max", "--seed", "7", "--fault", "gap=2"]
     assert all(one.env["RAVEN_COLLECTOR__CLOCKS"] == "false" for one in others)
 
 
