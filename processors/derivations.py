@@ -137,7 +137,7 @@ def restore(made_by: Derivation, intake: Intake, state: State, settings: Setting
                 f"partitions; it has {partitions} now, and the records of a key are in another one"
             )
         intake.restore(state.input_key.encode(), state.payload, state.layout)
-    except (msgspec.DecodeError, TypeError, ValueError) as error:
+    except (msgspec.DecodeError, AttributeError, TypeError, ValueError) as error:
         raise StateMismatch(f"the state of {state.input_key} is damaged: {error}.{_way_out(made_by)}") from error
     except StateMismatch as error:
         raise StateMismatch(f"{error}.{_way_out(made_by)}") from None

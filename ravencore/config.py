@@ -10,9 +10,9 @@ import os
 import re
 import socket
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from ravencore.errors import ConfigError
@@ -182,15 +182,21 @@ def _small_and_large(kind: str, small: int, large: int) -> dict[str, RuledBarPro
     return {f"{kind}_{name}": RuledBarProfile(initial_size=size) for name, size in sizes.items()}
 
 
+Instrument = Annotated[str, StringConstraints(pattern=r"^[A-Z_]+:\S")]
+"""VENUE:SYMBOL, or VENUE:PAIR."""
+
+
 class VpinSettings(Section):
     """Parameters of VPIN (bars.md section 4)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
     bucket_volume: str = Field("10000", description="Volume V of a bucket where a symbol has none of its own.")
-    bucket_volumes: dict[str, str] = Field({}, description="V by VENUE:SYMBOL; aim at a fiftieth of the daily volume.")
+    bucket_volumes: dict[Instrument, str] = Field(
+        {}, description="V by VENUE:SYMBOL; aim at a fiftieth of the daily volume."
+    )
     profile: str = Field("default", min_length=1, description="Name of its profile where a symbol has none of its own.")
-    profiles: dict[str, str] = Field(
+    profiles: dict[Instrument, Annotated[str, Field(min_length=1)]] = Field(
         {},
         description="Name of its profile by VENUE:SYMBOL: a new one where V changes, so that its buckets begin anew.",
     )
@@ -210,7 +216,7 @@ class BarsSettings(Section):
     allowed_lateness_ms: int = Field(0, ge=0, description="How long past its end a window waits for trades.")
     empty_windows: Literal["skip", "flat"] = Field(
         "skip",
-        description="Windows without trades: no bar, or a flat one at the previous close (up to 10,000 in a row).",
+        description="Windows without trades: no bar, or a flat one at the previous close (at most 100,000 in a row).",
     )
     tib: dict[str, RuledBarProfile] = Field(
         _small_and_large("tib", 100, 500), description="Tick-imbalance profiles by name."

@@ -19,8 +19,8 @@ from ravencore.config import BarsSettings, interval_us
 from ravencore.errors import ConfigError
 from ravencore.records import Bar
 
-LONGEST_SILENCE = 10_000
-"""More empty windows than these are not filled at once: an option may be silent for a million seconds."""
+MOST_FLAT = 100_000
+"""Of a longer run of empty windows the first are written: an option may be silent for millions of seconds."""
 
 
 class Parameters(Struct, frozen=True):
@@ -191,8 +191,7 @@ class TimeBars(Fold):
         begin = self._open_from if self._bar_seq and self._open_from is not None else held[0]
         due: list[int] = []
         for index in (*held, reached):
-            if index - begin <= LONGEST_SILENCE:
-                due += range(begin, index)
+            due += range(begin, min(index, begin + MOST_FLAT))
             due.append(index)
             begin = index + 1
         return due[:-1]

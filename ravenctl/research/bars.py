@@ -14,6 +14,7 @@ from processors.registry import Kind
 from processors.symbol import Symbol
 from ravencore.config import BarsSettings
 from ravencore.records import Bar, Vpin
+from ravencore.topics import VPIN
 from ravenctl.gaps import Waiting
 from ravenctl.research import barfiles, profiles
 from ravenctl.research.batches import Batch
@@ -73,9 +74,9 @@ def make_plan(
 
 def run(plan: Plan, bars: BarsSettings) -> None:
     """Read, fold, write; says on standard error what was read and made. Raises RavenError: then nothing is written."""
-    # Before the file is read: what is wrong with a profile shows at once.
-    guessed = plan.wanted.venue or NO_VENUE, plan.wanted.symbol or plan.trades.name
-    profiles.chosen(bars, plan.kind, plan.profile, plan.changes, guessed)
+    if plan.kind.topic != VPIN:  # whose profile is the instrument's own, which the file may tell
+        # Before the file is read: what is wrong with a profile shows at once.
+        profiles.chosen(bars, plan.kind, plan.profile, plan.changes, (NO_VENUE, plan.trades.name))
     with open_tape(plan.trades, plan.wanted, say) as tape:
         name, settings = profiles.chosen(bars, plan.kind, plan.profile, plan.changes, (tape.venue, tape.symbol))
         with barfiles.opened(plan.out, profiles.record_of(plan.kind)) as write:

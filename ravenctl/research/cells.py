@@ -34,6 +34,14 @@ def unit_of(time: int) -> TimeUnit:
     return "s" if time < 10**11 else "ms" if time < 10**14 else "us" if time < 10**17 else "ns"
 
 
+def unit_told(cell: str) -> TimeUnit | None:
+    """What a cell counts; None where it is no number."""
+    try:
+        return unit_of(from_text(cell.strip()) // ONE)
+    except BadValue:
+        return None
+
+
 def micros(cells: Sequence[str], unit: TimeUnit | None) -> list[int]:
     """Microseconds of times, cut off below; ISO 8601 as well, UTC where it names no zone. None: as `unit_of` tells.
 

@@ -191,7 +191,7 @@ class _TableTape:
     def _unit_told(self, times: Sequence[str]) -> str:
         if self._unit:
             return self._unit
-        found = {cells.unit_of(int(time)) for time in times if time.isascii() and time.isdigit()}
+        found = {unit for time in times if (unit := cells.unit_told(time))}
         return f"{' and '.join(sorted(found))}, by their size" if found else "text"
 
     def _check_direction(self, batch: Batch) -> None:
@@ -222,8 +222,10 @@ class _TableTape:
         self._chooser.check()
 
     def _with_symbols(self, block: Block) -> Block:
-        """The rows that have a symbol; the others are refused."""
-        symbols = block.columns[self._names.index("symbol")]
+        """The rows that have a symbol, without blanks around it; the others are refused."""
+        place = self._names.index("symbol")
+        symbols = list(map(str.strip, block.columns[place]))
+        block = Block(block.lines, [*block.columns[:place], symbols, *block.columns[place + 1 :]])
         if "" not in symbols:
             return block
         for line, symbol in zip(block.lines, symbols, strict=True):

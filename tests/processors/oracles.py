@@ -95,6 +95,7 @@ class TimeOracle:
         self.previous: Print | None = None
         self.next_start: int | None = None
         self.close: int | None = None
+        self.flats = 0
         self.late = 0
 
     def start(self, time_us: int) -> int:
@@ -132,9 +133,9 @@ class TimeOracle:
     def next_due(self) -> int | None:
         closed = [start for start in self.windows if self.is_closed(start)]
         if self.flat and self.next_start is not None:
-            until = min((*closed, self.start(self.venue_time or 0)))
-            if until - self.next_start > 10_000 * self.interval:
-                self.next_start = until
+            self.flats = 0 if self.next_start in self.windows else self.flats + 1
+            if self.flats > 100_000:
+                self.next_start = min((*closed, self.start(self.venue_time or 0)))
             return self.next_start if self.is_closed(self.next_start) else None
         return min(closed, default=None)
 

@@ -40,6 +40,14 @@ def test_a_damaged_snapshot_is_refused_with_a_way_out(made_by: Derivation, paylo
         derivations.restore(made_by, new(made_by), state_of(made_by, payload), SETTINGS, 6)
 
 
+@pytest.mark.parametrize("parameters", ["[]", "null", "1", "{"])
+def test_parameters_that_are_none_are_damage_as_well(parameters: str) -> None:
+    made_by = DERIVATIONS["bars"]
+    state = replace(state_of(made_by, b""), parameters=parameters)
+    with pytest.raises(StateMismatch, match="is damaged"):
+        derivations.restore(made_by, new(made_by), state, SETTINGS, 6)
+
+
 @every_derivation
 def test_another_number_of_partitions_is_refused(made_by: Derivation) -> None:
     with pytest.raises(StateMismatch, match=f"when {made_by.topic} had 6 partitions; it has 12 now"):

@@ -254,6 +254,24 @@ def two_symbols(tmp_path: Path, form: str) -> Path:
     return path
 
 
+def test_blanks_around_a_symbol_make_no_other_symbol_and_padded_times_are_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "padded.csv"
+    path.write_text("time,symbol,price,qty,side\n1700000000,X,1,1,buy\n 1700000001.5 ,X ,1,1,buy\n")
+    result = ravenctl(path, "--kind", "tick", "--set", "size=2")
+    assert [json.loads(line)["symbol"] for line in result.stdout.splitlines()] == ["X"]
+    assert "times in s, by their size" in result.stderr
+
+
+def test_a_configured_profile_of_vpin_is_taken_for_the_symbol_that_the_file_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAVEN_BARS__VPIN__PROFILES", f'{{"{VENUE}:BTCUSDT": "big"}}')
+    path = write(tmp_path, "BTC.frames", LINES[:300])
+    made = bars(path, "--kind", "vpin", "--profile", "big")
+    assert {bucket["profile"] for bucket in made} == {"big"}
+    assert "VPIN has one profile, big" in refusal(path, "--kind", "vpin", "--profile", "default")
+
+
 def test_a_recording_without_trades_says_what_it_holds_and_what_to_do(tmp_path: Path) -> None:
     frame = '{"stream":"btcusdt@bookTicker","data":{"u":1,"s":"BTCUSDT","b":"1","B":"1","a":"2","A":"1"}}'
     path = tmp_path / "quotes.frames"
@@ -262,13 +280,15 @@ def test_a_recording_without_trades_says_what_it_holds_and_what_to_do(tmp_path: 
     assert "holds frames of btcusdt@bookTicker, but no trade that Raven collects of BINANCE_SPOT: `ravenctl rec" in told
 
 
-def test_flat_windows_of_a_silence_that_nobody_fills(tmp_path: Path) -> None:
+def test_flat_windows_fill_silences_and_of_a_long_one_the_beginning(tmp_path: Path) -> None:
     days = [f"{1_700_000_000 + day * 86_400},1,1,buy" for day in range(20)]
     path = tmp_path / "rare.csv"
     path.write_text("\n".join(["time,price,qty,side", *days]))
     minutes = bars(path, "--kind", "time", "--profile", "1m", "--set", "empty_windows=flat")
     assert len(minutes) == 19 * 1440
-    assert len(bars(path, "--kind", "time", "--profile", "1s", "--set", "empty_windows=flat")) == 19
+    path.write_text("\n".join(["time,price,qty,side", days[0], days[2]]))
+    seconds = ravenctl(path, "--kind", "time", "--profile", "1s", "--set", "empty_windows=flat")
+    assert seconds.stdout.count("\n") == 1 + 100_000
 
 
 @pytest.mark.parametrize("form", ["frames", "table"])
@@ -296,7 +316,7 @@ def test_of_several_symbols_one_is_chosen_or_all_are_listed(form: str, tmp_path:
         (["--kind", "dib", "--rule", "raven"], "Input should be 'guarded'"),
         (["--kind", "time", "--profile", "5 minutes"], "is no interval: write for example 500ms"),
         (["--kind", "vpin", "--set", "x=1"], "--set x is unknown: there are bucket_volume, unit"),
-        (["--kind", "vpin", "--set", "bucket_volume=x"], "the bucket volume of FILE:plain.csv: 'x' is not a number"),
+        (["--kind", "vpin", "--set", "bucket_volume=x"], "the bucket volume of FILE:plain: 'x' is not a number"),
         (["--kind", "vpin", "--set", "bucket_volumes={}"], "There are bucket_volume, unit, window, sigma_window"),
         (["--kind", "vpin", "--profile", "x"], "VPIN has one profile"),
         (["--kind", "tib", "--out", "bars.txt"], "name it .parquet, .csv or .jsonl"),
