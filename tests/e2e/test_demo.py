@@ -203,22 +203,10 @@ def test_losing_its_output_leaves_nothing_running(end: str, tmp_path: Path) -> N
     with subprocess.Popen(command(tmp_path), stdout=theirs, stderr=theirs, start_new_session=True) as running:
         os.close(theirs)
         output = b""
-        while b"kafka running" not in output:
+        while b" running" not in output:  # some servers are, others start
             output += os.read(ours, 1000)
         os.close(ours)
         if end == "terminal closed":
             running.send_signal(signal.SIGHUP)
         assert running.wait(60) != 0
     assert processes(tmp_path) == []
-
-
-def test_real_recordings(recordings: Path, tmp_path: Path) -> None:
-    names = ("hft_btcusdt_20240808.frames.zst", "hft_ethusdt_20240808.frames.zst")
-    found = demo(
-        tmp_path, "--recording", *(str(recordings / "binance_spot" / name) for name in names), "--speed", "max"
-    )
-    assert found.exit_code == 0, found.output
-    sent = {market: row["kafka"] for market, row in found.figures["symbols"].items()}
-    assert sent == {"BINANCE_SPOT:BTCUSDT": 9_757, "BINANCE_SPOT:ETHUSDT": 6_106}
-    assert found.figures["trades_in_influx"] == found.figures["trades_unique"] == 15_863
-    assert found.figures["gaps"] == found.figures["dead_letters"] == found.figures["duplicates"] == 0
