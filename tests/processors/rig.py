@@ -39,7 +39,7 @@ from ravencore.topics import (
 from ravenctl.local.broker import Broker
 
 CODEC = Codec()
-PARTITIONS = 6
+PARTITIONS = 3
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT", "ADAUSDT")
 PAIR, UNDERLYING = "BTC-USDT", "BTC"
 INPUTS = (TRADES, QUOTES, OPTION_TICKERS)
