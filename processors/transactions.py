@@ -291,12 +291,14 @@ def _newest(settings: Settings, topic: str, number: int) -> dict[bytes, bytes]:
 
 def _read(settings: Settings, topic: str, number: int) -> Iterator[Message]:
     """The committed records of one state partition, from its start to its end."""
-    client = kafka.reader(settings.kafka, "state")
+    client = kafka.end_reader(settings.kafka, "state")
     try:
         client.assign([TopicPartition(topic, number, 0)])
         deadline = time.monotonic() + READ_S
         while time.monotonic() < deadline:
-            for message in client.consume(1000, 1.0):
+            # `consume` waits for as many as it is asked for: wait for one, then take what is there.
+            first = client.poll(1.0)
+            for message in [first, *client.consume(1000, 0.0)] if first is not None else ():
                 error = message.error()
                 if error is None:
                     deadline = time.monotonic() + READ_S

@@ -20,6 +20,8 @@ CLOCK_HEADER = "clock"
 TIMEOUT_S = 10.0
 LEADER_S = 30.0
 RETRY_S = 0.1
+AT_END_MS = 10
+"""How long the broker may hold a fetch that brings nothing: only after it the end is known. 500 unless said."""
 LEADERLESS = frozenset(
     {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART}
 )
@@ -67,6 +69,11 @@ def consumer(settings: KafkaSettings, group: str, **extra: Any) -> Consumer:
 def reader(settings: KafkaSettings, name: str, **extra: Any) -> Consumer:
     """A consumer that belongs to no group: assign it partitions; it never commits."""
     return consumer(settings, GROUP_READER + name, **{"enable.partition.eof": True, **extra})
+
+
+def end_reader(settings: KafkaSettings, name: str) -> Consumer:
+    """A reader for once: it learns at once where the end is, and would trouble the broker if it stayed there."""
+    return reader(settings, name, **{"fetch.wait.max.ms": AT_END_MS})
 
 
 def admin(settings: KafkaSettings) -> AdminClient:
@@ -143,7 +150,7 @@ def read_to_end(settings: KafkaSettings, topic: str, name: str, each: Callable[[
 
     Committed records only. Raises Unavailable when the broker is away.
     """
-    client = reader(settings, name)
+    client = end_reader(settings, name)
     try:
         ends = {p: watermarks(client, topic, p)[1] for p in partitions(client, topic)}
         client.assign([TopicPartition(topic, p, 0) for p in ends])

@@ -19,6 +19,8 @@ settings.register_profile("raven", deadline=None, max_examples=60, suppress_heal
 settings.load_profile("raven")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+SHARED = {"stack": "stack", "clean": "demos", "faulty": "demos"}
+"""Fixtures that are long to make, and the group of the tests that need them: `faulty` is held against `clean`."""
 
 
 @pytest.fixture(scope="session")
@@ -57,9 +59,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def servers_of(item: pytest.Item) -> str | None:
     """Whose servers a test needs; None if it needs none."""
-    for shared in ("stack", "clean"):
+    for shared, group in SHARED.items():
         if shared in getattr(item, "fixturenames", ()):
-            return shared
+            return group
     return item.nodeid.partition("::")[0] if item.get_closest_marker("stack") else None
 
 

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -62,30 +61,6 @@ def recording(path: Path, symbol: str, trades: int, seed: int, holes: Iterable[r
             lines.append(f"{time_ns}\t{text}")
         if number % 10 == 0:
             lines.append(f"{time_ns + 1}\t{book_frame(symbol, number + 1, price)}")
-    path.write_bytes(zstandard.compress(("\n".join(lines) + "\n").encode()))
-    return path
-
-
-def kraken_recording(path: Path, symbol: str, trades: int) -> Path:
-    """A file of Kraken's frames: a trade each 20 ms, a ticker with every fourth.
-
-    https://docs.kraken.com/api/docs/websocket-v2/trade and .../ticker
-    """
-    lines = []
-    for number in range(trades):
-        time_ns = START_NS + number * STEP_NS
-        stamp = datetime.fromtimestamp(time_ns // 1_000_000 / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        price = 61_000 + number % 7
-        lines.append(
-            f'{time_ns}\t{{"channel":"trade","type":"update","data":[{{"symbol":"{symbol}","side":"buy","price":{price}.1,'
-            f'"qty":0.5,"ord_type":"market","trade_id":{1_000 + number},"timestamp":"{stamp}"}}]}}'
-        )
-        if number % 4 == 0:
-            lines.append(
-                f'{time_ns + 1}\t{{"channel":"ticker","type":"update","data":[{{"symbol":"{symbol}","bid":{price}.0,'
-                f'"bid_qty":1.0,"ask":{price}.2,"ask_qty":2.0,"last":{price}.1,"volume":10.0,"vwap":61000.0,'
-                f'"low":60000.0,"high":62000.0,"change":1.0,"change_pct":0.1,"timestamp":"{stamp}"}}]}}'
-            )
     path.write_bytes(zstandard.compress(("\n".join(lines) + "\n").encode()))
     return path
 

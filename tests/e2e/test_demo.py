@@ -176,14 +176,13 @@ def test_stopping_the_kept_demos_feeds(folder: Path) -> None:
 # Ctrl-C
 
 
-@pytest.mark.parametrize("moment", ["starting", "playing"])
-def test_ctrl_c_leaves_nothing_running(moment: str, tmp_path: Path) -> None:
+def test_ctrl_c_leaves_nothing_running(tmp_path: Path) -> None:
     with subprocess.Popen(
         command(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     ) as running:
         assert running.stdout is not None
         output = ""
-        while moment not in output:
+        while "playing" not in output:
             line = running.stdout.readline()
             assert line, output
             output += line
@@ -203,22 +202,10 @@ def test_losing_its_output_leaves_nothing_running(end: str, tmp_path: Path) -> N
     with subprocess.Popen(command(tmp_path), stdout=theirs, stderr=theirs, start_new_session=True) as running:
         os.close(theirs)
         output = b""
-        while b"kafka running" not in output:
+        while b" running" not in output:  # some servers are, others start
             output += os.read(ours, 1000)
         os.close(ours)
         if end == "terminal closed":
             running.send_signal(signal.SIGHUP)
         assert running.wait(60) != 0
     assert processes(tmp_path) == []
-
-
-def test_real_recordings(recordings: Path, tmp_path: Path) -> None:
-    names = ("hft_btcusdt_20240808.frames.zst", "hft_ethusdt_20240808.frames.zst")
-    found = demo(
-        tmp_path, "--recording", *(str(recordings / "binance_spot" / name) for name in names), "--speed", "max"
-    )
-    assert found.exit_code == 0, found.output
-    sent = {market: row["kafka"] for market, row in found.figures["symbols"].items()}
-    assert sent == {"BINANCE_SPOT:BTCUSDT": 9_757, "BINANCE_SPOT:ETHUSDT": 6_106}
-    assert found.figures["trades_in_influx"] == found.figures["trades_unique"] == 15_863
-    assert found.figures["gaps"] == found.figures["dead_letters"] == found.figures["duplicates"] == 0

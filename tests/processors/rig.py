@@ -1,6 +1,7 @@
 """Engines as processes against a real Kafka, a tape for them, and all that they leave behind."""
 
 import contextlib
+import functools
 import os
 import random
 import signal
@@ -38,7 +39,7 @@ from ravencore.topics import (
 from ravenctl.local.broker import Broker
 
 CODEC = Codec()
-PARTITIONS = 6
+PARTITIONS = 3
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT", "ADAUSDT")
 PAIR, UNDERLYING = "BTC-USDT", "BTC"
 INPUTS = (TRADES, QUOTES, OPTION_TICKERS)
@@ -75,7 +76,7 @@ class Feed:
 
     def __init__(self, settings: KafkaSettings, trades: int) -> None:
         self._producer = kafka.producer(settings, **{"queue.buffering.max.messages": 1_000_000})
-        self._records = list(tape(random.Random(7), trades))
+        self._records = seeded_tape(trades)
         self._whole = len(self._records)
 
     def __len__(self) -> int:
@@ -89,6 +90,12 @@ class Feed:
         for topic, key, value, headers in part:
             producer.produce(topic, value, key, headers=headers)
         assert producer.flush(30) == 0
+
+
+@functools.cache
+def seeded_tape(trades: int) -> tuple[Told, ...]:
+    """The same for all who ask."""
+    return tuple(tape(random.Random(7), trades))
 
 
 def tape(rng: random.Random, trades: int) -> Iterator[Told]:

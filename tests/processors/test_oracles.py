@@ -21,7 +21,7 @@ from tests.processors.tapes import (
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(settings_strategy(), tapes(), st.lists(st.integers(0, 300), max_size=4))
 def test_made_tapes(chosen: BarsSettings, events: list[Event], cuts: Sequence[int]) -> None:
     assert_same_as_oracle(chosen, events, cuts)

@@ -203,7 +203,7 @@ def test_a_stop_ends_the_subscription_at_the_exchange(rig: Rig) -> None:
 
 
 def test_after_kill_9_what_was_missed_is_fetched_and_one_gap_says_so(rig: Rig) -> None:
-    exchange = rig.simulator("--synthetic", "--symbols", "BNBUSDT", "--speed", "4", "--duration", "100s")
+    exchange = rig.simulator("--synthetic", "--symbols", "BNBUSDT", "--speed", "4", "--duration", "50s")
     rig.demand("BNBUSDT")
     first = rig.collector(exchange.environment)
     first.flows("BNBUSDT")

@@ -108,7 +108,7 @@ def records_of(kinds: Sequence[tuple[str, str]]) -> list[Trade | Gap]:
 
 
 @given(made)
-@settings(max_examples=40)
+@settings(max_examples=20)
 def test_a_gap_is_there_before_what_its_feed_brings_next_and_a_repair_after_its_trades(
     kafka_settings: KafkaSettings, kinds: list[tuple[str, str]]
 ) -> None:

@@ -6,6 +6,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import zstandard
+
 from producers.contract import CHANNELS, Count, Event, Receipt, Stream
 from producers.registry import SOURCES
 from ravencore.records import MarketRecord, Trade
@@ -26,6 +28,14 @@ def synthetic(dialect: Dialect, symbols: Sequence[str] = ("BTC/USD", "ETH/USD"),
 def recorded(dialect: Dialect, path: Path) -> Market:
     """The market of one recording, and of what stands beside it."""
     return RecordedMarket(sort([str(path)], [dialect])[dialect.venue], dialect)
+
+
+def beginning(path: Path, folder: Path, frames: int) -> Path:
+    """The first frames of a recording, as a recording of the same name."""
+    begun = folder / path.name
+    with zstandard.open(path, "rt") as whole:
+        begun.write_bytes(zstandard.compress("".join(islice(whole, frames)).encode()))
+    return begun
 
 
 def play(exchange: Exchange, count: int) -> list[Frame]:

@@ -1,4 +1,4 @@
-"""Every Binance recording, played over real sockets, is what its file holds: each stream, byte for byte."""
+"""Every Binance recording, played over real sockets, is what its file begins with: each stream, byte for byte."""
 
 import asyncio
 import json
@@ -17,8 +17,11 @@ from simulator.registry import DIALECTS
 from simulator.server.service import Server
 from simulator.server.settings import Settings
 from simulator.sorting import sort
+from tests.simulator.played import beginning
 
 PATIENCE_SECONDS = 100.0
+FRAMES = 10_000
+"""Of each file; the largest holds nine times as many, all of the same few kinds."""
 SPOT = ("cf_btc_eth_dot_20210404", "hft_btcusdt_20230405", "hft_btcusdt_20240808", "hft_ethusdt_20240808")
 USDM = ("cf_alts_20210722", "hft_btcusdt_20230404", "hft_btcusdt_20230405", "hft_btcusdt_20240808")
 DERIVED = (
@@ -79,8 +82,8 @@ async def listen(server: Server, path: str, streams: set[str], heard: Tapes, sub
 
 @pytest.mark.timeout(2 * PATIENCE_SECONDS)
 @pytest.mark.parametrize(("name", "venue"), FILES)
-async def test_a_client_gets_the_file_byte_for_byte(recordings: Path, name: str, venue: str) -> None:
-    path = recordings / f"{name}.frames.zst"
+async def test_a_client_gets_the_file_byte_for_byte(recordings: Path, tmp_path: Path, name: str, venue: str) -> None:
+    path = beginning(recordings / f"{name}.frames.zst", tmp_path, FRAMES)
     expected = tapes_of(path)
     heard: Tapes = defaultdict(list)
     async with serve(path, venue) as server:
