@@ -130,6 +130,7 @@ def ravenctl(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def folder(faulty: Demo, tmp_path: Path) -> Path:
     """A folder in which commands find the kept demo by themselves."""
+    assert faulty.exit_code == 0, faulty.output  # else they would find whatever runs on the usual ports
     (tmp_path / ".raven").mkdir()
     (tmp_path / ".raven" / "demo").symlink_to(faulty.home / "demo")
     (tmp_path / "below").mkdir()
