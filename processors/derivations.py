@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from processors import join, symbol
+from processors import join, migrations, symbol
 from processors.contract import StateMismatch
 from processors.folds.iv_surface import IvSurfaces
 from processors.folds.spot_mid import SpotMids
@@ -94,7 +94,7 @@ def _no_parameters(_settings: Settings, _key: bytes) -> str:
 
 
 def _check_join(state: State, _settings: Settings) -> None:
-    join.check(state.layout, state.input_key)
+    migrations.check(state.layout, state.input_key, join.LAYOUT)
 
 
 MIDS = Derivation(

@@ -30,11 +30,6 @@ NEVER: int = -(1 << 63)
 _encoder = msgspec.msgpack.Encoder()
 
 
-def check(layout: int, key: str) -> None:
-    """Raises StateMismatch where a key's snapshot of this layout cannot be read."""
-    migrations.check(layout, key, LAYOUT)
-
-
 class Received(Protocol):
     """A record of the market."""
 
@@ -96,7 +91,7 @@ class PartitionJoin(Join[E], abc.ABC, Generic[E]):
 
     def restore(self, key: str, payload: bytes, layout: int = LAYOUT) -> None:
         """Take over a key's snapshot; raises StateMismatch when this code cannot read its layout."""
-        check(layout, key)
+        migrations.check(layout, key, LAYOUT)
         step, state = msgspec.msgpack.decode(payload)
         self._members[key] = self.member(key)
         self._members[key].restore(state)

@@ -296,9 +296,7 @@ def _read(settings: Settings, topic: str, number: int) -> Iterator[Message]:
         client.assign([TopicPartition(topic, number, 0)])
         deadline = time.monotonic() + READ_S
         while time.monotonic() < deadline:
-            # `consume` waits for as many as it is asked for: wait for one, then take what is there.
-            first = client.poll(1.0)
-            for message in [first, *client.consume(1000, 0.0)] if first is not None else ():
+            for message in kafka.arrived(client, 1000, 1.0):
                 error = message.error()
                 if error is None:
                     deadline = time.monotonic() + READ_S

@@ -76,6 +76,15 @@ def end_reader(settings: KafkaSettings, name: str) -> Consumer:
     return reader(settings, name, **{"fetch.wait.max.ms": AT_END_MS})
 
 
+def arrived(client: Consumer, most: int, wait_s: float) -> list[Message]:
+    """One message as soon as there is one, and up to `most` that are there with it; none when nothing came for so long.
+
+    `consume` alone waits for as many as it is asked for.
+    """
+    first = client.poll(wait_s)
+    return [first, *client.consume(most, 0)] if first is not None else []
+
+
 def admin(settings: KafkaSettings) -> AdminClient:
     """An admin client."""
     return AdminClient({"bootstrap.servers": settings.bootstrap})

@@ -36,7 +36,7 @@ def read(client: Consumer, topic: str, starts: Mapping[int, int]) -> Iterator[Me
     client.assign([TopicPartition(topic, number, start) for number, start in starts.items()])
     unread = set(starts)
     while unread:
-        messages = _next(client)
+        messages = kafka.arrived(client, BATCH, SILENCE_S)
         if not messages:
             raise Unavailable(f"{topic} cannot be read to its end: nothing came for {SILENCE_S:.0f} s")
         for message in messages:
@@ -47,12 +47,6 @@ def read(client: Consumer, topic: str, starts: Mapping[int, int]) -> Iterator[Me
                 unread.discard(message.partition())
             elif error.code() not in kafka.PASSING:
                 raise Unavailable(f"{topic} cannot be read: {error.str()}")
-
-
-def _next(client: Consumer) -> list[Message]:
-    """One record as soon as there is one, and those that are there with it."""
-    first = client.poll(SILENCE_S)
-    return [first, *client.consume(BATCH, 0)] if first is not None else []
 
 
 def read_all(settings: KafkaSettings, topic: str) -> Iterator[Message]:

@@ -108,10 +108,10 @@ class Surveyor:
         return every or read >= SOUGHT.get(place[0], SOUGHT_ELSEWHERE)
 
     def _messages(self) -> list[Message]:
-        first = self._client.poll(reading.SILENCE_S)
-        if first is None:
+        messages = kafka.arrived(self._client, reading.BATCH, reading.SILENCE_S)
+        if not messages:
             raise Unavailable(f"Kafka cannot be read: nothing came for {reading.SILENCE_S:.0f} s")
-        return [first, *self._client.consume(reading.BATCH, 0)]
+        return messages
 
     def _take(self, place: Place, edge: int | None, messages: Sequence[Message]) -> None:
         for name, symbol, mark in self._marks(place[0], messages):

@@ -48,9 +48,8 @@ class Demands:
             while not self._stopping.is_set() and not self._assign(client):
                 self._stopping.wait(RETRY_S)
             while not self._stopping.is_set():
-                # `consume` waits for as many as it is asked for: wait for one, then take what is there.
-                if (first := client.poll(POLL_S)) is not None:
-                    self._hand_over([first, *client.consume(AT_A_TIME, 0.0)])
+                if messages := kafka.arrived(client, AT_A_TIME, POLL_S):
+                    self._hand_over(messages)
         finally:
             client.close()
 

@@ -165,11 +165,10 @@ def _read(client: Consumer, topic: str, spans: Mapping[int, range]) -> Iterator[
     client.assign([TopicPartition(topic, number, span.start) for number, span in spans.items()])
     unread = set(spans)
     while unread:
-        # `consume` waits for as many as it is asked for: wait for one, then take what is there.
-        first = client.poll(TIMEOUT_S)
-        if first is None:
+        messages = kafka.arrived(client, TAIL_CHUNK_RECORDS, TIMEOUT_S)
+        if not messages:
             raise Unavailable(f"{topic} cannot be read back: nothing came for {TIMEOUT_S:.0f} s")
-        for message in (first, *client.consume(TAIL_CHUNK_RECORDS, 0.0)):
+        for message in messages:
             number, offset = message.partition() or 0, message.offset() or 0
             if message.error() is None and offset in spans[number]:
                 yield message
