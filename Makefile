@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 ARGS   ?=
 
-.PHONY: help demo test chaos kills lint format docs bench bench-here bench-feeds bench-many bench-folds rivals lock clean
+.PHONY: help demo test chaos kills lint format docs bench bench-here bench-feeds bench-many bench-folds bench-stores bench-outage rivals lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -86,6 +86,12 @@ rivals: $(VENV)/local.stamp $(BARS_RIVALS:%=.venv-rivals-%/made.stamp)  ## bars 
 
 bench-folds: $(VENV)/local.stamp .venv-rivals-mlfinpy/made.stamp .venv-rivals-nautilus/made.stamp  ## every fold beside the rivals' aggregators; RAVEN_RECORDINGS=folder
 	@$(BIN)/python -m benchmarks.folds $(foreach one,mlfinpy nautilus,--$(one) .venv-rivals-$(one)/bin/python) $(ARGS)
+
+bench-stores: $(VENV)/local.stamp  ## rows a second into every store, each beside the bare way; ARGS="--rounds 9"
+	@for one in influx timescale lake redis; do $(BIN)/python -m benchmarks.stores_$$one $(ARGS) || exit 1; done
+
+bench-outage: $(VENV)/local.stamp  ## every store away for five minutes in its turn; ARGS="--stores lake --minutes 1"
+	@$(BIN)/python -m benchmarks.stores_outage $(ARGS)
 
 lock:  ## resolve the lock files anew from pyproject.toml (needs uv)
 	@for f in "service" "local --extra local" "dev --extra local --extra research --extra dev" "bench --extra local --extra bench"; do set -- $$f; n=$$1; shift; \

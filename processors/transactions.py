@@ -187,14 +187,14 @@ class Partition:
             received = output.received_time
             headers = [(RECEIVED_HEADER, str(received).encode())] if received else None
             value = self._shop.writer.encode(output.record)
-            _produce(producer, output.topic, value, self._made_by.key(output.record), headers=headers)
+            kafka.produce(producer, output.topic, value, self._made_by.key(output.record), headers=headers)
             self._counts[output.topic.split(".")[1]] += 1
         for letter in self._letters:
-            _produce(producer, DEAD_LETTERS, self._codec.encode(self._dead(letter)), letter.record.key)
+            kafka.produce(producer, DEAD_LETTERS, self._codec.encode(self._dead(letter)), letter.record.key)
             self._counts["dead_letters"] += 1
         for key in sorted(self._touched):
             state, topic = self._shop.writer.encode(self._state(key)), self._made_by.state_topic
-            _produce(producer, topic, state, state_key(self.topic, key), partition=self.number)
+            kafka.produce(producer, topic, state, state_key(self.topic, key), partition=self.number)
         position = TopicPartition(self.topic, self.number, next_offset)
         producer.send_offsets_to_transaction([position], self._shop.group.consumer_group_metadata(), CALL_S)
         producer.commit_transaction(CALL_S)
@@ -266,15 +266,6 @@ def _transactional(settings: Settings, derivation: Derivation, number: int) -> P
         "logger": log,
     }
     return kafka.producer(settings.kafka, **extra)
-
-
-def _produce(producer: Producer, topic: str, value: bytes, key: bytes | None, **extra: Any) -> None:
-    while True:
-        try:
-            producer.produce(topic, value, key, **extra)
-            return
-        except BufferError:
-            producer.poll(0.1)
 
 
 def _newest(settings: Settings, topic: str, number: int) -> dict[bytes, bytes]:

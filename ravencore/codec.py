@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 import fastavro
 import msgspec
+from fastavro.read import SchemaResolutionError
 from msgspec.structs import asdict
 
 from ravencore.decimals import to_text
@@ -29,6 +30,7 @@ HEADER_BYTES = 5
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 Schema = dict[str, Any]
 R = TypeVar("R", bound=Record)
+_TORN = EOFError, ValueError, IndexError, OverflowError, MemoryError, SchemaResolutionError
 _Convert = Callable[[Any], Any]
 _Leaf = Callable[[Schema], _Convert | None]
 
@@ -90,22 +92,14 @@ class Codec:
 
     def decode(self, value: bytes | None) -> Record:
         """The record in a Kafka value; raises Unreadable."""
-        if value is None or len(value) < HEADER_BYTES or value[:1] != MAGIC:
-            raise Unreadable(f"not in Confluent framing: {(value or b'')[:16].hex() or 'empty'}")
-        cls, read, convert = self._reader(bytes(value[:HEADER_BYTES]))
+        value = value or b""
+        cls, read, convert = self._reader(_header(value))
         body = BytesIO(value)
         body.seek(HEADER_BYTES)
         try:
             fields = convert(read(body))
             record = msgspec.convert(fields, cls)
-        except (
-            EOFError,
-            ValueError,
-            IndexError,
-            OverflowError,
-            MemoryError,
-            msgspec.ValidationError,
-        ) as error:
+        except (*_TORN, msgspec.ValidationError) as error:
             raise Unreadable(f"torn {cls.__name__}: {error or type(error).__name__}") from None
         if body.tell() != len(value):
             raise Unreadable(f"{len(value) - body.tell()} bytes after the end of a {cls.__name__}")
@@ -117,6 +111,10 @@ class Codec:
         if not isinstance(record, cls):
             raise Unreadable(f"a {type(record).__name__} where a {cls.__name__} belongs")
         return record
+
+    def writer_schema(self, value: bytes) -> Schema:
+        """The schema that a Kafka value was written with; raises Unreadable, Unavailable."""
+        return self._schema_of(int.from_bytes(_header(value)[1:], "big"))
 
     def decode_trades(self, values: Sequence[bytes]) -> list[dict[str, Any]] | None:
         """Trades of a whole batch in one call of fastavro: dicts of raw fields, decimals as big-endian bytes.
@@ -133,7 +131,7 @@ class Codec:
         joined = BytesIO(_zigzag(len(values)) + b"".join(values) + b"\x00")
         try:
             rows: Any = fastavro.schemaless_reader(joined, self._trades[header], None)
-        except (EOFError, ValueError, IndexError, OverflowError, MemoryError):
+        except _TORN:
             return None
         intact = joined.read(1) == b"" and all(row["header"] == header for row in rows)
         return rows if intact and len(rows) == len(values) else None
@@ -161,10 +159,22 @@ class Codec:
         return self._registry.schema_of(schema_id)
 
 
+def _header(value: bytes) -> bytes:
+    if len(value) < HEADER_BYTES or value[:1] != MAGIC:
+        raise Unreadable(f"not in Confluent framing: {value[:16].hex() or 'empty'}")
+    return bytes(value[:HEADER_BYTES])
+
+
 def plain(record: Record) -> dict[str, Any]:
     """A record for people and JSON: decimals as text, times as ISO 8601 with microseconds, bytes as text or hex."""
     shown: dict[str, Any] = _shower(f"{type(record).SCHEMA}.avsc")(record)
     return shown
+
+
+def exact(record: Record) -> dict[str, Any]:
+    """A record for JSON that loses nothing: decimals as text, times as microseconds, all else as it is."""
+    fields: dict[str, Any] = _texts(f"{type(record).SCHEMA}.avsc")(record)
+    return fields
 
 
 def iso_time(micros: int) -> str:
@@ -280,6 +290,10 @@ def _show_leaf(schema: Schema) -> _Convert | None:
     return iso_time if schema.get("logicalType") == "timestamp-micros" else None
 
 
+def _text_leaf(schema: Schema) -> _Convert | None:
+    return to_text if schema.get("logicalType") == "decimal" else None
+
+
 def _show_bytes(raw: bytes) -> str:
     try:
         return raw.decode()
@@ -290,3 +304,8 @@ def _show_bytes(raw: bytes) -> str:
 @functools.cache
 def _shower(file: str) -> _Convert:
     return _converter(load_schema(file), _show_leaf, {}) or _same
+
+
+@functools.cache
+def _texts(file: str) -> _Convert:
+    return _converter(load_schema(file), _text_leaf, {}) or asdict

@@ -20,21 +20,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ravencore.codec import Codec
+from ravencore.pages import LONGEST_NUMBER, LOW_BYTES, STOP_BITS, Page, Words, varint_bits, varint_numbers
 from ravencore.records import Trade
 
-Bytes = npt.NDArray[np.uint8]
-Words = npt.NDArray[np.uint64]
 Places = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
-_U = np.uint64
-_PAD = b"\0" * 64
-_STOP_BITS = _U(0x8080808080808080)
-_VALUE_BITS = _U(0x7F7F7F7F7F7F7F7F)
-_LOW_BYTES = np.array([(1 << (8 * n)) - 1 for n in range(9)], dtype=np.uint64)
-_FEWEST = 64
+FEWEST = 64
 """Below this many values one by one is quicker."""
 _LONGEST_ID = 63
-_DECIMAL_BYTES = 16
 
 
 class Ids(Sequence[str]):
@@ -93,15 +87,15 @@ def decode_columns(codec: Codec, venue: str, symbol: str, values: Sequence[bytes
     symbol, and where a sequence is null or a number negative: all of that is for the careful path.
     """
     prefix = codec.header(Trade) + _text(venue) + _text(symbol)
-    if len(values) < _FEWEST or not all(map(methodcaller("startswith", prefix), values)):
+    if len(values) < FEWEST or not all(map(methodcaller("startswith", prefix), values)):
         return None
     try:
-        return _Walk(values, len(prefix)).columns()
-    except _NotPlain:
+        return Walk(values, len(prefix)).columns()
+    except NotPlain:
         return None
 
 
-class _NotPlain(Exception):
+class NotPlain(Exception):
     """Raised where the values are not all plain, intact trades."""
 
 
@@ -112,99 +106,102 @@ def _text(text: str) -> bytes:
     return bytes([len(raw) << 1]) + raw
 
 
-class _Walk:
+class Walk(Page):
     """One place per value, all moved on together, field by field."""
 
     def __init__(self, values: Sequence[bytes], prefix_bytes: int) -> None:
-        self._joined = _PAD + b"".join(values) + _PAD
-        count = len(self._joined) - 7
-        self._bytes: Bytes = np.frombuffer(self._joined, np.uint8)
-        self._little: Words = np.ndarray((count,), "<u8", self._joined, strides=(1,))
-        self._big: Words = np.ndarray((count,), ">u8", self._joined, strides=(1,))
-        lengths = np.fromiter(map(len, values), np.int64, len(values))
-        self._ends: Places = np.cumsum(lengths) + len(_PAD)
-        self._at: Places = self._ends - lengths + prefix_bytes
+        super().__init__(values)
+        self._at: Places = self.starts + prefix_bytes
 
     def columns(self) -> TradeColumns:
+        """The columns of trades whose venue and symbol have been passed."""
         event_time, received_time = self._varints(), self._varints()
-        ids = self._ids()
+        starts, ends = self._pass_text(_LONGEST_ID), self._at
+        ids = Ids(self.joined, starts.tolist(), ends.tolist())
         self._expect(2)
         sequence = self._varints()
         price, quantity = self._decimals(), self._decimals()
-        buy, after_gap = self._choice(0, 2), self._choice(1, 0)
-        self._varints()
-        self._varints()
-        if (self._at != self._ends).any():
-            raise _NotPlain
+        buy, after_gap = self._choice(0, 2).tolist(), self._choice(1, 0).tolist()
+        self._pass_varints()
+        self._pass_varints()
+        self.ended()
         return TradeColumns(event_time, received_time, ids, sequence, price, quantity, buy, after_gap)
 
+    def ended(self) -> None:
+        """Raise NotPlain where a value is not at its end."""
+        if (self._at != self.ends).any():
+            raise NotPlain
+
     def _varints(self) -> list[int]:
-        """Zigzag varints of up to 8 bytes, 56 bits: times in microseconds until the year 3111."""
-        self._inside()
-        words = self._little[self._at]
-        stops = ~words & _STOP_BITS
-        if not stops.all():
-            raise _NotPlain
-        stop = stops & (~stops + _U(1))
-        words = words & ((stop << _U(1)) - _U(1)) & _VALUE_BITS
-        # Eight groups of 7 bits, pushed together pairwise: 7+7, 14+14, 28+28.
-        words = (words & _U(0x007F007F007F007F)) | ((words & _U(0x7F007F007F007F00)) >> _U(1))
-        words = (words & _U(0x00003FFF00003FFF)) | ((words & _U(0x3FFF00003FFF0000)) >> _U(2))
-        words = (words & _U(0x000000000FFFFFFF)) | ((words & _U(0x0FFFFFFF00000000)) >> _U(4))
-        self._at = self._at + (np.bitwise_count(stop - _U(1)) >> 3).astype(np.int64) + 1
-        signed: list[int] = ((words >> _U(1)).view(np.int64) ^ -(words & _U(1)).view(np.int64)).tolist()
+        signed: list[int] = varint_numbers(*self._pass_varints()).tolist()
         return signed
 
-    def _ids(self) -> Ids:
-        """Texts of up to 63 bytes, all of them ASCII."""
+    def _pass_varints(self) -> tuple[Words, Words]:
+        """Varints of up to 8 bytes, 56 bits: times in microseconds until the year 3111; words and the bits of them."""
         self._inside()
-        lengths = self._lengths(_LONGEST_ID)
+        words = self.little[self._at]
+        bits = varint_bits(words)
+        if bits is None:
+            raise NotPlain
+        self._at = self._at + (np.bitwise_count(bits) >> 3)
+        return words, bits
+
+    def _pass_text(self, longest: int) -> Places:
+        """Texts of up to that many bytes, all of them ASCII; where they start."""
+        starts = self._pass_bytes(longest)
+        self._within_ends()
+        lengths = self._at - starts
+        for skipped in range(0, int(lengths.max(initial=0)), 8):
+            chunk = self.little[starts + skipped] & LOW_BYTES[np.clip(lengths - skipped, 0, 8)]
+            if (chunk & STOP_BITS).any():
+                raise NotPlain
+        return starts
+
+    def _pass_bytes(self, longest: int) -> Places:
+        """Bytes after their length; where they start."""
+        self._inside()
+        lengths = self._lengths(longest)
         starts = self._at + 1
         self._at = starts + lengths
-        self._inside()
-        for skipped in range(0, int(lengths.max()), 8):
-            chunk = self._little[starts + skipped] & _LOW_BYTES[np.clip(lengths - skipped, 0, 8)]
-            if (chunk & _STOP_BITS).any():
-                raise _NotPlain
-        return Ids(self._joined, starts.tolist(), self._at.tolist())
+        return starts
 
     def _decimals(self) -> list[int]:
         """Decimals that are not negative, of 1 to 16 bytes."""
-        self._inside()
-        lengths = self._lengths(_DECIMAL_BYTES)
-        first = self._at + 1
-        if not lengths.all() or (self._bytes[first] & 0x80).any():
-            raise _NotPlain
-        self._at = first + lengths
-        low = self._big[self._at - 8].astype(np.uint64) & _LOW_BYTES[np.minimum(lengths, 8)]
-        if lengths.max() <= 8:
+        first = self._pass_bytes(LONGEST_NUMBER)
+        lengths = self._at - first
+        if not lengths.all() or (self.bytes[first] & 0x80).any():
+            raise NotPlain
+        low, high = self.big_endian(self._at, lengths)
+        if not high.any():
             units: list[int] = low.tolist()
             return units
-        high = self._big[self._at - 16].astype(np.uint64) & _LOW_BYTES[np.maximum(lengths - 8, 0)]
         return [upper << 64 | lower for upper, lower in zip(high.tolist(), low.tolist(), strict=True)]
 
     def _lengths(self, longest: int) -> Places:
-        doubled = self._bytes[self._at]
-        if (doubled & 1).any() or doubled.max() > 2 * longest:
-            raise _NotPlain
+        doubled = self.bytes.take(self._at)
+        if (doubled & 1).any() or doubled.max(initial=0) > 2 * longest:
+            raise NotPlain
         return (doubled >> 1).astype(np.int64)
 
     def _expect(self, byte: int) -> None:
         self._inside()
-        if (self._bytes[self._at] != byte).any():
-            raise _NotPlain
+        if (self.bytes.take(self._at) != byte).any():
+            raise NotPlain
         self._at = self._at + 1
 
-    def _choice(self, true: int, false: int) -> list[bool]:
+    def _choice(self, true: int, false: int) -> Bools:
         self._inside()
-        found = self._bytes[self._at]
-        chosen = found == true
+        found = self.bytes.take(self._at)
+        chosen: Bools = found == true
         if (~chosen & (found != false)).any():
-            raise _NotPlain
+            raise NotPlain
         self._at = self._at + 1
-        bools: list[bool] = chosen.tolist()
-        return bools
+        return chosen
 
     def _inside(self) -> None:
-        if (self._at >= self._ends).any():
-            raise _NotPlain
+        if (self._at >= self.ends).any():
+            raise NotPlain
+
+    def _within_ends(self) -> None:
+        if (self._at > self.ends).any():
+            raise NotPlain

@@ -274,8 +274,23 @@ class InfluxSettings(Section):
     url: str = Field("http://localhost:8086", description="Server that takes line protocol on /api/v2/write.")
     token: SecretStr = Field(SecretStr(""), description="API token; QuestDB needs none.")
     org: str = Field("raven", description="Organisation.")
-    bucket: str = Field("raven", description="Bucket that is written to.")
+    bucket: str = Field("raven", min_length=1, description="Bucket that is written to.")
+    retention_days: int = Field(
+        30, ge=0, description="Days it keeps points, when it is created; older ones are refused. 0: for ever."
+    )
+    minute_bucket: str = Field("raven_1m", description="Bucket of trades and quotes by the minute; empty: none.")
+    minute_retention_days: int = Field(0, ge=0, description="Days that one keeps points, when it is created.")
     flavour: Literal["influxdb", "questdb"] = Field("influxdb", description="Which server it is.")
+
+
+class RetentionSettings(Section):
+    """How old rows of the mart grow before TimescaleDB drops their chunk; candles made of them stay."""
+
+    bars: str | None = Field(None, description="Age at which bars are dropped, like 90d; unset: they are kept.")
+    vpin: str | None = Field(None, description="The same of VPIN buckets.")
+    klines: str | None = Field(None, description="The same of klines.")
+    spot_mids: str | None = Field(None, description="The same of consolidated mids, a row a second and pair.")
+    iv_surfaces: str | None = Field(None, description="The same of surfaces of implied volatility.")
 
 
 class MartSettings(Section):
@@ -285,6 +300,32 @@ class MartSettings(Section):
         SecretStr("postgresql://raven:raven@localhost:5432/raven"), description="Connection string of PostgreSQL."
     )
     instrument_wait_s: float = Field(30.0, ge=0, description="How long a record waits for its instrument.")
+    compress_after: str | None = Field(
+        "7d", description="Age at which TimescaleDB compresses a chunk of facts; unset in a file of settings: never."
+    )
+    retention: RetentionSettings = RetentionSettings()
+
+
+class RedisSettings(Section):
+    """Redis, or Valkey: a cache of the newest values."""
+
+    url: SecretStr = Field(
+        SecretStr("redis://localhost:6379/0"), description="Its address, redis://user:password@host:port/database."
+    )
+    ttl_s: int = Field(172_800, ge=1, description="How long a key lives that nothing new is written to.")
+    window: int = Field(3_600, ge=1, description="Mids of a pair that its window holds, one a second.")
+    tail_records: int = Field(
+        20_000, ge=1, description="Records of a partition that are read after an outage; older ones are passed over."
+    )
+
+
+class LakeSettings(Section):
+    """The Parquet lake, on a local disk or in an object store."""
+
+    uri: str = Field("data", description="The lake's folder, or where an object store has it: s3://bucket/raven.")
+    batch_s: float = Field(60.0, gt=0, description="How long records are gathered before they become files.")
+    batch_records: int = Field(100_000, ge=1, description="How many records are gathered at most.")
+    batch_bytes: int = Field(1 << 26, ge=1, le=1 << 30, description="How many bytes of records are gathered at most.")
 
 
 class ServiceSettings(Section):
@@ -311,6 +352,8 @@ class Settings(BaseSettings):
     engine: EngineSettings = EngineSettings()
     influx: InfluxSettings = InfluxSettings()
     mart: MartSettings = MartSettings()
+    redis: RedisSettings = RedisSettings()
+    lake: LakeSettings = LakeSettings()
     service: ServiceSettings = ServiceSettings()
 
     @classmethod

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -48,6 +49,33 @@ def producer(settings: KafkaSettings, **extra: Any) -> Producer:
             **extra,
         }
     )
+
+
+def produce(client: Producer, topic: str, value: bytes, key: bytes | None, **extra: Any) -> None:
+    """Hand a record to a producer, and wait for room where its buffer is full."""
+    while True:
+        try:
+            client.produce(topic, value, key, **extra)
+            return
+        except BufferError:
+            client.poll(RETRY_S)
+
+
+def deliver(client: Producer, messages: Iterable[tuple[str, bytes, bytes | None]]) -> None:
+    """Publish records (topic, value, key) and return when the broker has all; raises Unavailable where it refuses."""
+    failed: list[tuple[str, KafkaError]] = []
+    for topic, value, key in messages:
+        said = partial(_note_failure, failed, topic)
+        produce(client, topic, value, key, on_delivery=said)
+    client.flush()
+    if failed:
+        topic, error = failed[0]
+        raise Unavailable(f"{topic} takes no records: {error.str()}")
+
+
+def _note_failure(failed: list[tuple[str, KafkaError]], topic: str, error: KafkaError | None, _: Any) -> None:
+    if error is not None:
+        failed.append((topic, error))
 
 
 def consumer(settings: KafkaSettings, group: str, **extra: Any) -> Consumer:

@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 
 from ravencore import __version__
 from ravencore.config import Settings, instance_name
+from ravencore.errors import ConfigError
 from ravencore.records import ServiceState, ServiceStatus, Subscription
 from ravencore.topics import STATUS
 
@@ -41,7 +42,7 @@ class Reporter(Collector):
         self._error_time: int | None = None
         if settings.service.metrics_port is not None:
             REGISTRY.register(self)
-            start_http_server(settings.service.metrics_port)
+            _serve_metrics(settings.service.metrics_port)
 
     def error(self, text: str, now_us: int) -> None:
         """Keep the newest error, as one sentence for `ravenctl status`."""
@@ -76,6 +77,16 @@ class Reporter(Collector):
             family = GaugeMetricFamily(f"raven_{name}", f"Raven's {name}.", labels=["service", "instance"])
             family.add_metric([self.service, self.instance], value)
             yield family
+
+
+def _serve_metrics(port: int) -> None:
+    try:
+        start_http_server(port)
+    except OSError as error:
+        raise ConfigError(
+            f"port {port} cannot be used for metrics ({error.strerror}): name a free one by "
+            "RAVEN_SERVICE__METRICS_PORT, one for each service of this machine, or unset it"
+        ) from None
 
 
 def now_us() -> int:

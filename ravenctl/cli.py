@@ -45,6 +45,8 @@ app = typer.Typer(
 app.add_typer(local_app, name="local")
 vpin_app = typer.Typer(help="VPIN's settings.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(vpin_app, name="vpin")
+dlq_app = typer.Typer(help="What could not be used, and bringing it back.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(dlq_app, name="dlq")
 
 
 def _show_version(wanted: bool) -> None:
@@ -76,12 +78,23 @@ def version() -> None:
 
 
 @app.command(epilog=EXIT_CODES)
-def setup(ctx: typer.Context, bootstrap: Bootstrap = None) -> None:
-    """Create the topics and, where a schema registry is configured, put the schemas there. Safe to run twice.
+def setup(
+    ctx: typer.Context,
+    stores: Annotated[
+        list[str] | None, typer.Argument(metavar="[STORE]...", help="Stores to set up; all where none is named.")
+    ] = None,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Create topics, put the schemas into a registry where one is configured, set up the stores. Safe to run twice.
+
+    Each store gets a line: what it is, or what it lacks and what to do. All but redis, a cache, are needed.
 
     Example: ravenctl setup --bootstrap kafka:9092
+    Example: ravenctl setup timescale redis
     """
-    prepare.prepare(reach(given_bootstrap(ctx, bootstrap)), typer.echo)
+    settings = reach(given_bootstrap(ctx, bootstrap))
+    prepare.prepare(settings, typer.echo)
+    prepare.prepare_stores(settings, stores or [], typer.echo)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -464,6 +477,103 @@ def suggest(
     suggesting.warn(found)
     for line in suggesting.told(found, chosen, unit_is_set=chosen == settings.bars.vpin.unit):
         typer.echo(line)
+
+
+Services = Annotated[
+    list[str] | None, typer.Option("--service", metavar="SERVICE", help="For example sink-timescale; repeatable.")
+]
+Reasons = Annotated[
+    list[str] | None, typer.Option("--reason", metavar="REASON", help="For example unknown_instrument; repeatable.")
+]
+Origins = Annotated[
+    list[str] | None, typer.Option("--topic", metavar="TOPIC", help="Where they were read, for example raven.trades.")
+]
+Since = Annotated[str, typer.Option("--since", metavar="TIME", help="24h, 7d or 2026-11-20T10:00 (UTC).")]
+
+
+@dlq_app.command(name="list", epilog=EXIT_CODES)
+def list_letters(
+    ctx: typer.Context,
+    *,
+    service_: Services = None,
+    reason: Reasons = None,
+    topic: Origins = None,
+    since: Since = "30d",
+    everything: Annotated[bool, typer.Option("--all", help="Each of them, not the newest alone.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """List dead letters that have not come back: how many of what, and the newest one by one.
+
+    Example: ravenctl dlq list --service sink-timescale --since 24h
+    """
+    from ravenctl import dlq  # noqa: PLC0415 - it needs the stores, which take their time to import
+
+    settings = reach(given_bootstrap(ctx, bootstrap))
+    choice = dlq.choose(names=(), services=service_, reasons=reason, topics=topic, since=since, now_us=_now_us())
+    found = dlq.find(settings.kafka, service.codec(settings), choice)
+    if as_json:
+        for one in found:
+            typer.echo(json.dumps(dlq.for_scripts(one)))
+    else:
+        show(console(), dlq.listed(found, everything=everything))
+
+
+@dlq_app.command(name="show", epilog=EXIT_CODES)
+def show_letter(
+    ctx: typer.Context,
+    letter: Annotated[str, typer.Argument(metavar="LETTER", help="As `dlq list` names it, for example 3-120.")],
+    *,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Show a dead letter with its record, as JSON.
+
+    Example: ravenctl dlq show 3-120
+    """
+    from ravenctl import dlq  # noqa: PLC0415
+
+    settings = reach(given_bootstrap(ctx, bootstrap))
+    codec = service.codec(settings)
+    [found] = dlq.find(settings.kafka, codec, dlq.Choice(names=frozenset((letter,))))
+    typer.echo(dlq.shown(codec, found))
+
+
+@dlq_app.command(epilog=EXIT_CODES)
+def replay(
+    ctx: typer.Context,
+    letter: Annotated[
+        list[str] | None, typer.Argument(metavar="[LETTER]...", help="Which; else all that the options name.")
+    ] = None,
+    *,
+    service_: Services = None,
+    reason: Reasons = None,
+    topic: Origins = None,
+    since: Since = "30d",
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Bring dead letters back after a fix: those of a sink into its store, those of the engine into their topic.
+
+    A second replay changes nothing. What is refused again stays a dead letter, and is told.
+
+    Example: ravenctl dlq replay --service sink-timescale --reason unknown_instrument
+    Example: ravenctl dlq replay 3-120 3-121
+    """
+    from ravenctl import dlq  # noqa: PLC0415
+
+    if not (letter or service_ or reason or topic):
+        raise WrongUse("name letters, or a --service, --reason or --topic: `ravenctl dlq list` shows what there is")
+    settings = reach(given_bootstrap(ctx, bootstrap))
+    codec = service.codec(settings)
+    choice = dlq.choose(
+        names=letter or (), services=service_, reasons=reason, topics=topic, since=since, now_us=_now_us()
+    )
+    found = dlq.find(settings.kafka, codec, choice)
+    done = dlq.replay(settings, codec, found)
+    for one, why in done.left:
+        typer.echo(f"{one.name} stays: {why}", err=True)
+    typer.echo(f"{len(done.back):,} came back, {len(done.left):,} stay")
+    if done.left:
+        raise typer.Exit(FAILED)
 
 
 def _now_us() -> int:

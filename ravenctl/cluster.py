@@ -6,10 +6,12 @@ from pathlib import Path
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
+from pydantic import SecretStr
 
 from ravencore.config import Settings, load
 from ravencore.errors import Unavailable
 from ravenctl.local.stack import Stack
+from ravenctl.local.state import Endpoints
 
 HOME = ".raven"
 DEMO = "demo"
@@ -23,11 +25,29 @@ def resolve(bootstrap: str | None = None) -> Settings:
     """The settings with the cluster they mean.
 
     That is the one given, else the configured one, else a local stack that runs in RAVEN_HOME or in `.raven` of this
-    folder or one above it, else a demo that was kept there, else the default. Raises ConfigError.
+    folder or one above it, with its stores, else a demo that was kept there, else the default. Raises ConfigError.
     """
     settings = load()
-    chosen = bootstrap or configured(settings) or running_stack(Path.cwd()) or settings.kafka.bootstrap
-    return settings.model_copy(update={"kafka": settings.kafka.model_copy(update={"bootstrap": chosen})})
+    named = bootstrap or configured(settings)
+    if named:
+        return settings.model_copy(update={"kafka": settings.kafka.model_copy(update={"bootstrap": named})})
+    endpoints = running_stack(Path.cwd())
+    return pointed_at(settings, endpoints) if endpoints else settings
+
+
+def pointed_at(settings: Settings, endpoints: Endpoints) -> Settings:
+    """The settings with the servers and the lake of a local stack."""
+    influx = {"url": endpoints.questdb_url, "flavour": "questdb"}
+    redis = {"url": SecretStr(endpoints.redis_url)} if endpoints.redis_url else {}
+    return settings.model_copy(
+        update={
+            "kafka": settings.kafka.model_copy(update={"bootstrap": endpoints.kafka_bootstrap}),
+            "influx": settings.influx.model_copy(update=influx),
+            "mart": settings.mart.model_copy(update={"dsn": SecretStr(endpoints.postgres_dsn)}),
+            "redis": settings.redis.model_copy(update=redis),
+            "lake": settings.lake.model_copy(update={"uri": endpoints.lake_uri}),
+        }
+    )
 
 
 def configured(settings: Settings) -> str | None:
@@ -35,13 +55,13 @@ def configured(settings: Settings) -> str | None:
     return settings.kafka.bootstrap if "bootstrap" in settings.kafka.model_fields_set else None
 
 
-def running_stack(folder: Path) -> str | None:
-    """Kafka's address of a stack that runs in this folder or one above it."""
+def running_stack(folder: Path) -> Endpoints | None:
+    """The servers of a stack that runs in this folder or one above it."""
     named = [Path(os.environ["RAVEN_HOME"])] if os.environ.get("RAVEN_HOME") else []
     homes = [*named, *(above / HOME for above in (folder, *folder.parents))]
     places = [home / part for home in homes for part in ("", DEMO)]
     running = (Stack(home).status() for home in places if (home / "stack.json").is_file())
-    return next((state.endpoints.kafka_bootstrap for state in running if state), None)
+    return next((state.endpoints for state in running if state), None)
 
 
 def reach(bootstrap: str | None = None) -> Settings:

@@ -15,9 +15,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 
-from pydantic import SecretStr
 from rich.console import Console
 
 from producers.contract import ALL, HasBooks, Poll
@@ -26,12 +26,12 @@ from producers.contract import TRADES as TRADES_CHANNEL
 from producers.registry import SOURCES, configured
 from ravencore import kafka, service
 from ravencore.codec import Codec
-from ravencore.config import InfluxSettings, MartSettings, Settings, load
+from ravencore.config import Settings, load
 from ravencore.errors import Unavailable
 from ravencore.records import ServiceStatus
 from ravencore.topics import BOOKS, GROUP_BARS, GROUP_SINK, TOPICS, TRADES
 from ravenctl import control, feeds, mart, readback, summary
-from ravenctl.cluster import DEMO
+from ravenctl.cluster import DEMO, pointed_at
 from ravenctl.collected import Collected
 from ravenctl.demo_plan import USER, Plan, services
 from ravenctl.demo_view import Scene, View
@@ -45,7 +45,8 @@ from ravenctl.shell import CommandFailed, show
 from ravenctl.simulated import Simulator, Stats
 from ravenctl.statusview import StatusFeed, fresh
 from simulator.server.settings import OTHER_ROUTE
-from sinks.stores.timescale import FACTS
+from sinks.stores.lake import Lake
+from sinks.stores.timescale_facts import FACTS
 
 BEGUN = {".lock", "logs", "run"}
 """What a stack makes before its spec.json."""
@@ -60,6 +61,7 @@ ENGINE = Reader("engine", GROUP_BARS, (TRADES,))
 SINKS = (
     Reader("sink-influx", GROUP_SINK + "influx", (TRADES, BOOKS)),
     Reader("sink-timescale", GROUP_SINK + "timescale", tuple(FACTS)),
+    Reader("sink-lake", GROUP_SINK + "lake", tuple(Lake.topics)),
 )
 
 
@@ -172,7 +174,7 @@ class _Demo:
 
     def __init__(self, plan: Plan, stack: Stack, console: Console) -> None:
         self._plan, self._stack, self._console = plan, stack, console
-        self._settings = _pointed_at(_endpoints(stack))
+        self._settings = pointed_at(load(), _endpoints(stack))
         self._codec: Codec = service.codec(self._settings)
         self._simulator = _simulator(stack) if plan.source != "live" else None
         self._began = time.monotonic()
@@ -398,6 +400,9 @@ class _Demo:
         rows = mart.records(self._settings.mart)
         questdb = self._questdb()
         p50, p99 = (self._outputs.latency_ms(share) for share in (0.5, 0.99))
+        by_channel = Counter[str]()
+        for name, count in collected.counts.items():
+            by_channel[name.channel] += count
         letters = Counter[str]()
         for (_, reason), count in collected.letters.items():
             letters[reason] += count
@@ -421,8 +426,10 @@ class _Demo:
             mismatches=mart.mismatches(in_kafka.series, rows),
             out_of_turn=in_kafka.out_of_turn,
             digest=in_kafka.digest,
-            books_in_kafka=sum(count for name, count in collected.counts.items() if name.channel == "books"),
+            books_in_kafka=by_channel["books"],
             books_in_influx=questdb.books(),
+            in_kafka=by_channel,
+            lake=readback.lake_rows(Path(self._settings.lake.uri)),
             unreadable=collected.unreadable,
             seconds=seconds,
             latency_ms={"p50": p50, "p99": p99},
@@ -500,17 +507,6 @@ class Lives:
         self.total = Counter()
         for status in self._newest.values():
             self.total.update(status.counters)
-
-
-def _pointed_at(endpoints: Endpoints) -> Settings:
-    settings = load()
-    return settings.model_copy(
-        update={
-            "kafka": settings.kafka.model_copy(update={"bootstrap": endpoints.kafka_bootstrap}),
-            "influx": InfluxSettings(url=endpoints.questdb_url, flavour="questdb"),
-            "mart": MartSettings(dsn=SecretStr(endpoints.postgres_dsn)),
-        }
-    )
 
 
 def _simulator(stack: Stack) -> Simulator:

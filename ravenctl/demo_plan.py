@@ -25,6 +25,8 @@ USER = "demo"
 DURATION_S = 120.0
 """Of a source that has no end of its own."""
 REPAIR_MS = "60000"
+LAKE_S = "2"
+"""A demo does not last as long as the lake gathers records by default."""
 """At another pace than 1 the answers of REST come no faster, and the bars are to be the same."""
 VENUES = ("BINANCE_SPOT",)
 EVERY = "ALL"
@@ -78,7 +80,9 @@ def services(plan: Plan) -> list[ServiceSpec]:
         return list(SERVICES)
     simulator = python_service("simulator", "-m", "simulator", *_arguments(plan))
     # A Clock is of live time: at another pace than 1 it would close windows too early.
-    env = {} if plan.speed == "1" else {"RAVEN_COLLECTOR__CLOCKS": "false", "RAVEN_COLLECTOR__REPAIR_MS": REPAIR_MS}
+    env = {"RAVEN_LAKE__BATCH_S": LAKE_S}
+    if plan.speed != "1":
+        env |= {"RAVEN_COLLECTOR__CLOCKS": "false", "RAVEN_COLLECTOR__REPAIR_MS": REPAIR_MS}
     if plan.source == "synthetic":
         env |= _open_interest(plan)
     others = [msgspec.structs.replace(one, env={**one.env, **env}) for one in SERVICES]

@@ -29,7 +29,7 @@ LEAST_IN_CENTS = 10
 FEED_WIDTH = 30
 VENUE_WIDTH = 16
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
-ORDER = ("simulator", "collector", "engine", "sink-influx", "sink-timescale")
+ORDER = ("simulator", "collector", "engine", "sink-influx", "sink-timescale", "sink-lake", "sink-redis")
 
 
 @dataclass

@@ -13,7 +13,6 @@ from ravencore.config import MartSettings
 from ravencore.errors import Unavailable
 from ravencore.records import Bar, Vpin
 from ravenctl.outputs import series
-from sinks.stores.timescale import DECIMALS, TIMES
 
 FACTS: Mapping[str, type[Bar] | type[Vpin]] = {
     "fact__time_bar": Bar,
@@ -21,6 +20,8 @@ FACTS: Mapping[str, type[Bar] | type[Vpin]] = {
     "fact__volume_imbalance": Bar,
     "fact__vpin": Vpin,
 }
+DECIMALS = {"open", "high", "low", "close", "volume", "quote_volume", "buy_volume"}
+TIMES = {"open_time", "close_time"}
 NAMED = {"venue": "exchange.name", "symbol": "instrument.symbol"}
 """Fields whose text stands in a dimension."""
 JOINS = (

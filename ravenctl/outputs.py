@@ -13,11 +13,13 @@ from ravencore.codec import Codec
 from ravencore.config import KafkaSettings
 from ravencore.errors import Unreadable
 from ravencore.records import Bar, Vpin
-from ravencore.topics import BARS, VPIN
+from ravencore.topics import BARS, IV_SURFACE, SPOT_MID, VPIN
 from ravenctl import reading
 from ravenctl.drain import Place
 
 TOPICS = (*BARS.values(), VPIN)
+ENDS_ONLY = (SPOT_MID, IV_SURFACE)
+"""Written in transactions too: of these it is only watched where the last record stands."""
 RECEIVED_HEADER = "received"
 """Header of an output: when the trade that closed it was received, microseconds as decimal text."""
 NEWEST = 12
@@ -61,7 +63,9 @@ class Outputs(threading.Thread):
         self._codec = codec
         self._stopping = threading.Event()
         self._client = reading.reader(settings)
-        places = ((topic, number) for topic in TOPICS for number in kafka.partitions(self._client, topic))
+        places = (
+            (topic, number) for topic in (*TOPICS, *ENDS_ONLY) for number in kafka.partitions(self._client, topic)
+        )
         self._client.assign([TopicPartition(*place, 0) for place in places])
 
     def stop(self) -> None:
@@ -93,7 +97,8 @@ class Outputs(threading.Thread):
         place, offset = (message.topic() or "", message.partition() or 0), message.offset() or 0
         error = message.error()
         if error is None:
-            self._take(message, arrived_us)
+            if place[0] in TOPICS:
+                self._take(message, arrived_us)
             self.last[place] = self.reached[place] = offset + 1
         elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's name for it
             self.reached[place] = offset

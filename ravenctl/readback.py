@@ -1,4 +1,4 @@
-"""Reads back what Kafka and the Influx store hold, so that a summary states what is there and not what was sent."""
+"""Reads back what Kafka and the stores hold, so that a summary states what is there and not what was sent."""
 
 import csv
 import hashlib
@@ -7,18 +7,24 @@ import json
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
+
+import pyarrow.dataset as ds
 
 from ravencore.codec import Codec
 from ravencore.config import KafkaSettings
 from ravencore.errors import Unavailable
 from ravencore.records import Bar, Gap, Vpin
+from ravencore.topics import CHANNELS
 from ravenctl import reading
 from ravenctl.feeds import Ids, Range
 from ravenctl.outputs import TOPICS as OUTPUT_TOPICS
 from ravenctl.outputs import series
+from sinks.stores.lake import Lake
 
 TIMEOUT_S = 60.0
 
@@ -85,6 +91,30 @@ def outputs(settings: KafkaSettings, codec: Codec) -> Outputs:
     for place in sorted(raw):
         digest.update(raw[place])
     found.digest = digest.hexdigest()
+    return found
+
+
+# The lake
+
+
+@dataclass
+class LakeRows:
+    """Rows by channel, and how many of them are there more than once."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    twice: int = 0
+
+
+def lake_rows(folder: Path) -> LakeRows:
+    """What a lake on this machine has of the collected feeds."""
+    found = LakeRows()
+    place = ["kafka_partition", "kafka_offset"]
+    for channel, topic in CHANNELS.items():
+        files = folder / "v1" / Lake.topics[topic].SCHEMA
+        if files.exists():
+            rows = ds.dataset(files, format="parquet").to_table(place)
+            found.counts[channel] = len(rows)
+            found.twice += len(rows) - len(rows.group_by(place).aggregate([]))
     return found
 
 

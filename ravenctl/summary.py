@@ -13,7 +13,7 @@ from producers.contract import TRADES
 from ravencore.topics import CHANNELS
 from ravenctl.feeds import Ids, Range, Row
 from ravenctl.outputs import heading, named
-from ravenctl.readback import holes
+from ravenctl.readback import LakeRows, holes
 
 Figures = Mapping[str, Any]
 WIDE = 110
@@ -39,7 +39,7 @@ class Findings:
     collectors', summed over their lives; `gaps` are those that miss trades, by venue: how many, and how many ids;
     `repaired` are the trades that came over REST, by market, and `repaired_by_cause` their Gaps; `repeated` is how many
     trades the exchange sent again to do harm; `dead_letter` is what the first one says; `mart` counts rows by series;
-    `mismatches` names rows of the mart that differ from Kafka's records.
+    `mismatches` names rows of the mart that differ from Kafka's records; `in_kafka` counts records by channel.
     """
 
     source: Figures | None
@@ -63,6 +63,8 @@ class Findings:
     digest: str
     books_in_kafka: int
     books_in_influx: int
+    in_kafka: Mapping[str, int]
+    lake: LakeRows
     unreadable: int
     seconds: float
     latency_ms: Mapping[str, float | None]
@@ -137,6 +139,11 @@ def promises(found: Findings) -> list[Promise]:
             "every book is in the Influx store",
             found.books_in_kafka == found.books_in_influx,
             f"{found.books_in_kafka:,} in Kafka, {found.books_in_influx:,} stored",
+        ),
+        Promise(
+            "every record of every feed is in the lake, once",
+            dict(found.in_kafka) == dict(found.lake.counts) and not found.lake.twice,
+            f"{sum(found.in_kafka.values()):,} in Kafka, {found.lake.counts.total():,} rows, {found.lake.twice} twice",
         ),
         Promise("every hole in the ids is a Gap with the right ids", *_holes_are_gaps(found)),
         Promise(
@@ -243,6 +250,7 @@ def figures(found: Findings, kept: Iterable[Promise]) -> dict[str, Any]:
         "trades_in_influx": _totals(found.influx)[0],
         "books_in_kafka": found.books_in_kafka,
         "books_in_influx": found.books_in_influx,
+        "in_lake": dict(found.lake.counts),
         "feeds": [feed(row) for row in found.feeds],
         "gaps": sum(number for number, _ in found.gaps.values()),
         "gaps_by_cause": dict(found.gaps_by_cause),

@@ -12,9 +12,12 @@ from typing import NamedTuple, Protocol, TypeVar
 from ravencore.errors import RavenError, Unavailable
 from ravencore.records import Record
 
+UNREADABLE = "unreadable_record"
 REFUSED = "refused_by_store"
 CONFLICTING_ROW = "conflicting_row"
 UNKNOWN_INSTRUMENT = "unknown_instrument"
+NOT_SETTLED = "not_settled"
+"""Of what was to be restored and still may be written, or refused, by whoever reads its partition: no dead letter."""
 
 T = TypeVar("T")
 
@@ -35,31 +38,44 @@ class Refused(RavenError):
         self.every_row = every_row
 
 
-class Entry(NamedTuple):
-    """A record and where in Kafka it stands."""
+class Read(NamedTuple):
+    """A record as it was read."""
 
     topic: str
     partition: int
     offset: int
-    record: Record
+    key: bytes | None
+    value: bytes
 
 
-class Rejection(NamedTuple):
-    """An entry that was not written, and why (`reason` and `detail` as in a DeadLetter)."""
+class Bad(NamedTuple):
+    """A record that becomes a dead letter (`reason` and `detail` as in a DeadLetter)."""
 
-    entry: Entry
+    read: Read
     reason: str
     detail: str
 
 
 class Outcome(NamedTuple):
-    """What became of a batch: every entry in neither list is written for good.
+    """What became of a batch: every record in neither list is written for good.
 
     `refused` never will be; `waiting` may be once another record has come, and is offered again for `wait_s`.
     """
 
-    refused: list[Rejection]
-    waiting: list[Rejection]
+    refused: list[Bad]
+    waiting: list[Bad]
+
+
+class Batching(NamedTuple):
+    """How much the drain gathers before it writes: so many records or bytes, or what came in so many seconds.
+
+    `tail`: where more than so many have piled up in a partition, only these are read; None where each counts.
+    """
+
+    records: int = 5_000
+    seconds: float = 0.2
+    bytes: int = 1 << 26
+    tail: int | None = None
 
 
 class Store(Protocol):
@@ -70,24 +86,66 @@ class Store(Protocol):
         """Name on the command line and in the consumer group."""
 
     @property
+    def needed(self) -> bool:
+        """Whether something is missing without it; a cache may be."""
+
+    @property
     def topics(self) -> Mapping[str, type[Record]]:
         """The topics it keeps, each with the one type of record that belongs there."""
 
     @property
     def wait_s(self) -> float:
-        """How long an entry may be `waiting` before it is a dead letter."""
+        """How long a record may be `waiting` before it is a dead letter."""
+
+    @property
+    def batching(self) -> Batching:
+        """What it likes its batches to be."""
+
+    def resume(self, topic: str, partition: int) -> int | None:
+        """Take a partition over: the offset to go on at, where the store itself knows it, else None.
+
+        None leaves it to what the group has committed. Asked whenever a partition is assigned, before its first
+        record is read. Raises StoreUnavailable.
+        """
+
+    def release(self, topic: str, partition: int) -> None:
+        """Let a partition go: somebody else may write it from now on."""
 
     def setup(self) -> None:
         """Connect and create what is missing; safe to repeat. Raises StoreUnavailable, ConfigError."""
 
-    def write(self, batch: Sequence[Entry]) -> Outcome:
-        """Keep the batch durably, in a few calls however long it is. Raises StoreUnavailable."""
+    def facts(self) -> list[str]:
+        """What `setup` found, for whoever starts it: a line each, as which version of what it is."""
+
+    def write(self, batch: Sequence[Read]) -> Outcome:
+        """Keep the batch durably, in a few calls however long it is. Raises Unavailable."""
+
+    def restore(self, batch: Sequence[Read]) -> Outcome:
+        """Keep records that were dead letters, while another process may be writing their partitions.
+
+        Raises Unavailable.
+        """
 
     def close(self) -> None:
         """Let go of connections."""
 
 
-def keep_good(rows: Sequence[T], attempt: Callable[[Sequence[T]], None]) -> list[tuple[T, str]]:
+class GroupPosition:
+    """For stores in which a second write changes nothing: what the group has committed is where they go on."""
+
+    def resume(self, topic: str, partition: int) -> int | None:
+        """Leave it to the group."""
+        return None
+
+    def release(self, topic: str, partition: int) -> None:
+        """Nothing is held."""
+
+    def restore(self: Store, batch: Sequence[Read]) -> Outcome:
+        """Write them like any others."""
+        return self.write(batch)
+
+
+def keep_good(rows: Sequence[T], attempt: Callable[[Sequence[T]], object]) -> list[tuple[T, str]]:
     """Write rows, halving what is Refused until the bad ones stand alone: these, each with the store's answer.
 
     `attempt` must change nothing by being repeated. One bad row among n costs about 2 log2(n) attempts.

@@ -1,7 +1,7 @@
 """The shell of the sinks: from Kafka into one store, at least once.
 
-Poll, decode, write, dead letters, commit: in this order. A batch is offered until the store has it; memory is bounded
-by one batch, what librdkafka has fetched ahead, and the entries that wait for another record. While the store is away
+Poll, write, dead letters, commit: in this order. A batch is offered until the store has it; memory is bounded
+by one batch, what librdkafka has fetched ahead, and the records that wait for another one. While the store is away
 the partitions are paused and the group is kept alive.
 """
 
@@ -10,7 +10,7 @@ import random
 import signal
 import socket
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
@@ -30,15 +30,14 @@ from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 
 from ravencore import kafka
 from ravencore.codec import Codec
-from ravencore.columns import decode_columns
 from ravencore.config import KafkaSettings, Settings
-from ravencore.errors import RavenError, Unavailable, Unreadable
-from ravencore.records import DeadLetter, Record, Trade
+from ravencore.errors import RavenError, Unavailable
+from ravencore.records import DeadLetter
 from ravencore.retry import backoff
 from ravencore.service import codec
 from ravencore.status import Reporter, now_us
 from ravencore.topics import DEAD_LETTERS, GROUP_SINK, TOPICS
-from sinks.contract import Entry, Rejection, Store
+from sinks.contract import Bad, Read, Store
 
 BATCH_RECORDS = 5_000
 BATCH_S = 0.2
@@ -50,12 +49,11 @@ LONG_CALL_S = 30.0
 STOP_S = 5.0
 """How long a signal lets a call go on: whoever stops services kills them after 10 s."""
 RECHECK_S = 0.5
-"""How often entries that wait for another record are offered to the store again."""
+"""How often records that wait for another one are offered to the store again."""
 WAITING_LIMIT = 2_000
-"""Entries of one partition that may wait before it is paused."""
+"""Records of one partition that may wait before it is paused."""
 PAYLOAD_LIMIT = 900_000
 """Bytes of a dead letter's payload: with its coordinates it must fit into a broker's default message, a megabyte."""
-UNREADABLE = "unreadable_record"
 COMPACTED = {topic.name for topic in TOPICS if topic.settings.get("cleanup.policy") == "compact"}
 
 log = logging.getLogger(__name__)
@@ -68,30 +66,11 @@ class Stopped(Exception):
     """A signal came while something was away: what is not written stays uncommitted."""
 
 
-class Read(NamedTuple):
-    """A record as it was read."""
-
-    topic: str
-    partition: int
-    offset: int
-    key: bytes | None
-    value: bytes
-
-
 class Waiting(NamedTuple):
-    """An entry that another record must come for, and until when (monotonic seconds)."""
+    """A record that another one must come for, and until when (monotonic seconds)."""
 
     read: Read
-    entry: Entry
     deadline: float
-
-
-class Bad(NamedTuple):
-    """A record that becomes a dead letter."""
-
-    read: Read
-    reason: str
-    detail: str
 
 
 def drain(store: Store, settings: Settings) -> None:
@@ -127,6 +106,7 @@ class Drain:
         self._waiting: dict[Position, Waiting] = {}
         self._crowded: set[Partition] = set()
         self._held: list[Message] = []
+        self._gathered: list[Read] = []
         self._paused = False
         self._said = ""
         self._stopping_since: float | None = None
@@ -142,12 +122,17 @@ class Drain:
         try:
             self._until_available(lambda: kafka.ensure_topics(self._settings.kafka))
             self._consumer.subscribe(
-                list(self._store.topics), on_assign=_assigned, on_revoke=self._revoked, on_lost=self._revoked
+                list(self._store.topics), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked
             )
             self._until_available(self._store.setup)
+            for fact in self._store.facts():
+                log.info("%s: %s", self._store.name, fact)
             log.info("filling %s from %s", self._store.name, ", ".join(self._store.topics))
             while self._stopping_since is None:
-                self._settle(self._poll())
+                self._pass_over()
+                self._gather()
+                self._settle(self._gathered)
+                self._gathered = []
                 self._tick()
             self._end("STOPPED")
         except Stopped:
@@ -157,10 +142,39 @@ class Drain:
             self._end("FAILED")
             raise
 
+    def _pass_over(self) -> None:
+        """Leave out what has piled up beyond the tail that the store wants: after an outage of a cache, say."""
+        tail = self._store.batching.tail
+        if tail is None:
+            return
+        for at, behind in self._progress.behind().items():
+            if behind <= tail:
+                continue
+            try:
+                self._consumer.seek(TopicPartition(*at, self._progress.skip(*at, behind - tail)))
+            except KafkaException as error:  # of a partition that has just gone to another member
+                self._kafka_error(error.args[0])
+            self._reporter.counters["passed_over"] += behind - tail
+            log.info("%s-%d: %d records that had piled up are passed over", *at, behind - tail)
+
+    def _gather(self) -> None:
+        """Read what makes a batch; a signal ends it early."""
+        wanted, size = self._store.batching, 0
+        deadline = time.monotonic() + wanted.seconds
+        while True:
+            found = self._poll()  # which may take from what is gathered: a rebalance
+            self._gathered += found
+            size += sum(len(read.value) for read in found)
+            full = len(self._gathered) >= wanted.records or size >= wanted.bytes
+            if full or time.monotonic() >= deadline or self._stopping_since is not None:
+                return
+            self._tick()
+
     def _poll(self) -> list[Read]:
-        held, self._held = self._held, []
+        found = self._consumer.consume(BATCH_RECORDS, BATCH_S)  # which may take from what is held: a rebalance
+        messages, self._held = self._held + found, []
         reads = []
-        for message in held + self._consumer.consume(BATCH_RECORDS, BATCH_S):
+        for message in messages:
             error = message.error()
             if error is None:
                 reads.append(message)
@@ -176,75 +190,52 @@ class Drain:
 
     def _settle(self, reads: Sequence[Read]) -> None:
         """Write a batch, and bring each record of it to its end: a row, a dead letter, or a place among the waiting."""
-        entries, bad = self._until_available(lambda: self._decode(reads)) if reads else ([], [])
-        batch = entries + self._due()
-        if batch:
-            bad += self._write(batch, reads)
+        bad = self._write(reads)
         if bad:
             self._until_available(lambda: self._bury(bad))
         self._reporter.counters["records"] += len(reads)
         self._crowd()
         self._commit()
 
-    def _decode(self, reads: Sequence[Read]) -> tuple[list[Entry], list[Bad]]:
-        by_key: dict[tuple[str, bytes | None], list[Read]] = defaultdict(list)
-        for read in reads:
-            by_key[read.topic, read.key].append(read)
-        entries, bad = [], []
-        for (topic, _), some in by_key.items():
-            for read, record in zip(some, self._records(self._store.topics[topic], some), strict=True):
-                if isinstance(record, Unreadable):
-                    bad.append(Bad(read, UNREADABLE, str(record)))
-                else:
-                    entries.append(Entry(read.topic, read.partition, read.offset, record))
-        return entries, bad
-
-    def _records(self, cls: type[Record], reads: Sequence[Read]) -> Sequence[Record | Unreadable]:
-        """Records of one key, all at once where they are trades as they should be."""
-        trades = _trades(self._codec, reads) if cls is Trade else None
-        return [self._record(cls, read.value) for read in reads] if trades is None else trades
-
-    def _record(self, cls: type[Record], value: bytes) -> Record | Unreadable:
-        try:
-            return self._codec.decode_as(cls, value)
-        except Unreadable as error:
-            return error
-
-    def _write(self, batch: Sequence[Entry], reads: Sequence[Read]) -> list[Bad]:
-        started = time.monotonic()
-        outcome = self._until_available(lambda: self._store.write(batch))
-        self._reporter.gauges["write_ms"] = (time.monotonic() - started) * 1000
-        self._reporter.counters["rows_written"] += len(batch) - len(outcome.refused) - len(outcome.waiting)
-        if not outcome.refused and not outcome.waiting and not self._waiting:
+    def _write(self, reads: Sequence[Read]) -> list[Bad]:
+        batch = [*reads, *self._due()]
+        if not batch:
             return []
-        by_position = {read[:3]: read for read in reads} | {key: kept.read for key, kept in self._waiting.items()}
-        late = self._keep_waiting(batch, outcome.waiting, by_position)
-        return [Bad(by_position[at.entry[:3]], at.reason, at.detail) for at in (*outcome.refused, *late)]
+        outcome = self._timed(lambda: self._store.write(batch))
+        self._reporter.counters["rows_written"] += len(batch) - len(outcome.refused) - len(outcome.waiting)
+        return outcome.refused + self._keep_waiting(batch, outcome.waiting)
 
-    def _keep_waiting(
-        self, batch: Sequence[Entry], waiting: Sequence[Rejection], by_position: dict[Position, Read]
-    ) -> list[Rejection]:
+    def _timed(self, write: Callable[[], T]) -> T:
+        started = time.monotonic()
+        result = self._until_available(write)
+        self._reporter.gauges["write_ms"] = (time.monotonic() - started) * 1000
+        return result
+
+    def _keep_waiting(self, batch: Sequence[Read], waiting: Sequence[Bad]) -> list[Bad]:
         """Remember who waits; those whose time is over are returned."""
-        before = {entry[:3]: self._waiting.pop(entry[:3], None) for entry in batch}
+        if not waiting and not self._waiting:
+            return []
+        before = {read[:3]: self._waiting.pop(read[:3], None) for read in batch}
         now, late = time.monotonic(), []
-        for rejection in waiting:
-            position = rejection.entry[:3]
-            known = before[position]
-            kept = known or Waiting(by_position[position], rejection.entry, now + self._store.wait_s)
+        for one in waiting:
+            if not self._progress.is_ours(one.read[:2]):
+                continue  # a rebalance came while the store was away: its new owner reads it again
+            position = one.read[:3]
+            kept = before[position] or Waiting(one.read, now + self._store.wait_s)
             if now >= kept.deadline:
-                late.append(rejection)
+                late.append(one)
             else:
                 self._waiting[position] = kept
         return late
 
-    def _due(self) -> list[Entry]:
+    def _due(self) -> list[Read]:
         if not self._waiting or time.monotonic() - self._rechecked < RECHECK_S:
             return []
         self._rechecked = time.monotonic()
-        return [kept.entry for kept in self._waiting.values()]
+        return [kept.read for kept in self._waiting.values()]
 
     def _crowd(self) -> None:
-        """Pause partitions of which too many entries wait, and read on where they no longer do."""
+        """Pause partitions of which too many records wait, and read on where they no longer do."""
         counts = Counter(position[:2] for position in self._waiting)
         crowded = {partition for partition, count in counts.items() if count >= WAITING_LIMIT}
         mine = {(at.topic, at.partition): at for at in self._consumer.assignment()}
@@ -254,24 +245,12 @@ class Drain:
 
     def _bury(self, bad: Sequence[Bad]) -> None:
         """Send dead letters and see them delivered; raises Unavailable."""
-        failed: list[KafkaError] = []
-        for one in bad:
-            letter = _letter(one, self._reporter.service, now_us())
-            self._produce(letter, one.read.key, lambda error, _: failed.append(error) if error else None)
-        self._producer.flush()
-        if failed:
-            raise Unavailable(f"{DEAD_LETTERS} takes no records: {failed[0].str()}")
+        letters = ((one, _letter(one, self._reporter.service, now_us())) for one in bad)
+        kafka.deliver(
+            self._producer, ((DEAD_LETTERS, self._codec.encode(letter), one.read.key) for one, letter in letters)
+        )
         self._reporter.counters["dead_letters"] += len(bad)
         log.warning("%d dead letters, the newest: %s: %s", len(bad), bad[-1].reason, bad[-1].detail)
-
-    def _produce(self, letter: DeadLetter, key: bytes | None, delivered: Callable[[Any, Any], None]) -> None:
-        value = self._codec.encode(letter)
-        while True:
-            try:
-                self._producer.produce(DEAD_LETTERS, value, key, on_delivery=delivered)
-                return
-            except BufferError:
-                self._producer.poll(POLL_S)
 
     def _commit(self) -> None:
         try:
@@ -335,10 +314,57 @@ class Drain:
         if message is not None:
             self._held.append(message)
 
+    def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """Go on where the store says; compacted topics from their start, for a mart made anew has forgotten them."""
+        self._progress.assigned({(at.topic, at.partition) for at in partitions})
+        for at in partitions:
+            known = self._resume(at.topic, at.partition)
+            if known is not None:
+                at.offset = known
+                self._progress.reached(at.topic, at.partition, known)
+            elif at.topic in COMPACTED:
+                at.offset = OFFSET_BEGINNING
+        consumer.assign(partitions)
+
+    def _resume(self, topic: str, partition: int) -> int | None:
+        """The store's word, asked for until it is there: within a rebalance nothing may be polled meanwhile."""
+        for delay in backoff(FIRST_RETRY_S, RETRY_CAP_S, random.Random()):
+            try:
+                known = self._store.resume(topic, partition)
+                if known is not None:
+                    self._within_the_log(topic, partition, known)
+                return known
+            except Unavailable as error:
+                self._reporter.state = "DEGRADED"
+                self._error(str(error))
+                if self._stopping_since:
+                    raise Stopped from None
+                time.sleep(delay)
+                self._tick()
+        raise AssertionError("backoff never ends")
+
+    def _within_the_log(self, topic: str, partition: int, known: int) -> None:
+        """Whether Kafka still has what the store wants next; raises RavenError where the topic was made anew."""
+        try:
+            first, end = kafka.watermarks(self._consumer, topic, partition)
+        except KafkaException as error:
+            raise Unavailable(f"Kafka: {error.args[0].str()}") from None
+        if known > end:
+            raise RavenError(
+                f"{self._store.name} has {topic}-{partition} up to offset {known}, but it ends at {end}: "
+                "it is another topic of that name; keep it in another place"
+            )
+        if 0 < known < first:
+            self._error(f"offsets {known} to {first - 1} of {topic}-{partition} are gone from Kafka, unread")
+
     def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         """Forget what waits in partitions that another member reads from now on: it is not committed."""
         gone = {(at.topic, at.partition) for at in partitions}
         self._waiting = {at: kept for at, kept in self._waiting.items() if at[:2] not in gone}
+        self._gathered = [read for read in self._gathered if read[:2] not in gone]
+        self._held = [message for message in self._held if (message.topic(), message.partition()) not in gone]
+        for partition in gone:
+            self._store.release(*partition)
         self._crowded -= gone
         self._progress.forget(gone)
 
@@ -379,6 +405,7 @@ class Progress:
 
     def __init__(self, consumer: Consumer, settings: KafkaSettings) -> None:
         self._consumer, self._admin = consumer, kafka.admin(settings)
+        self._mine: set[Partition] = set()
         self._next: dict[Partition, int] = {}
         self._committed: dict[Partition, int] = {}
         self._asked: dict[TopicPartition, Future[Any]] = {}
@@ -388,19 +415,39 @@ class Progress:
         """Everything before this offset has been read; ends of partitions lie past their transaction markers."""
         self._next[topic, partition] = offset
 
+    def behind(self) -> dict[Partition, int]:
+        """Records of our partitions that have not been read, as far as is known; ends are as `lag` learned them."""
+        mine = self._mine & self._ends.keys() & (self._next.keys() | self._committed.keys())
+        return {at: self._ends[at] - self._next.get(at, self._committed.get(at, 0)) for at in mine}
+
+    def skip(self, topic: str, partition: int, records: int) -> int:
+        """The offset to go on at without so many records, which count as read."""
+        at = topic, partition
+        self._next[at] = self._next.get(at, self._committed.get(at, 0)) + records
+        return self._next[at]
+
+    def is_ours(self, partition: Partition) -> bool:
+        """Whether this member reads it."""
+        return partition in self._mine
+
+    def assigned(self, partitions: set[Partition]) -> None:
+        """These are ours from now on."""
+        self._mine |= partitions
+
     def forget(self, partitions: set[Partition]) -> None:
         """Drop partitions that are no longer ours."""
+        self._mine -= partitions
         for partition in partitions:
             for known in (self._next, self._committed, self._ends):
                 known.pop(partition, None)
 
     def commit(self, waiting: Iterable[Position]) -> None:
-        """Commit what is done of our partitions, up to the first entry that waits; raises KafkaException."""
+        """Commit what is done of our partitions, up to the first record that waits; raises KafkaException."""
         done = self._next.copy()
         for topic, partition, offset in waiting:
-            done[topic, partition] = min(offset, done[topic, partition])
-        mine = self._mine()
-        news = {at: offset for at, offset in done.items() if at in mine and self._committed.get(at) != offset}
+            if (topic, partition) in done:
+                done[topic, partition] = min(offset, done[topic, partition])
+        news = {at: offset for at, offset in done.items() if at in self._mine and self._committed.get(at) != offset}
         if news:
             self._consumer.commit(
                 offsets=[TopicPartition(*at, offset) for at, offset in news.items()], asynchronous=False
@@ -409,7 +456,7 @@ class Progress:
 
     def lag(self) -> dict[str, int]:
         """Records not yet done, by `topic-partition`; ends are as of a second ago, and only committed records count."""
-        mine = self._mine()
+        mine = self._mine
         self._learn_committed(mine - self._committed.keys())
         self._harvest()
         if not self._asked and mine:
@@ -425,9 +472,6 @@ class Progress:
             f"{topic}-{number}": max(0, self._ends[topic, number] - self._committed[topic, number])
             for topic, number in known
         }
-
-    def _mine(self) -> set[Partition]:
-        return {(at.topic, at.partition) for at in self._consumer.assignment()}
 
     def _learn_committed(self, partitions: set[Partition]) -> None:
         if not partitions:
@@ -447,46 +491,12 @@ class Progress:
         self._asked = {}
 
 
-def _assigned(consumer: Consumer, partitions: list[TopicPartition]) -> None:
-    """Read compacted topics from their start each time: a store that was made anew has forgotten them."""
-    for at in partitions:
-        if at.topic in COMPACTED:
-            at.offset = OFFSET_BEGINNING
-    consumer.assign(partitions)
-
-
 def _position(message: Message) -> Position:
     topic, partition, offset = message.topic(), message.partition(), message.offset()
     assert topic is not None
     assert partition is not None
     assert offset is not None
     return topic, partition, offset
-
-
-def _trades(codec: Codec, reads: Sequence[Read]) -> list[Trade] | None:
-    venue, _, symbol = (reads[0].key or b"").decode(errors="replace").partition(":")
-    columns = decode_columns(codec, venue, symbol, [read.value for read in reads])
-    if columns is None:
-        return None
-    rows = zip(
-        columns.event_time, columns.received_time, columns.trade_id, columns.sequence,
-        columns.price, columns.quantity, columns.buy, columns.after_gap, strict=True,
-    )  # fmt: skip
-    return [
-        Trade(
-            venue=venue,
-            symbol=symbol,
-            event_time=event_time,
-            received_time=received_time,
-            trade_id=trade_id,
-            sequence=sequence,
-            price=price,
-            quantity=quantity,
-            side="BUY" if buy else "SELL",
-            after_gap=after_gap,
-        )
-        for event_time, received_time, trade_id, sequence, price, quantity, buy, after_gap in rows
-    ]
 
 
 def _letter(bad: Bad, service: str, detected_us: int) -> DeadLetter:

@@ -25,7 +25,7 @@ SHARED = {"stack": "stack", "clean": "demos", "faulty": "demos"}
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Endpoints]:
-    """Real Kafka, QuestDB and PostgreSQL for the whole session, empty at its start; none of Raven's services."""
+    """Real Kafka, QuestDB, PostgreSQL and Redis for the whole session, empty at its start; none of Raven's services."""
     home = Path(tempfile.mkdtemp(prefix="raven-tests-"))
     servers = Stack(home)
     try:

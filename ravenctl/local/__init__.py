@@ -1,1 +1,1 @@
-"""Kafka, QuestDB, PostgreSQL and Raven's own services on this machine, without Docker."""
+"""Kafka, QuestDB, PostgreSQL, Redis and Raven's own services on this machine, without Docker."""

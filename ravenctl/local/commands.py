@@ -27,7 +27,7 @@ FAILURE = 1
 NOT_RUNNING = 3
 
 app = typer.Typer(
-    help="Kafka, QuestDB, PostgreSQL and Raven's services on this machine, without Docker.",
+    help="Kafka, QuestDB, PostgreSQL, Redis and Raven's services on this machine, without Docker.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -122,7 +122,13 @@ def logs(
 
 def external_servers(environment: Mapping[str, str]) -> dict[str, str]:
     """The servers that the environment says run elsewhere, by the names of those they replace."""
-    named = {"kafka": "RAVEN_KAFKA__BOOTSTRAP", "questdb": "RAVEN_INFLUX__URL", "postgres": "RAVEN_MART__DSN"}
+    named = {
+        "kafka": "RAVEN_KAFKA__BOOTSTRAP",
+        "questdb": "RAVEN_INFLUX__URL",
+        "postgres": "RAVEN_MART__DSN",
+        "redis": "RAVEN_REDIS__URL",
+        "lake": "RAVEN_LAKE__URI",
+    }
     return {server: environment[name] for server, name in named.items() if environment.get(name)}
 
 

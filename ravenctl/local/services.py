@@ -18,4 +18,6 @@ SERVICES = (
     python_service("engine", "-m", "processors"),
     python_service("sink-influx", "-m", "sinks", "influx"),
     python_service("sink-timescale", "-m", "sinks", "timescale"),
+    python_service("sink-lake", "-m", "sinks", "lake"),
+    python_service("sink-redis", "-m", "sinks", "redis"),
 )

@@ -17,12 +17,12 @@ from urllib.parse import urlsplit
 import msgspec
 import psutil
 
-from ravenctl.local import jars, logs, ports, postgres, state
+from ravenctl.local import jars, logs, ports, postgres, redis_server, state
 from ravenctl.local.errors import StackError
 from ravenctl.local.progress import QUIET, Reporter
 from ravenctl.local.state import Endpoints, MemberState, Ports, ServiceSpec, StackSpec, StackState
 
-SERVERS = ("kafka", "questdb", "postgres")
+SERVERS = ("kafka", "questdb", "postgres", "redis")
 POLL_SECONDS = 0.03
 SETTLE_SECONDS = 1.0  # a service that lives this long has found its modules and settings
 TRIES = 3  # deaths of one member after which `up` gives up
@@ -33,7 +33,8 @@ class Stack:
     """The stack of one home folder.
 
     `external` names servers that run elsewhere and are not started here: `kafka` (host:port),
-    `questdb` (URL; an InfluxDB serves too), `postgres` (DSN).
+    `questdb` (URL; an InfluxDB serves too), `postgres` (DSN), `redis` (URL); `lake` is a folder or URI, else one in the
+    home folder. Where no Redis can be started, none is.
     """
 
     def __init__(
@@ -105,7 +106,8 @@ class Stack:
 
     def _start(self, report: Reporter) -> None:
         for name, address in self.external.items():
-            _check_external(name, address)
+            if name != "redis":  # a cache: its sink says that it is off, and goes on when it is there
+                _check_external(name, address)
         spec = self._new_spec(report)
         for folder in (self.home, self.home / "logs", self.home / "run"):
             folder.mkdir(parents=True, exist_ok=True)
@@ -118,7 +120,10 @@ class Stack:
 
     def _new_spec(self, report: Reporter) -> StackSpec:
         ours = [name for name in SERVERS if name not in self.external]
-        classpaths = {name: [str(jar) for jar in jars.classpath(name, report)] for name in ours if name != "postgres"}
+        if "redis" in ours and not redis_server.program():
+            report.say(redis_server.MISSING)
+            ours.remove("redis")
+        classpaths = {name: [str(jar) for jar in jars.classpath(name, report)] for name in ours if name in jars.ROOTS}
         before = state.read(state.spec_path(self.home), StackSpec)
         chosen = choose_ports(ours, before.ports if before else Ports())
         return StackSpec(
@@ -136,6 +141,8 @@ class Stack:
             kafka_bootstrap=given("kafka") or f"{ports.LOOPBACK}:{chosen.kafka}",
             questdb_url=given("questdb") or f"http://{ports.LOOPBACK}:{chosen.questdb}",
             postgres_dsn=given("postgres") or postgres.dsn(self.home, chosen.postgres),
+            redis_url=given("redis") or (redis_server.url(self.home, chosen.redis) if chosen.redis else ""),
+            lake_uri=given("lake") or str(self.home / "lake"),
         )
 
     # Changing
@@ -260,7 +267,7 @@ class Stack:
 def choose_ports(servers: Sequence[str], before: Ports) -> Ports:
     """Ports for the servers: those of last time, else the usual ones, else any that are free."""
     taken: set[int] = set()
-    usual = {"kafka": 9092, "questdb": 9000, "postgres": 5432}
+    usual = {"kafka": 9092, "questdb": 9000, "postgres": 5432, "redis": 6379}
     chosen = {name: ports.choose((getattr(before, name), usual[name]), taken) for name in servers}
     if "kafka" in chosen:
         chosen["kafka_controller"] = ports.choose((before.kafka_controller,), taken)

@@ -40,14 +40,20 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     kafka_controller: int = 0
     questdb: int = 0
     postgres: int = 0
+    redis: int = 0
 
 
 class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the servers are reached; of those started here or of those given."""
+    """Where the servers are reached, of those started here or of those given, and the lake.
+
+    Empty: there is no Redis to start.
+    """
 
     kafka_bootstrap: str
     questdb_url: str
     postgres_dsn: str
+    redis_url: str = ""
+    lake_uri: str = ""
 
 
 class StackSpec(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import msgspec
 
-from ravenctl.local import kafka, logs, postgres, questdb, state
+from ravenctl.local import kafka, logs, postgres, questdb, redis_server, state
 from ravenctl.local.errors import StackError
 from ravenctl.local.member import Member
 from ravenctl.local.policy import RestartBudget
@@ -216,6 +216,8 @@ def server_launches(home: Path, spec: StackSpec) -> dict[str, partial[Launch]]:
         servers["questdb"] = partial(questdb.launch, home, ports.questdb, jars["questdb"])
     if ports.postgres:
         servers["postgres"] = partial(postgres.launch, home, ports.postgres)
+    if ports.redis:
+        servers["redis"] = partial(redis_server.launch, home, ports.redis)
     return servers
 
 
@@ -225,9 +227,12 @@ def endpoint_environment(spec: StackSpec) -> dict[str, str]:
         "RAVEN_KAFKA__BOOTSTRAP": spec.endpoints.kafka_bootstrap,
         "RAVEN_INFLUX__URL": spec.endpoints.questdb_url,
         "RAVEN_MART__DSN": spec.endpoints.postgres_dsn,
+        "RAVEN_LAKE__URI": spec.endpoints.lake_uri,
     }
     if "questdb" not in spec.external:
         env["RAVEN_INFLUX__FLAVOUR"] = "questdb"
+    if spec.endpoints.redis_url:
+        env["RAVEN_REDIS__URL"] = spec.endpoints.redis_url
     return env
 
 

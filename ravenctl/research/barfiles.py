@@ -10,7 +10,7 @@ from typing import IO, Any, Protocol
 
 import msgspec
 
-from ravencore.codec import Schema, load_schema
+from ravencore.codec import Schema, exact, load_schema
 from ravencore.decimals import to_text
 from ravencore.records import Bar, Vpin
 from ravenctl.shell import WrongUse, require
@@ -46,24 +46,17 @@ def _kind(schema: Any) -> str:
 class JsonLines:
     """A JSON object a record: decimals as text, times as integers of microseconds, doubles by their shortest text."""
 
-    def __init__(self, file: IO[str], kinds: Mapping[str, str]) -> None:
+    def __init__(self, file: IO[str], _: Mapping[str, str]) -> None:
         self._file = file
-        self._decimals = [name for name, kind in kinds.items() if kind == "decimal"]
         self._encoder = msgspec.json.Encoder()
 
     def write(self, records: Sequence[Record]) -> None:
         """Write records."""
-        self._file.writelines(self._encoder.encode(self._fields(record)).decode() + "\n" for record in records)
+        self._file.writelines(self._encoder.encode(exact(record)).decode() + "\n" for record in records)
 
     def close(self) -> None:
         """Write what is left."""
         self._file.flush()
-
-    def _fields(self, record: Record) -> dict[str, Any]:
-        fields = msgspec.structs.asdict(record)
-        for name in self._decimals:
-            fields[name] = to_text(fields[name])
-        return fields
 
 
 class Csv:

@@ -53,6 +53,7 @@ def test_every_trade_arrives_everywhere(clean: Demo) -> None:
     assert figures["trades_received"] == figures["trades_unique"] == unique
     assert figures["trades_in_kafka"] == figures["trades_in_influx"] == unique
     assert figures["books_in_kafka"] == figures["books_in_influx"] == 2 * TRADES // 10
+    assert figures["in_lake"] == {"trades": unique, "books": 2 * TRADES // 10}
     assert figures["frames"] == unique + 2 * TRADES // 10
     assert figures["symbols"]["BINANCE_SPOT:BTCUSDT"]["kafka"] == TRADES - 4
     assert figures["symbols"]["BINANCE_SPOT:ETHUSDT"]["kafka"] == TRADES

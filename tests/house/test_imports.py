@@ -20,7 +20,7 @@ ALLOWED = {
 IMPURE = {
     *{"asyncio", "socket", "selectors", "threading", "multiprocessing", "subprocess", "signal", "ssl"},
     *{"time", "random", "secrets", "os", "environ", "tempfile", "uuid"},
-    *{"aiohttp", "websockets", "confluent_kafka", "aiokafka", "faust", "mode", "psycopg", "influxdb_client"},
+    *{"aiohttp", "websockets", "confluent_kafka", "aiokafka", "faust", "mode", "psycopg", "influxdb_client", "redis"},
     *{"requests", "prometheus_client", "rich", "typer"},
 }
 """Packages that do I/O, read clocks, draw chances or look at the environment."""
@@ -28,7 +28,11 @@ IMPURE_MODULES = {"ravencore.kafka", "ravencore.status", "ravencore.service", "u
 SHELLS = {
     "producers": {"collector/", "__main__.py"},
     "processors": {"engine.py", "transactions.py", "faust_transport.py", "worker.py", "__main__.py"},
-    "sinks": {"drain.py", "__main__.py", "stores/influx.py", "stores/timescale.py", "migrations.py"},
+    "sinks": {
+        *{"drain.py", "__main__.py", "migrations.py"},
+        *{"stores/cache.py", "stores/influx.py", "stores/influx_setup.py", "stores/lake.py", "stores/timescale.py"},
+        *{"stores/lake_files.py", "stores/timescale_dimensions.py", "stores/timescale_policies.py"},
+    },
     "simulator": {"server/", "__main__.py"},
 }
 """The files and folders that do I/O; every other file of these rooms is pure. A store's file holds its client too."""
@@ -111,4 +115,4 @@ def test_the_shared_room_stays_small() -> None:
     """`records.py` is not counted: it repeats the schemas, and grows with them."""
     paths = [path for path in modules("ravencore") if path.name != "records.py"]
     lines = sum(1 for path in paths for line in path.read_text().splitlines() if line.strip())
-    assert lines < 1300, f"ravencore has {lines} lines that are not blank"
+    assert lines < 1400, f"ravencore has {lines} lines that are not blank"

@@ -187,6 +187,17 @@ def test_registry_ids_and_pinned_ids_are_both_read_and_newer_fields_are_passed_o
     assert codec.decode_trades([CODEC.encode(trade)]) is None
 
 
+def test_a_symbol_that_is_not_known_yet_is_unreadable() -> None:
+    newer = load_schema("trade.avsc")
+    side = next(field for field in newer["fields"] if field["name"] == "side")
+    side["type"] = {**side["type"], "symbols": ["CROSS", "SELL", "BUY"]}
+    trade = Trade(
+        venue="V", symbol="S", event_time=1, received_time=1, trade_id="1", price=1, quantity=1, side="BUY"
+    )  # fmt: skip
+    with pytest.raises(Unreadable, match="CROSS"):
+        Codec(OtherIds(newer)).decode(b"\0\0\0\0\x08" + CODEC.encode(trade)[HEADER_BYTES:])
+
+
 @pytest.mark.parametrize("cls", RECORDS)
 def test_each_class_has_its_schemas_fields_in_order(cls: type[Record]) -> None:
     schema = load_schema(f"{cls.SCHEMA}.avsc")

@@ -28,6 +28,7 @@ class Cli:
             "RAVEN_KAFKA__BOOTSTRAP": address,
             "RAVEN_INFLUX__URL": f"http://{address}",
             "RAVEN_MART__DSN": f"postgresql://raven@{address}/raven",
+            "RAVEN_REDIS__URL": f"redis://{address}/0",
         }
 
     def __call__(self, *arguments: str) -> Result:
@@ -101,4 +102,4 @@ def test_only_servers_that_are_named_are_external() -> None:
 
 def test_services_have_names_of_their_own() -> None:
     names = [service.name for service in SERVICES]
-    assert len(set(names)) == len(names) == 4
+    assert len(set(names)) == len(names) == 6

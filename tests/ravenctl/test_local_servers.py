@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import urllib.request
 
 import psycopg
 import pytest
+import redis
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -37,3 +39,13 @@ def test_questdb_takes_influx_line_protocol(stack: Endpoints) -> None:
 def test_postgres_has_the_database_raven(stack: Endpoints) -> None:
     with psycopg.connect(stack.postgres_dsn) as connection:
         assert connection.execute("SELECT current_database(), current_user").fetchone() == ("raven", "raven")
+
+
+def test_redis_wants_its_password(stack: Endpoints) -> None:
+    with redis.Redis.from_url(stack.redis_url) as client:
+        assert client.set("local_test", "1", ex=60)
+    with (
+        redis.Redis.from_url(re.sub(":[^:]*@", ":guessed@", stack.redis_url)) as client,
+        pytest.raises(redis.AuthenticationError),
+    ):
+        client.ping()

@@ -51,7 +51,7 @@ def own() -> Iterator[Stack]:
         (home / f"{module}.py").write_text("raise SystemExit('no module of a stranger')")
     with ExitStack() as held:
         held.enter_context(chdir(home))
-        for port in (9092, 9000, 5432):
+        for port in (9092, 9000, 5432, 6379):
             with suppress(OSError):  # taken by somebody else: as good
                 held.enter_context(socket.create_server(("127.0.0.1", port)))
         stack.up()
@@ -99,7 +99,8 @@ def test_other_ports_are_chosen_when_the_usual_are_taken(own: Stack) -> None:
     kafka = int(state.endpoints.kafka_bootstrap.rpartition(":")[2])
     questdb = int(state.endpoints.questdb_url.rpartition(":")[2])
     postgres = int(state.endpoints.postgres_dsn.rpartition(":")[2].partition("/")[0])
-    assert {kafka, questdb, postgres} < set(OTHER_PORTS)
+    redis = int(state.endpoints.redis_url.rpartition(":")[2].partition("/")[0])
+    assert {kafka, questdb, postgres, redis} < set(OTHER_PORTS)
 
 
 def test_everything_listens_on_loopback_only(own: Stack) -> None:

@@ -28,7 +28,12 @@ def elsewhere() -> Iterator[dict[str, str]]:
     """Something that takes connections where the three servers are said to be."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         at = f"127.0.0.1:{server.getsockname()[1]}"
-        yield {"kafka": at, "questdb": f"http://{at}", "postgres": f"postgresql://raven@{at}/raven"}
+        yield {
+            "kafka": at,
+            "questdb": f"http://{at}",
+            "postgres": f"postgresql://raven@{at}/raven",
+            "redis": f"redis://{at}/0",
+        }
 
 
 @pytest.fixture
@@ -95,6 +100,7 @@ def test_services_are_told_where_the_servers_are(home: Path, elsewhere: dict[str
     assert env["RAVEN_KAFKA__BOOTSTRAP"] == elsewhere["kafka"]
     assert env["RAVEN_INFLUX__URL"] == elsewhere["questdb"]
     assert env["RAVEN_MART__DSN"] == elsewhere["postgres"]
+    assert env["RAVEN_REDIS__URL"] == elsewhere["redis"]
     assert "RAVEN_INFLUX__FLAVOUR" not in env  # what serves there is the user's to say
     assert (env["RAVEN_SERVICE__NAME"], env["RAVEN_SERVICE__INSTANCE"], env["OWN"]) == ("sink", "sink-0", "1")
 

@@ -1,17 +1,26 @@
 """Pinned schemas into a schema registry: a server that keeps the rules its documentation states for mode IMPORT."""
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry, Gauge, start_http_server
 
 from ravencore.codec import pinned_id, pinned_schemas
-from ravencore.errors import Unavailable
+from ravencore.config import InfluxSettings, LakeSettings, MartSettings, RedisSettings, Settings
+from ravencore.errors import ConfigError, Unavailable
 from ravencore.records import RECORDS
-from ravenctl.prepare import import_schemas
+from ravencore.status import _serve_metrics
+from ravenctl.cluster import pointed_at
+from ravenctl.local.state import Endpoints
+from ravenctl.prepare import check_metrics_port, import_schemas, prepare_stores
+from ravenctl.shell import WrongUse
+from sinks.registry import STORES
 
 
 class Registry(ThreadingHTTPServer):
@@ -100,3 +109,71 @@ def test_a_registry_in_use_is_left_alone(registry: Registry) -> None:
 def test_a_registry_that_is_away_is_said_so() -> None:
     with pytest.raises(Unavailable, match="does not answer"):
         import_schemas("http://127.0.0.1:1")
+
+
+@pytest.mark.stack
+def test_every_store_is_set_up_and_told_of_in_its_own_lines(stack: Endpoints, tmp_path: Path) -> None:
+    said: list[str] = []
+    settings = pointed_at(Settings(lake=LakeSettings(uri=str(tmp_path))), stack)
+    for _ in range(2):
+        said.clear()
+        prepare_stores(settings, [], said.append)
+    assert [line.partition(": ")[0] for line in said] == ["influx", "influx", "lake", "timescale", "timescale", "redis"]
+    assert [line for line in said if ": ok, " not in line] == []
+    assert "schema mart at 00" in said[3]
+    assert "no TimescaleDB: facts are plain tables" in said[4]
+    assert said[5].startswith(("redis: ok, Valkey ", "redis: ok, Redis "))
+
+
+def test_what_is_missing_is_told_and_only_a_cache_may_be() -> None:
+    nowhere = "127.0.0.1:1"
+    settings = Settings(
+        influx=InfluxSettings(url=f"http://{nowhere}"),
+        mart=MartSettings(dsn=f"postgresql://raven:hush@{nowhere}/raven"),
+        redis=RedisSettings(url=f"redis://:hush@{nowhere}/0"),
+    )
+    said: list[str] = []
+    with pytest.raises(Unavailable, match="influx, timescale cannot be filled"):
+        prepare_stores(settings, ["influx", "timescale", "redis"], said.append)
+    assert [line.split(":")[:2] for line in said] == [
+        ["influx", " failed"],
+        ["timescale", " failed"],
+        ["redis", " off, and all else runs"],
+    ]
+    assert not [line for line in said if "hush" in line or "\n" in line]
+    prepare_stores(settings, ["redis"], said.append)
+
+
+def test_settings_that_are_none_and_stores_that_are_none_are_told() -> None:
+    said: list[str] = []
+    with pytest.raises(Unavailable):
+        prepare_stores(Settings(mart=MartSettings(dsn="nonsense")), ["timescale"], said.append)
+    assert "RAVEN_MART__DSN is no connection string" in said[0]
+    with pytest.raises(WrongUse, match="there is no store oracle: name influx"):
+        prepare_stores(Settings(), ["oracle"], said.append)
+
+
+def test_a_port_for_metrics_that_is_taken_is_told() -> None:
+    with ThreadingHTTPServer(("0.0.0.0", 0), Handler) as taken, pytest.raises(ConfigError, match="METRICS_PORT"):
+        _serve_metrics(taken.server_port)
+
+
+def test_setup_tells_a_port_that_another_program_has_from_one_of_ravens_own(registry: Registry) -> None:
+    with socket.create_server(("", 0)) as free:
+        port = free.getsockname()[1]
+    assert check_metrics_port(port) == f"metrics: port {port} is free"
+    with pytest.raises(Unavailable, match=f"port {registry.server_port} cannot be used"):
+        check_metrics_port(registry.server_port)
+    own = CollectorRegistry()
+    Gauge("raven_state", "Of a service.", registry=own).set(1)
+    server, thread = start_http_server(0, registry=own)
+    try:
+        assert check_metrics_port(server.server_port).endswith("is a service of Raven's that runs")
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def test_every_store_says_whether_it_is_needed() -> None:
+    assert [name for name, make in STORES.items() if not make(Settings()).needed] == ["redis"]

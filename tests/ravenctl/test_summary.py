@@ -1,6 +1,7 @@
 """A demo's judgement: it must notice every way in which a promise can break."""
 
 import io
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from ravenctl.feeds import Ids, Name, Row
+from ravenctl.readback import LakeRows
 from ravenctl.summary import MARKETS_SHOWN, Findings, by_market, by_venue, figures, promises, show
 from tests.ravenctl.made import trade
 
@@ -61,6 +63,8 @@ def kept_all() -> Findings:
         digest="d" * 64,
         books_in_kafka=5,
         books_in_influx=5,
+        in_kafka={"trades": 9, "books": 5},
+        lake=LakeRows(Counter({"trades": 9, "books": 5})),
         unreadable=0,
         seconds=2.0,
         latency_ms={"p50": 10.0, "p99": 20.0},
@@ -86,6 +90,8 @@ def test_all_promises_are_kept() -> None:
         ({"influx": ids(1, 2, 3, 6, 7, 8, 9, 10, 12)}, "in the Influx store"),
         ({"influx": ids(1, 2, 3, 6, 7, 8, 9, 10, 11, records=10)}, "in the Influx store"),
         ({"books_in_influx": 4}, "every book"),
+        ({"lake": LakeRows(Counter({"trades": 9, "books": 4}))}, "in the lake"),
+        ({"lake": LakeRows(Counter({"trades": 9, "books": 5}), twice=1)}, "in the lake"),
         ({"gap_ranges": {}}, "every hole in the ids"),
         ({"gap_ranges": {MARKET: [(4, 6)]}}, "every hole in the ids"),
         ({"gap_ranges": {MARKET: [(4, 5)], "BINANCE_SPOT:ETHUSDT": [(1, 1)]}}, "every hole in the ids"),

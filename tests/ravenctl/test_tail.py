@@ -151,8 +151,8 @@ def test_a_topic_that_is_not_there(settings: KafkaSettings) -> None:
 
 
 def test_setup_twice(settings: KafkaSettings) -> None:
-    ravenctl(settings, "setup")
-    assert ravenctl(settings, "setup")[0].startswith("topics: all")
+    ravenctl(settings, "setup", "redis")
+    assert ravenctl(settings, "setup", "redis")[0].startswith("topics: all")
 
 
 def test_demands_stand_until_withdrawn_and_unreadable_ones_do_no_harm(settings: KafkaSettings) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import signal
@@ -14,14 +13,11 @@ import time
 import urllib.parse
 import urllib.request
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, suppress
-from datetime import UTC, datetime, timedelta
-from decimal import Context, Decimal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import msgspec
 import psycopg
 import pytest
 from confluent_kafka import TopicPartition
@@ -29,10 +25,28 @@ from confluent_kafka import TopicPartition
 from ravencore import kafka
 from ravencore.codec import Codec
 from ravencore.config import MartSettings, Settings
-from ravencore.decimals import to_decimal
-from ravencore.records import Bar, Book, DeadLetter, Instrument, Level, Record, ServiceStatus, Trade, Vpin, market_key
-from ravencore.topics import BARS, BOOKS, DEAD_LETTERS, INSTRUMENTS, STATUS, TRADES, VPIN
-from sinks.contract import Entry
+from ravencore.records import (
+    Bar,
+    Book,
+    DeadLetter,
+    Gap,
+    Instrument,
+    IvSurface,
+    Level,
+    Quote,
+    Record,
+    ServiceStatus,
+    SpotMid,
+    Trade,
+    Vpin,
+    gap_key,
+    market_key,
+    mid_key,
+    surface_key,
+)
+from ravencore.topics import BARS, DEAD_LETTERS, GAPS, INSTRUMENTS, IV_SURFACE, SPOT_MID, STATUS, VPIN
+from sinks.contract import Read
+from sinks.stores.influx import Influx
 
 T0 = 1_723_075_200_000_000
 CODEC = Codec()
@@ -45,6 +59,7 @@ class Stack(Protocol):
     kafka_bootstrap: str
     questdb_url: str
     postgres_dsn: str
+    redis_url: str
 
 
 def until(condition: Callable[[], Any], what: str, seconds: float = 40.0) -> Any:
@@ -56,6 +71,22 @@ def until(condition: Callable[[], Any], what: str, seconds: float = 40.0) -> Any
             return value
         time.sleep(0.05)
     pytest.fail(f"not within {seconds:.0f} s: {what}")
+
+
+class Cut(Protocol):
+    """Something between a store and its server, or disk, that can be taken away and brought back."""
+
+    def cut(self) -> None: ...
+    def mend(self) -> None: ...
+
+
+@contextmanager
+def database(server_dsn: str, name: str) -> Iterator[str]:
+    """A database that is there for a while."""
+    with psycopg.connect(server_dsn, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+        yield urllib.parse.urlsplit(server_dsn)._replace(path=f"/{name}").geturl()
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
 
 class Cuttable:
@@ -135,28 +166,14 @@ def bar(symbol: str, number: int, **changes: Any) -> Bar:
     return Bar(**{**fields, **changes})
 
 
-def vpin(symbol: str, number: int) -> Vpin:
-    return Vpin(
-        venue="VENUE",
-        symbol=symbol,
-        profile="default",
-        bar_seq=number,
-        unit="QUOTE",
-        open_time=T0 + number,
-        close_time=T0 + number,
-        first_trade_id="1",
-        last_trade_id="2",
-        open=1,
-        high=2,
-        low=1,
-        close=2,
-        volume=10_000 * 10**18,
-        buy_volume=5 * 10**21 + number,
-        ticks=number,
-        sigma=None if number < 3 else 0.1,
-        vpin=number / 7,
-        gap=False,
-    )
+def vpin(symbol: str, number: int, **changes: Any) -> Vpin:
+    fields = {
+        "venue": "VENUE", "symbol": symbol, "profile": "default", "bar_seq": number, "unit": "QUOTE",
+        "open_time": T0 + number, "close_time": T0 + number, "first_trade_id": "1", "last_trade_id": "2", "open": 1,
+        "high": 2, "low": 1, "close": 2, "volume": 10_000 * 10**18, "buy_volume": 5 * 10**21 + number, "ticks": number,
+        "sigma": None if number < 3 else 0.1, "vpin": number / 7, "gap": False,
+    }  # fmt: skip
+    return Vpin(**{**fields, **changes})
 
 
 def instrument(symbol: str, **changes: Any) -> Instrument:
@@ -167,7 +184,14 @@ def instrument(symbol: str, **changes: Any) -> Instrument:
     return Instrument(**{**fields, **changes})
 
 
-TOPIC_OF: dict[type[Record], str] = {Trade: TRADES, Book: BOOKS, Vpin: VPIN, Instrument: INSTRUMENTS}
+TOPIC_OF: dict[type[Record], str] = {cls: topic for topic, cls in Influx.topics.items()} | {
+    Vpin: VPIN,
+    Instrument: INSTRUMENTS,
+    SpotMid: SPOT_MID,
+    IvSurface: IV_SURFACE,
+    ServiceStatus: STATUS,
+    Gap: GAPS,
+}
 
 
 def topic_of(record: Record) -> str:
@@ -175,8 +199,27 @@ def topic_of(record: Record) -> str:
     return BARS.get(record.kind, BARS["tib"]) if isinstance(record, Bar) else TOPIC_OF[type(record)]
 
 
-def entries(records: Sequence[Record]) -> list[Entry]:
-    return [Entry(topic_of(record), 0, offset, record) for offset, record in enumerate(records)]
+def key_of(record: Record) -> bytes:
+    """The Kafka key it is published with; a Quote's pair is its symbol in dollars."""
+    match record:
+        case Quote():
+            return f"{record.symbol}-USDT".encode()
+        case Gap():
+            return gap_key(record)
+        case SpotMid():
+            return mid_key(record)
+        case IvSurface():
+            return surface_key(record)
+        case ServiceStatus():
+            return record.instance.encode()
+        case _:
+            return market_key(record)  # type: ignore[arg-type]
+
+
+def reads(records: Sequence[Record]) -> list[Read]:
+    return [
+        Read(topic_of(record), 0, offset, key_of(record), CODEC.encode(record)) for offset, record in enumerate(records)
+    ]
 
 
 class Probe(Protocol):
@@ -187,171 +230,15 @@ class Probe(Protocol):
     def expected(self, records: Sequence[Record]) -> Rows: ...
     def kept(self, symbol: str) -> Rows: ...
     def count(self, symbol: str) -> int: ...
-    def behind(self, settings: Settings, proxy: Callable[[str, int], Cuttable]) -> tuple[Settings, Cuttable]: ...
-
-
-class InfluxProbe:
-    """Rows of QuestDB by series and nanosecond."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._url = settings.influx.url
-
-    def records(self, symbol: str, count: int) -> list[Record]:
-        return [trade(symbol, number) if number % 3 else book(symbol, number) for number in range(count)]
-
-    def poison(self, symbol: str) -> Record:
-        return trade(symbol, 77, event_time=-5_000)
-
-    def expected(self, records: Sequence[Record]) -> Rows:
-        rows: Rows = {}
-        for record in records:
-            if isinstance(record, Trade):
-                assert record.sequence is not None
-                time_ns = record.event_time * 1000 + record.sequence % 1_000_000
-                rows["trades", record.venue, record.side, time_ns] = {
-                    "price": float(to_decimal(record.price)),
-                    "quantity": float(to_decimal(record.quantity)),
-                    "trade_id": record.trade_id,
-                }
-            elif isinstance(record, Book):
-                assert record.sequence is not None
-                bid, ask = record.bids[0], record.asks[0]
-                time_ns = record.received_time * 1000 + record.sequence % 1000
-                prices = [to_decimal(number) for number in (bid.price, bid.quantity, ask.price, ask.quantity)]
-                rows["orderbook", record.venue, "", time_ns] = {
-                    "bid_price": float(prices[0]),
-                    "bid_quantity": float(prices[1]),
-                    "ask_price": float(prices[2]),
-                    "ask_quantity": float(prices[3]),
-                    "spread": float(prices[2] - prices[0]),
-                    "mid_price": float((prices[2] + prices[0]) / 2),
-                    "imbalance": float((prices[1] - prices[3]) / (prices[1] + prices[3])),
-                }
-        return rows
-
-    def kept(self, symbol: str) -> Rows:
-        rows: Rows = {}
-        for table in ("trades", "orderbook"):
-            sql = f"SELECT *, timestamp::long AS time_ns FROM {table} WHERE symbol = '{symbol}'"
-            for row in self.query(sql):
-                at = (table, row.pop("exchange"), row.pop("side", ""), row.pop("time_ns"))
-                assert at not in rows
-                del row["symbol"], row["timestamp"]
-                rows[at] = row
-        return rows
-
-    def count(self, symbol: str) -> int:
-        counts = [self.query(f"SELECT count() FROM {t} WHERE symbol = '{symbol}'") for t in ("trades", "orderbook")]
-        return sum(rows[0]["count()"] for rows in counts)
-
-    def query(self, sql: str) -> list[dict[str, Any]]:
-        found = self.query_ok(sql)
-        return [dict(zip([c["name"] for c in found["columns"]], row, strict=True)) for row in found["dataset"]]
-
-    def query_ok(self, sql: str) -> Any:
-        with urllib.request.urlopen(f"{self._url}/exec?{urllib.parse.urlencode({'query': sql})}") as answer:
-            return json.load(answer)
-
-    def behind(self, settings: Settings, proxy: Callable[[str, int], Cuttable]) -> tuple[Settings, Cuttable]:
-        url = urllib.parse.urlsplit(settings.influx.url)
-        assert url.hostname
-        assert url.port
-        made = proxy(url.hostname, url.port)
-        influx = settings.influx.model_copy(update={"url": f"http://127.0.0.1:{made.port}"})
-        return settings.model_copy(update={"influx": influx}), made
-
-
-class TimescaleProbe:
-    """Rows of the mart by bar identity, as Raven's own records."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._dsn = settings.mart.dsn.get_secret_value()
-
-    def records(self, symbol: str, count: int) -> list[Record]:
-        kinds = (
-            lambda number: bar(symbol, number),
-            lambda number: vpin(symbol, number),
-            lambda number: bar(symbol, number, kind="time", profile="1s"),
-        )
-        return [instrument(symbol), *(kinds[number % 3](number) for number in range(count - 1))]
-
-    def poison(self, symbol: str) -> Record:
-        return bar(symbol, 1_000_000, first_trade_id="\0")
-
-    def expected(self, records: Sequence[Record]) -> Rows:
-        return {
-            _identity(record): msgspec.structs.asdict(record) for record in records if isinstance(record, Bar | Vpin)
-        }
-
-    def kept(self, symbol: str) -> Rows:
-        rows: Rows = {}
-        for table, cls in (
-            ("fact__time_bar", Bar),
-            ("fact__tick_imbalance", Bar),
-            ("fact__volume_imbalance", Bar),
-            ("fact__vpin", Vpin),
-        ):
-            for row in self.rows(table, symbol):
-                record = cls(**{name: _units(row[name]) for name in cls.__struct_fields__})
-                assert _identity(record) not in rows
-                rows[_identity(record)] = msgspec.structs.asdict(record)
-        return rows
-
-    def count(self, symbol: str) -> int:
-        counts = ", ".join(
-            f"(SELECT count(*) FROM mart.{fact} WHERE instrument_id = i.instrument_id)"
-            for fact in ("fact__time_bar", "fact__tick_imbalance", "fact__volume_imbalance", "fact__vpin")
-        )
-        with psycopg.connect(self._dsn) as connection:
-            try:
-                sql = f"SELECT {counts} FROM mart.dim__instrument i WHERE symbol = %s"
-                rows = connection.execute(sql.encode(), [symbol])
-                return sum(sum(row) for row in rows)
-            except psycopg.errors.UndefinedTable:
-                return 0
-
-    def rows(self, table: str, symbol: str) -> list[dict[str, Any]]:
-        with psycopg.connect(self._dsn, row_factory=psycopg.rows.dict_row) as connection:
-            return connection.execute(
-                "SELECT fact.*, exchange.name AS venue, symbol, coin.name AS base, quote.name AS quote, "
-                f"i.name AS interval FROM mart.{table} fact JOIN mart.dim__instrument USING (instrument_id) "
-                "JOIN mart.dim__exchange exchange ON fact.exchange_id = exchange.exchange_id "
-                "JOIN mart.dim__coin coin ON fact.coin_id = coin.coin_id "
-                "JOIN mart.dim__quote quote ON fact.quote_id = quote.quote_id "
-                "JOIN mart.dim__interval i ON fact.interval_id = i.interval_id "
-                "WHERE symbol = %s".encode(),
-                [symbol],
-            ).fetchall()
-
-    def behind(self, settings: Settings, proxy: Callable[[str, int], Cuttable]) -> tuple[Settings, Cuttable]:
-        url = urllib.parse.urlsplit(self._dsn)
-        assert url.hostname
-        assert url.port
-        made = proxy(url.hostname, url.port)
-        dsn = self._dsn.replace(f"{url.hostname}:{url.port}", f"127.0.0.1:{made.port}")
-        mart = MartSettings(dsn=dsn, instrument_wait_s=settings.mart.instrument_wait_s)
-        return settings.model_copy(update={"mart": mart}), made
-
-
-def _identity(record: Bar | Vpin) -> tuple[str, str, str, str, int]:
-    kind = record.kind if isinstance(record, Bar) else "vpin"
-    return record.venue, record.symbol, kind, record.profile, record.bar_seq
-
-
-def _units(value: Any) -> Any:
-    """A value of the database as Raven's records hold it."""
-    if isinstance(value, Decimal):
-        return int(value.scaleb(18, Context(prec=60)))
-    if isinstance(value, datetime):
-        return (value - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
-    return value
+    def enough(self, records: Sequence[Record]) -> int: ...
+    def behind(self, settings: Settings, proxy: Callable[[str, int], Cuttable]) -> tuple[Settings, Cut]: ...
 
 
 class Sink:
     """`python -m sinks STORE` as a process of its own."""
 
     def __init__(self, topics: Topics, store: str, settings: Settings, log: Path, code: str = "") -> None:
-        self.instance = f"test-{store}"
+        self.instance = settings.service.instance or f"test-{store}"
         self._topics, self._log = topics, log
         environment = {
             **os.environ,
@@ -360,6 +247,11 @@ class Sink:
             "RAVEN_INFLUX__FLAVOUR": settings.influx.flavour,
             "RAVEN_MART__DSN": settings.mart.dsn.get_secret_value(),
             "RAVEN_MART__INSTRUMENT_WAIT_S": str(settings.mart.instrument_wait_s),
+            "RAVEN_REDIS__URL": settings.redis.url.get_secret_value(),
+            "RAVEN_REDIS__TAIL_RECORDS": str(settings.redis.tail_records),
+            "RAVEN_LAKE__URI": settings.lake.uri,
+            "RAVEN_LAKE__BATCH_S": str(settings.lake.batch_s),
+            "RAVEN_LAKE__BATCH_RECORDS": str(settings.lake.batch_records),
             "RAVEN_SERVICE__INSTANCE": self.instance,
         }
         command = ["-c", f"import sys; sys.argv = ['sinks', {store!r}]\n{code}"] if code else ["-m", "sinks", store]
@@ -410,10 +302,10 @@ class House(NamedTuple):
         return self.probes[name].count(self.symbol) > rows
 
     def all_there(self, name: str, records: Sequence[Record], symbol: str = "") -> None:
-        """Wait until the store has as many rows as it should, then compare every value."""
+        """Wait until the store has as many rows as it should and the newest of them, then compare every value."""
         probe, symbol = self.probes[name], symbol or self.symbol
         expected = probe.expected(records)
-        until(lambda: probe.count(symbol) >= len(expected), f"{len(expected)} rows", seconds=90)
+        until(lambda: probe.count(symbol) >= probe.enough(records), f"{len(expected)} rows", seconds=90)
         assert probe.kept(symbol) == expected
 
 
@@ -433,7 +325,7 @@ class Topics:
 
     def send(self, *records: Record) -> None:
         for record in records:
-            self.send_bytes(topic_of(record), market_key(record), CODEC.encode(record))  # type: ignore[arg-type]
+            self.send_bytes(topic_of(record), key_of(record), CODEC.encode(record))
         self._producer.flush()
 
     def send_bytes(self, topic: str, key: bytes, value: bytes | None, **extra: Any) -> None:

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
-from ravencore.records import Record
+from ravencore.config import ServiceSettings
+from ravencore.records import Record, ServiceStatus
 from ravencore.topics import BARS, GROUP_SINK, TRADES
-from sinks.drain import BATCH_RECORDS, PAYLOAD_LIMIT, WAITING_LIMIT, Read, _trades
+from sinks.drain import BATCH_RECORDS, PAYLOAD_LIMIT, WAITING_LIMIT
 from sinks.registry import STORES
-from tests.sinks.rig import CODEC, Cuttable, House, TimescaleProbe, bar, book, instrument, topic_of, trade, until
+from tests.sinks.probe_timescale import TimescaleProbe
+from tests.sinks.rig import CODEC, Cuttable, House, bar, book, instrument, topic_of, trade, until
 
 pytestmark = pytest.mark.stack
 
@@ -36,7 +38,9 @@ def test_what_is_in_the_topics_is_in_the_store_and_a_stop_is_clean(name: str, ho
     house.topics.send(*records)
     running = house.start(name, house.settings)
     house.all_there(name, records)
-    until(lambda: (status := running.status()) and status.state == "RUNNING" and not any(status.lag.values()), "no lag")
+    read = {topic_of(record) for record in records}
+    # Of other tests, too: what they left may have to wait here.
+    until(lambda: (status := running.status()) and status.state == "RUNNING" and no_lag(status, read), "no lag")
     assert running.stop() == 0, running.log()
     status = running.status()
     assert status
@@ -44,8 +48,12 @@ def test_what_is_in_the_topics_is_in_the_store_and_a_stop_is_clean(name: str, ho
     assert status.counters["rows_written"] >= len(records)
     assert status.counters["records"] >= status.counters["rows_written"]
     assert status.gauges.keys() >= {"rows_per_second", "write_ms"}
-    read = {topic_of(record) for record in records}
     assert [house.topics.lag(GROUP_SINK + name, topic) for topic in read] == [0] * len(read), "all of it is committed"
+
+
+def no_lag(status: ServiceStatus, topics: set[str]) -> bool:
+    """Whether all of these is done, as far as the sink knows; at first it knows nothing."""
+    return {place.rpartition("-")[0] for place in status.lag} >= topics and not any(status.lag.values())
 
 
 @BOTH
@@ -156,13 +164,14 @@ def test_unreadable_and_refused_records_become_dead_letters_and_clocks_do_not(ho
 
 def test_a_bar_waits_for_its_instrument_then_is_a_dead_letter_and_holds_up_nobody(house: House) -> None:
     known, late, never = house.symbol, house.symbol + "LATE", house.symbol + "NEVER"
-    patient = house.waiting(6.0)
+    patient = house.waiting(10.0)
     running = house.start("timescale", patient)
     house.topics.send(instrument(known), bar(known, 0))
     house.all_there("timescale", [bar(known, 0)], known)
 
     house.topics.send(bar(late, 1), bar(never, 1), bar(never, 2))
-    until(lambda: (now := running.status()) and now.gauges.get("waiting") == 3, "three wait")
+    # What an earlier test left may wait beside them.
+    until(lambda: (now := running.status()) and now.gauges.get("waiting", 0) >= 3, "three wait")
     house.topics.send(bar(known, 1))
     house.all_there("timescale", [bar(known, 0), bar(known, 1)], known)
     assert house.topics.lag(GROUP_SINK + "timescale", BARS["tib"]) >= 3, "what waits is not committed"
@@ -181,7 +190,7 @@ def test_bars_that_wait_are_not_lost_by_a_kill(house: House) -> None:
     patient = house.waiting(60.0)
     running = house.start("timescale", patient)
     house.topics.send(bar(house.symbol, 1), bar(house.symbol, 2))
-    until(lambda: (now := running.status()) and now.gauges.get("waiting") == 2, "two wait")
+    until(lambda: (now := running.status()) and now.gauges.get("waiting", 0) >= 2, "two wait")
     running.kill()
     house.topics.send(instrument(house.symbol))
     house.start("timescale", patient)
@@ -235,6 +244,26 @@ def test_two_of_the_same_name_do_not_run_and_the_loser_says_why(house: House) ->
     until(lambda: (now := second.status()) and now.lag, "the second has the partitions at once", seconds=8)
 
 
+def test_a_rebalance_while_the_store_is_away_loses_nothing(
+    house: House, cuttable: Callable[[str, int], Cuttable]
+) -> None:
+    behind, proxy = house.probes["timescale"].behind(house.waiting(120.0), cuttable)
+    bars = [bar(f"{house.symbol}N{number}", 1) for number in range(30)]  # in every partition, and waiting
+    house.topics.send(*bars)
+    first = house.start("timescale", behind)
+    until(lambda: (now := first.status()) and now.gauges.get("waiting", 0) >= len(bars), "all wait")
+    proxy.cut()
+    until(lambda: (now := first.status()) and now.state == "DEGRADED", "the first one's store is away")
+    other = house.waiting(120.0).model_copy(update={"service": ServiceSettings(instance="test-second")})
+    second = house.start("timescale", other)
+    until(lambda: (now := second.status()) and now.gauges.get("waiting"), "the second has some of the partitions")
+    proxy.mend()
+    house.topics.send(*(instrument(one.symbol) for one in bars))
+    for one in bars:
+        house.all_there("timescale", [one], one.symbol)
+    assert first.process.poll() is None, first.log()
+
+
 @pytest.mark.parametrize("arguments", [[], ["oracle"], ["influx", "timescale"]])
 def test_wrong_use_is_told(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     from sinks.__main__ import main
@@ -243,12 +272,4 @@ def test_wrong_use_is_told(arguments: list[str], monkeypatch: pytest.MonkeyPatch
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2
-    assert "influx|timescale" in capsys.readouterr().err
-
-
-def test_trades_decoded_all_at_once_are_those_decoded_one_by_one() -> None:
-    records = [trade("S", number, price=10**37 + number, after_gap=number == 3) for number in range(100)]
-    reads = [Read(TRADES, 0, offset, b"VENUE:S", CODEC.encode(record)) for offset, record in enumerate(records)]
-    assert _trades(CODEC, reads) == records
-    assert _trades(CODEC, [*reads, reads[0]._replace(value=b"garbage")]) is None
-    assert _trades(CODEC, [read._replace(key=None) for read in reads]) is None
+    assert "influx|lake|timescale" in capsys.readouterr().err
