@@ -24,9 +24,15 @@ RETRY_S = 0.1
 AT_END_MS = 10
 """How long the broker may hold a fetch that brings nothing: only after it the end is known. 500 unless said."""
 LEADERLESS = frozenset(
-    {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART}
+    {
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+    }
 )
-"""What a busy broker says of a partition that was made a moment ago; it may take seconds."""
+"""What a busy broker says of a partition that was made, or of a broker that was started, a moment ago."""
 PASSING = LEADERLESS | {KafkaError._TRANSPORT}  # noqa: SLF001 - librdkafka's own: it makes the connection anew
 """Errors of a consumer that pass by themselves (`KafkaError.retriable()` knows those of transactions alone)."""
 

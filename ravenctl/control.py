@@ -29,7 +29,8 @@ NEEDED = ("collector", "engine", "sink-influx", "sink-timescale")
 """Services that a demand for trades and all that is made of them needs, in the order of the stream."""
 SELDOM = frozenset({KLINES, LIQUIDATIONS, TRADES})
 """Channels of whole markets that may bring nothing for a minute: closed candles, liquidations, trades of options."""
-FLUSH_S = 15.0
+FLUSH_S = 60.0
+"""A broker that has only just started, on a machine that starts much else, may take half a minute."""
 SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9._/-]{0,63}")
 
 Changes = Mapping[str, Demand | None]
