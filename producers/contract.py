@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from msgspec import Struct
 
+from ravencore import graph
 from ravencore.errors import Unreadable
 from ravencore.records import (
     Book,
@@ -51,7 +52,7 @@ CHANNELS: dict[type[MarketRecord], str] = {
     VolatilityIndex: VOLATILITY_INDEX,
 }
 """The channel of each record."""
-ALL = "*"
+ALL = graph.ALL
 """Symbol of a feed that brings every symbol of its venue."""
 
 Scope = Literal["symbol", "market"]

@@ -1,36 +1,14 @@
 """From what a person demands to what a source collects: symbols as each venue spells them, sources by their names."""
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import NamedTuple
 
 from producers.contract import ALL, Source
 from ravencore.config import RoutingSettings
-from ravencore.records import Demand
+from ravencore.graph import NEEDS, made_for, origin
+from ravencore.pairs import pair_of
+from ravencore.records import Demand, FeedName
 
-QUOTES = (
-    *("FDUSD", "USDT", "USDC", "TUSD", "BUSD", "USD1", "USDP", "USDE", "EURI", "DAI", "USD", "EUR", "GBP", "JPY"),
-    *("TRY", "BRL", "AUD", "CAD", "CHF", "MXN", "PLN", "ARS", "UAH", "ZAR", "BTC", "ETH", "BNB", "SOL"),
-)
-"""Currencies that symbols without a separator may end with."""
 SymbolMap = Mapping[str, Mapping[str, str]]
-
-
-class Pair(NamedTuple):
-    """A base and a quote currency."""
-
-    base: str
-    quote: str
-
-
-def pair_of(symbol: str) -> Pair | None:
-    """The currencies that a symbol like BTCUSDT, BTC-USDT or BTC/USDT names; None where it names none known."""
-    for separator in "/-":
-        base, found, quote = symbol.partition(separator)
-        if found:
-            return Pair(base, quote) if base.isalnum() and quote.isalnum() else None
-    quotes = [quote for quote in QUOTES if symbol.endswith(quote) and symbol != quote]
-    quote = max(quotes, key=len, default="")
-    return Pair(symbol.removesuffix(quote), quote) if quote else None
 
 
 def venue_symbol(source: Source, symbol: str, symbol_map: SymbolMap) -> str:
@@ -46,27 +24,51 @@ def venue_symbol(source: Source, symbol: str, symbol_map: SymbolMap) -> str:
     return renamed.get(symbol) or renamed.get("/".join(pair)) or source.symbol_of(*pair)
 
 
-def wanted(demands: Iterable[Demand], sources: Collection[Source], routing: RoutingSettings) -> dict[str, set[str]]:
-    """By source, what the demands want of it: symbols as its venue spells them, or ALL of one with scope `market`."""
-    found: dict[str, set[str]] = {}
+Wants = Mapping[str, frozenset[str]]
+"""Channels that are wanted of a source, by symbol as its venue spells it; the symbol ALL: of every one."""
+
+
+def wanted(demands: Iterable[Demand], sources: Collection[Source], routing: RoutingSettings) -> dict[str, Wants]:
+    """By source, what the demands want of it."""
+    found: dict[str, Wants] = {}
+    names = {(source.venue, channel): source.name for source in sources for channel in source.channels}
     for demand in demands:
-        for source in sources:
-            if not serves(source, demand, routing.venues):
-                continue
-            symbol = ALL if source.scope == "market" else venue_symbol(source, demand.symbol, routing.symbol_map)
-            found.setdefault(source.name, set()).add(symbol)
+        for feed in demand.feeds or feeds_of(demand, sources, routing):
+            if (name := names.get((feed.venue, feed.channel))) is not None:
+                symbols = found.get(name, {})
+                found[name] = {**symbols, feed.symbol: symbols.get(feed.symbol, frozenset()) | {feed.channel}}
     return found
 
 
-def serves(source: Source, demand: Demand, default_venues: Collection[str]) -> bool:
-    """Whether a demand wants anything of this source.
+def feeds_of(demand: Demand, sources: Collection[Source], routing: RoutingSettings) -> list[FeedName]:
+    """The feeds that a demand comes to, in the order of the sources."""
+    needed = {origin(output) for output in made_for(demand) if output in NEEDS}
+    by_symbol = {channel for source in sources if source.scope == "symbol" for channel in source.channels}
+    return [
+        FeedName(source.venue, channel, _symbol(source, demand, routing))
+        for source in sources
+        for channel in source.channels
+        if _named(source, channel, demand.venues or routing.venues)
+        and (_whole(demand, channel, by_symbol) if source.scope == "market" else True)
+        and channel in needed
+    ]
 
-    A demand names sources (BINANCE_FUTURES_KLINES) or all of a venue (DERIBIT), or none and means the default. What
-    is collected as a whole is wanted by a demand for the symbol `*`, and by one that names a channel of it as output;
-    a demand for one symbol alone does not start five hundred others.
+
+def _named(source: Source, channel: str, venues: Collection[str]) -> bool:
+    """Venues are named whole (DERIBIT), by source (BINANCE_FUTURES_KLINES) or by channel (KRAKEN:TRADES)."""
+    return bool({source.name, source.venue, f"{source.venue}:{channel.upper()}"} & set(venues))
+
+
+def _whole(demand: Demand, channel: str, by_symbol: Collection[str]) -> bool:
+    """Whether a demand wants a channel of a whole market.
+
+    Everything of all symbols is, and so is what an output is made of that no venue brings for a single symbol. A demand
+    for one symbol alone does not start five hundred others.
     """
-    venues = demand.venues or default_venues
-    named = source.name in venues or source.venue in venues
-    if source.scope == "symbol":
-        return named and demand.symbol != ALL
-    return named and (demand.symbol == ALL or bool(set(source.channels) & set(demand.outputs)))
+    return demand.symbol == ALL or (bool(demand.outputs) and channel not in by_symbol)
+
+
+def _symbol(source: Source, demand: Demand, routing: RoutingSettings) -> str:
+    if source.scope == "market" or demand.symbol == ALL:
+        return ALL
+    return venue_symbol(source, demand.symbol, routing.symbol_map)

@@ -407,6 +407,14 @@ class IvSurface(Record, frozen=True, kw_only=True):
     expiries: tuple[IvExpiry, ...]
 
 
+class FeedName(Struct, frozen=True, order=True):
+    """A feed of a venue; the symbol `*` means every symbol of it."""
+
+    venue: str
+    channel: str
+    symbol: str
+
+
 class Demand(Record, frozen=True, kw_only=True):
     """What somebody wants running."""
 
@@ -417,6 +425,17 @@ class Demand(Record, frozen=True, kw_only=True):
     symbol: str
     outputs: tuple[str, ...] = ()
     created_time: int
+    stores: tuple[str, ...] = ()
+    feeds: tuple[FeedName, ...] = ()
+
+
+class Shutdown(Record, frozen=True, kw_only=True):
+    """Asks the instances of a service that run now to end."""
+
+    SCHEMA: ClassVar[str] = "shutdown"
+    service: str
+    user: str
+    requested_time: int
 
 
 SubscriptionState = Literal["UNKNOWN", "WAITING", "CONNECTING", "SUBSCRIBED", "FLOWING", "REFUSED", "SILENT", "FAILED"]
@@ -430,6 +449,8 @@ class Subscription(Struct, frozen=True, kw_only=True):
     symbol: str
     state: SubscriptionState
     last_received_time: int | None = None
+    last_gap_time: int | None = None
+    last_gap_cause: str | None = None
 
 
 ServiceState = Literal["UNKNOWN", "STARTING", "RUNNING", "DEGRADED", "FAILED", "STOPPED"]
@@ -487,6 +508,7 @@ RECORDS: tuple[type[Record], ...] = (
     SpotMid,
     IvSurface,
     Demand,
+    Shutdown,
     ServiceStatus,
     State,
 )

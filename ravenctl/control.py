@@ -8,18 +8,17 @@ import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from producers import routing as routes
 from producers.contract import ALL, KLINES, LIQUIDATIONS, TRADES
 from producers.registry import SOURCES
-from producers.routing import wanted as collected
 from ravencore import kafka, topics
 from ravencore.codec import Codec
 from ravencore.config import KafkaSettings, RoutingSettings, Settings
 from ravencore.errors import Unavailable, Unreadable
-from ravencore.records import Demand, ServiceStatus
+from ravencore.records import Demand, FeedName, ServiceStatus
 from ravencore.topics import CONTROL
 from ravenctl.cluster import QUIET
 from ravenctl.shell import CommandFailed, WrongUse
@@ -52,14 +51,6 @@ class Wanted:
     def demands(self, now_us: int) -> list[Demand]:
         """As they are written."""
         return [make(self.user, self.venues, symbol, self.outputs, now_us) for symbol in self.symbols]
-
-
-class FeedName(NamedTuple):
-    """A subscription as `raven.status` names it."""
-
-    venue: str
-    channel: str
-    symbol: str
 
 
 def known_venues() -> tuple[str, ...]:
@@ -170,13 +161,8 @@ def _sources(names: Collection[str], symbol: str | None = None) -> list[str]:
 
 def feeds_of(demands: Iterable[Demand], routing: RoutingSettings) -> list[FeedName]:
     """The subscriptions that demands come to."""
-    by_source = collected(demands, SOURCES.values(), routing)
-    return [
-        FeedName(SOURCES[name].venue, channel, symbol)
-        for name, symbols in by_source.items()
-        for symbol in sorted(symbols)
-        for channel in SOURCES[name].channels
-    ]
+    found = (feed for demand in demands for feed in demand.feeds or routes.feeds_of(demand, SOURCES.values(), routing))
+    return list(dict.fromkeys(found))
 
 
 def needing(want: Wanted, standing: Iterable[Demand], routing: RoutingSettings) -> dict[FeedName, list[str]]:

@@ -13,11 +13,12 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from producers.contract import ALL
 from producers.registry import SOURCES
-from producers.routing import pair_of, venue_symbol
+from producers.routing import venue_symbol
 from ravencore import kafka, topics
 from ravencore.codec import EPOCH, Codec, iso_time
 from ravencore.config import UNITS_US, KafkaSettings, RoutingSettings, Settings, interval_us
 from ravencore.errors import ConfigError, Unavailable, Unreadable
+from ravencore.pairs import pair_of
 from ravencore.records import Gap, GapCause, ServiceStatus, Subscription
 from ravenctl import reading, tail
 from ravenctl.cluster import QUIET

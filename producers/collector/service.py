@@ -143,7 +143,7 @@ class Collector:
         demands = self._demands.values()
         by_source = wanted(demands, SOURCES.values(), self._settings.routing)
         for name, runner in self._runners.items():
-            runner.demand(by_source.get(name, set()))
+            runner.demand(set(by_source.get(name, {})))
             if revives:
                 runner.revive()
         known = {name for source in SOURCES.values() for name in (source.name, source.venue)}

@@ -6,9 +6,11 @@ from hypothesis import strategies as st
 
 from producers.contract import ALL, Source
 from producers.registry import SOURCES
-from producers.routing import QUOTES, pair_of, serves, venue_symbol, wanted
+from producers.routing import feeds_of, venue_symbol, wanted
 from ravencore.config import RoutingSettings
-from ravencore.records import Demand
+from ravencore.graph import NEEDS, origin
+from ravencore.pairs import QUOTES, pair_of
+from ravencore.records import Demand, FeedName
 
 ROUTING = RoutingSettings()
 MAP = ROUTING.symbol_map
@@ -120,51 +122,88 @@ def test_the_map_renames_what_is_no_pair_too() -> None:
 # Demands
 
 
+ALL_OF = {source.name: set(source.channels) for source in SOURCES.values()}
+BY_SYMBOL = {channel for source in OF_A_SYMBOL for channel in source.channels}
+
+
+def channels(source: Source, *demands: Demand, routing: RoutingSettings = ROUTING) -> set[str]:
+    """What demands want of a source, of whatever symbol."""
+    wants = wanted(demands, SOURCES.values(), routing).get(source.name, {})
+    return {channel for of_symbol in wants.values() for channel in of_symbol}
+
+
 @EACH
 def test_a_demand_for_one_symbol_wants_every_source_of_symbols_and_no_market(source: Source) -> None:
-    assert serves(source, demand("BTCUSDT"), ROUTING.venues) is (source.scope == "symbol")
-    assert serves(source, demand(ALL), ROUTING.venues) is (source.scope == "market")
+    assert channels(source, demand("BTCUSDT")) == (ALL_OF[source.name] if source.scope == "symbol" else set())
+    assert wanted([demand(ALL)], SOURCES.values(), ROUTING)[source.name] == {ALL: frozenset(source.channels)}
 
 
 @EACH
 @pytest.mark.parametrize("symbol", ["BTCUSDT", ALL])
-def test_a_source_is_named_by_itself_or_by_its_venue(source: Source, symbol: str) -> None:
-    wants = serves(source, demand(symbol), ROUTING.venues)
-    assert serves(source, demand(symbol, (source.name,)), ROUTING.venues) is wants
-    assert serves(source, demand(symbol, (source.venue,)), ROUTING.venues) is wants
-    assert not serves(source, demand(symbol, ("NOWHERE",)), ROUTING.venues)
+def test_a_source_is_named_by_itself_by_its_venue_or_by_a_channel(source: Source, symbol: str) -> None:
+    wants = channels(source, demand(symbol))
+    assert channels(source, demand(symbol, (source.name,))) == wants
+    assert channels(source, demand(symbol, (source.venue,))) == wants
+    assert channels(source, demand(symbol, ("NOWHERE",))) == set()
+    for channel in source.channels:
+        composite = f"{source.venue}:{channel.upper()}"
+        assert channels(source, demand(symbol, (composite,))) == wants & {channel}
 
 
 @EACH
-def test_an_output_starts_the_market_that_it_comes_of(source: Source) -> None:
-    for channel in source.channels:
-        assert serves(source, demand("BTCUSDT", outputs=(channel,)), ROUTING.venues)
-        assert not serves(source, demand("BTCUSDT", ("NOWHERE",), (channel,)), ROUTING.venues)
-    assert serves(source, demand("BTCUSDT", outputs=("nothing",)), ROUTING.venues) is (source.scope == "symbol")
+@pytest.mark.parametrize("output", NEEDS)
+def test_an_output_starts_what_it_is_made_of_and_nothing_else(source: Source, output: str) -> None:
+    needed = {origin(output)} & set(source.channels)
+    if source.scope == "market":
+        needed -= BY_SYMBOL  # a demand for one symbol's trades does not start a market's
+    assert channels(source, demand("BTCUSDT", outputs=(output,))) == needed
+    assert channels(source, demand("BTCUSDT", ("NOWHERE",), (output,))) == set()
+    assert channels(source, demand(ALL, (source.name,), (output,))) == {origin(output)} & set(source.channels)
+
+
+def test_an_output_of_a_later_version_starts_nothing() -> None:
+    assert feeds_of(demand("BTCUSDT", outputs=("nothing",)), SOURCES.values(), ROUTING) == []
 
 
 @EACH
 def test_a_demand_that_names_no_venue_means_the_default_ones(source: Source) -> None:
     anything = demand("BTCUSDT" if source.scope == "symbol" else ALL)
-    assert serves(source, anything, [source.venue])
-    assert serves(source, anything, [source.name])
-    assert not serves(source, anything, [])
-    assert not serves(source, anything, ["NOWHERE"])
-    assert serves(source, demand(anything.symbol, (source.name,)), ["NOWHERE"])
+    everything = ALL_OF[source.name]
+
+    def by_default(*venues: str) -> set[str]:
+        return channels(source, anything, routing=RoutingSettings(venues=list(venues)))
+
+    assert by_default(source.venue) == by_default(source.name) == everything
+    assert by_default() == by_default("NOWHERE") == set()
+    only = demand(anything.symbol, (source.name,))
+    assert channels(source, only, routing=RoutingSettings(venues=["NOWHERE"])) == everything
+
+
+def test_every_channel_of_a_venue_has_one_source() -> None:
+    """A feed names its venue and its channel: that says who collects it."""
+    places = [(source.venue, channel) for source in SOURCES.values() for channel in source.channels]
+    assert len(places) == len(set(places))
+
+
+def test_feeds_that_a_demand_names_itself_are_not_looked_for_again() -> None:
+    """Who made it has found them; the settings here may say otherwise."""
+    named = (FeedName("KRAKEN", "trades", "XBT/USD"), FeedName("NOWHERE", "trades", "BTC"))
+    made = Demand(demand_id="d", user="u", symbol="BTC/USD", created_time=1, feeds=named)
+    assert wanted([made], SOURCES.values(), ROUTING) == {"KRAKEN": {"XBT/USD": frozenset({"trades"})}}
 
 
 def test_what_is_wanted_is_the_union_of_all_demands() -> None:
     demands = [
-        demand("BTCUSDT", ("BINANCE_SPOT",)),
-        demand("BTC/USDT", ("BINANCE_SPOT", "BINANCE_FUTURES")),
+        demand("BTCUSDT", ("BINANCE_SPOT",), ("bars.tib",)),
+        demand("BTC/USDT", ("BINANCE_SPOT", "BINANCE_FUTURES"), ("books",)),
         demand("PEPE/USDT", ("BINANCE_FUTURES",), ("klines",)),
         demand(ALL, ("BINANCE_FUTURES_LIQUIDATIONS",)),
     ]
     assert wanted(demands, SOURCES.values(), ROUTING) == {
-        "BINANCE_SPOT": {"BTCUSDT"},
-        "BINANCE_FUTURES": {"BTCUSDT", "1000PEPEUSDT"},
-        "BINANCE_FUTURES_KLINES": {ALL},
-        "BINANCE_FUTURES_LIQUIDATIONS": {ALL},
+        "BINANCE_SPOT": {"BTCUSDT": frozenset({"trades", "books"})},
+        "BINANCE_FUTURES": {"BTCUSDT": frozenset({"books"})},
+        "BINANCE_FUTURES_KLINES": {ALL: frozenset({"klines"})},
+        "BINANCE_FUTURES_LIQUIDATIONS": {ALL: frozenset({"liquidations"})},
     }
     assert wanted([], SOURCES.values(), ROUTING) == {}
 
@@ -175,6 +214,5 @@ def test_more_demands_never_want_less(chosen: list[tuple[str, str]]) -> None:
     whole = wanted(demands, SOURCES.values(), ROUTING)
     for at in range(len(demands)):
         for name, symbols in wanted(demands[:at], SOURCES.values(), ROUTING).items():
-            assert symbols <= whole[name]
-    assert all(symbols == {ALL} for name, symbols in whole.items() if SOURCES[name].scope == "market")
-    assert all(ALL not in symbols for name, symbols in whole.items() if SOURCES[name].scope == "symbol")
+            assert all(channels <= whole[name][symbol] for symbol, channels in symbols.items())
+    assert all(set(symbols) == {ALL} for name, symbols in whole.items() if SOURCES[name].scope == "market")

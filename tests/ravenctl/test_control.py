@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from producers.registry import SOURCES
 from ravencore.config import RoutingSettings
-from ravencore.records import Demand, ServiceStatus, Subscription
+from ravencore.records import Demand, FeedName, ServiceStatus, Subscription
 from ravenctl import control
-from ravenctl.control import FeedName, Wanted
+from ravenctl.control import Wanted
 from ravenctl.shell import WrongUse
 
 SPOT = "BINANCE_SPOT"

@@ -122,8 +122,8 @@ def write_status(writer: Writer) -> None:
     """ETH/USD has not come back."""
     feed = {"venue": "KRAKEN", "channel": "books"}
     feeds = (
-        Subscription(symbol="BTC/USD", state="FLOWING", last_received_time=NOW, **feed),
-        Subscription(symbol="ETH/USD", state="SILENT", last_received_time=NOW - 90 * SECOND_US, **feed),
+        Subscription(symbol="BTC/USD", state="FLOWING", last_received_time=NOW, **feed),  # type: ignore[arg-type]
+        Subscription(symbol="ETH/USD", state="SILENT", last_received_time=NOW - 90 * SECOND_US, **feed),  # type: ignore[arg-type]
     )
     reported_us = NOW + 3600 * SECOND_US  # it is never gone, however long the tests before this one take
     who = {"service": "collector", "instance": "collector-0", "host": "here", "pid": 1, "version": "0"}
