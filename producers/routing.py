@@ -48,24 +48,25 @@ def feeds_of(demand: Demand, sources: Collection[Source], routing: RoutingSettin
         FeedName(source.venue, channel, _symbol(source, demand, routing))
         for source in sources
         for channel in source.channels
-        if _named(source, channel, demand.venues or routing.venues)
-        and (_whole(demand, channel, by_symbol) if source.scope == "market" else True)
-        and channel in needed
+        if channel in needed
+        and is_named(source, channel, demand.venues or routing.venues)
+        and (source.scope == "symbol" or _whole(demand, source, channel, by_symbol))
     ]
 
 
-def _named(source: Source, channel: str, venues: Collection[str]) -> bool:
+def is_named(source: Source, channel: str, venues: Collection[str]) -> bool:
     """Venues are named whole (DERIBIT), by source (BINANCE_FUTURES_KLINES) or by channel (KRAKEN:TRADES)."""
     return bool({source.name, source.venue, f"{source.venue}:{channel.upper()}"} & set(venues))
 
 
-def _whole(demand: Demand, channel: str, by_symbol: Collection[str]) -> bool:
+def _whole(demand: Demand, source: Source, channel: str, by_symbol: Collection[str]) -> bool:
     """Whether a demand wants a channel of a whole market.
 
-    Everything of all symbols is, and so is what an output is made of that no venue brings for a single symbol. A demand
-    for one symbol alone does not start five hundred others.
+    Everything of all symbols is, and so is what an output is made of that no venue brings for a single symbol, or whose
+    source is named. A demand for one symbol alone does not start five hundred others.
     """
-    return demand.symbol == ALL or (bool(demand.outputs) and channel not in by_symbol)
+    for_output = bool(demand.outputs) and (channel not in by_symbol or source.name in demand.venues)
+    return demand.symbol == ALL or for_output
 
 
 def _symbol(source: Source, demand: Demand, routing: RoutingSettings) -> str:

@@ -115,7 +115,10 @@ class RoutingSettings(Section):
 
     venues: list[str] = Field(
         ["BINANCE_SPOT", "BINANCE_FUTURES", "BINANCE_OPTIONS", "DERIBIT", "KRAKEN", "COINBASE"],
-        description="Venues, or single sources of them, that a demand means which names none.",
+        description="Venues, single sources of them, or VENUE:CHANNEL, that a demand means which names none.",
+    )
+    symbols: list[str] = Field(
+        ["BTC/USDT", "ETH/USDT"], description="Instruments that a start means which names none, beside whole markets."
     )
     symbol_map: dict[str, dict[str, str]] = Field(
         {

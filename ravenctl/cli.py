@@ -11,9 +11,12 @@ from rich.live import Live
 
 from ravencore import __version__, service
 from ravencore.config import load
-from ravenctl import control, prepare, statusview
+from ravenctl import prepare, statusview
 from ravenctl import tail as tailing
 from ravenctl.cluster import HOME, reach
+from ravenctl.control import whoami
+from ravenctl.demanding import app as demanding_app
+from ravenctl.demands import wanted as demanded
 from ravenctl.local.commands import app as local_app
 from ravenctl.shell import (
     EXIT_CODES,
@@ -24,8 +27,6 @@ from ravenctl.shell import (
     RavenGroup,
     SpreadCommand,
     Symbols,
-    Timeout,
-    User,
     Venues,
     WrongUse,
     console,
@@ -42,6 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     epilog=EXIT_CODES,
 )
+app.add_typer(demanding_app)
 app.add_typer(local_app, name="local")
 vpin_app = typer.Typer(help="VPIN's settings.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(vpin_app, name="vpin")
@@ -95,53 +97,6 @@ def setup(
     settings = reach(given_bootstrap(ctx, bootstrap))
     prepare.prepare(settings, typer.echo)
     prepare.prepare_stores(settings, stores or [], typer.echo)
-
-
-@app.command(epilog=EXIT_CODES)
-def start(
-    ctx: typer.Context,
-    *,
-    symbol: Symbols = None,
-    venue: Venues = None,
-    outputs: Outputs = None,
-    user: User = None,
-    timeout: Timeout = "60s",  # type: ignore[assignment]
-    bootstrap: Bootstrap = None,
-) -> None:
-    """Demand a symbol or a whole market and wait until it flows, and bars and stores run; or say what does not.
-
-    A symbol is collected from every venue that lists it, or from those named. Klines, liquidations, funding, open
-    interest and options are collected as a whole: name their venue without a symbol, or add them with --with.
-
-    Example: ravenctl start --symbol BTCUSDT --venue BINANCE_SPOT
-    Example: ravenctl start --venue DERIBIT
-    """
-    want = control.wanted(symbol, venue, user, outputs or ())
-    settings = reach(given_bootstrap(ctx, bootstrap))
-    control.start(settings, service.codec(settings), want, timeout, typer.echo)
-    channel = control.feeds_of(want.demands(0), settings.routing)[0].channel
-    typer.echo(f"running: {control.told(want)}. Look: ravenctl tail {channel} --follow")
-
-
-@app.command(epilog=EXIT_CODES)
-def stop(
-    ctx: typer.Context,
-    *,
-    symbol: Symbols = None,
-    venue: Venues = None,
-    outputs: Outputs = None,
-    user: User = None,
-    all_users: Annotated[bool, typer.Option("--all-users", help="Withdraw everybody's demands.")] = False,
-    timeout: Timeout = "30s",  # type: ignore[assignment]
-    bootstrap: Bootstrap = None,
-) -> None:
-    """Withdraw your demand for a symbol and wait until the exchange is no longer subscribed; say what stays, for whom.
-
-    Example: ravenctl stop --symbol BTCUSDT
-    """
-    want = control.wanted(symbol, venue, user, outputs or ())
-    settings = reach(given_bootstrap(ctx, bootstrap))
-    control.stop(settings, service.codec(settings), want, all_users=all_users, timeout_s=timeout, say=typer.echo)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -351,7 +306,7 @@ def record(
     """
     from ravenctl import record as recording  # noqa: PLC0415 - the collector takes its time to import
 
-    want = control.wanted(symbol, venue, None, outputs or ())
+    want = demanded(symbol, venue, whoami(), outputs)
     settings = load()
     plan = recording.make_plan(want, settings, out, duration, _now_us())
     if recording.run(plan, settings, console()):

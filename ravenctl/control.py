@@ -1,101 +1,41 @@
-"""Demands: what people want running, written to `raven.control` and seen to happen in `raven.status`."""
+"""Demands at work: written to `raven.control`, and seen to have happened in `raven.status`."""
 
-import difflib
 import getpass
-import hashlib
-import json
-import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from msgspec.structs import replace
+from confluent_kafka import KafkaError, Message
 
-from producers import routing as routes
 from producers.contract import ALL, KLINES, LIQUIDATIONS, TRADES
-from producers.registry import SOURCES
-from ravencore import kafka, topics
+from ravencore import kafka
 from ravencore.codec import Codec
 from ravencore.config import KafkaSettings, RoutingSettings, Settings
+from ravencore.demands import SHUTDOWN
 from ravencore.errors import Unavailable, Unreadable
+from ravencore.graph import NEEDS, STORES, made_for, origin
 from ravencore.records import Demand, FeedName, ServiceStatus
 from ravencore.topics import CONTROL
+from ravenctl import demands as asking
 from ravenctl.cluster import QUIET
-from ravenctl.shell import CommandFailed, WrongUse
+from ravenctl.demands import Changes, Wanted, feeds_of
+from ravenctl.plans import Plan, plan
+from ravenctl.shell import CommandFailed
 from ravenctl.statusview import GONE_US, StatusFeed
 
-NEEDED = ("collector", "engine", "sink-influx", "sink-timescale")
-"""Services that a demand for trades and all that is made of them needs, in the order of the stream."""
+OPTIONAL = frozenset({"redis"})
+"""Stores that are waited for only where they are named: a cache may be away."""
 SELDOM = frozenset({KLINES, LIQUIDATIONS, TRADES})
 """Channels of whole markets that may bring nothing for a minute: closed candles, liquidations, trades of options."""
 FLUSH_S = 60.0
 """A broker that has only just started, on a machine that starts much else, may take half a minute."""
-SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9._/-]{0,63}")
+SILENT_S = 5.0
+"""Services report every second: who hears nothing for so long has lost Kafka, or there are none."""
+SEEN = "control_offset"
+"""Gauge of every service: as far as it has read `raven.control`."""
 
-Changes = Mapping[str, Demand | None]
-"""Demands by id as they shall be; None withdraws."""
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """Who wants which symbols of which venues or sources; no venues means `routing.venues`.
-
-    The symbol `*` means all that a venue has as a whole: klines, liquidations, funding, options.
-    """
-
-    user: str
-    symbols: tuple[str, ...]
-    venues: tuple[str, ...] = ()
-    outputs: tuple[str, ...] = ()
-
-    def demands(self, now_us: int) -> list[Demand]:
-        """As they are written."""
-        return [make(self.user, self.venues, symbol, self.outputs, now_us) for symbol in self.symbols]
-
-
-def known_venues() -> tuple[str, ...]:
-    """Names that a demand may choose from: venues, and single sources of them."""
-    return tuple(dict.fromkeys(name for source in SOURCES.values() for name in (source.venue, source.name)))
-
-
-def named_venues(names: Iterable[str] | None) -> tuple[str, ...]:
-    """Venues and sources as their names are, in order; raises WrongUse on one that there is not, naming the nearest."""
-    chosen = tuple(sorted({name.strip().upper() for name in names or ()}))
-    known = known_venues()
-    for name in chosen:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            meant = f"did you mean {near[0]}? " if near else ""
-            raise WrongUse(f"venue {name} is unknown: {meant}known are {', '.join(known)}")
-    return chosen
-
-
-def wanted(
-    symbols: Iterable[str] | None, venues: Iterable[str] | None, user: str | None, outputs: Iterable[str] = ()
-) -> Wanted:
-    """What the options mean; raises WrongUse on a name that cannot be one."""
-    named = tuple(dict.fromkeys(symbol.strip().upper() for symbol in symbols or ()))
-    wrong = [symbol for symbol in named if not SYMBOL.fullmatch(symbol)]
-    if wrong:
-        raise WrongUse(f"{wrong[0]!r} is no symbol: write it as the venue does, for example BTCUSDT")
-    chosen = named_venues(venues)
-    channels = tuple(sorted({output.strip().lower() for output in outputs}))
-    if strange := [channel for channel in channels if channel not in topics.CHANNELS]:
-        raise WrongUse(f"{strange[0]} is nothing that is collected: there are {', '.join(topics.CHANNELS)}")
-    want = Wanted(user or whoami(), named or (ALL,), chosen, channels)
-    if not named:
-        _check_market(want)
-    return want
-
-
-def _check_market(want: Wanted) -> None:
-    """Raises WrongUse where a demand without a symbol names nothing that is collected as a whole."""
-    markets = [source for source in SOURCES.values() if source.scope == "market"]
-    names = [source.name for source in markets]
-    if not want.venues and not want.outputs:
-        raise WrongUse(f"name a --symbol, for example BTCUSDT, or a --venue that needs none: {', '.join(names)}")
-    if want.venues and not any({source.name, source.venue} & set(want.venues) for source in markets):
-        raise WrongUse(f"{', '.join(want.venues)} is collected by symbol: add --symbol, for example BTCUSDT")
+Say = Callable[[str], None]
 
 
 def whoami() -> str:
@@ -106,81 +46,14 @@ def whoami() -> str:
         return "unknown"
 
 
-def demand_id(user: str, venues: Sequence[str], symbol: str, outputs: Sequence[str]) -> str:
-    """Id of a demand: the same user, selector and outputs have the same, in whatever order they are named."""
-    told = json.dumps([user, sorted(venues), symbol, sorted(outputs)], separators=(",", ":"))
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
-
-
-def make(user: str, venues: Sequence[str], symbol: str, outputs: Sequence[str], now_us: int) -> Demand:
-    """A demand as it is written."""
-    return Demand(
-        demand_id=demand_id(user, venues, symbol, outputs),
-        user=user,
-        venues=tuple(sorted(venues)),
-        symbol=symbol,
-        outputs=tuple(sorted(outputs)),
-        created_time=now_us,
-    )
-
-
-def to_start(want: Wanted, standing: Mapping[str, Demand], now_us: int) -> Changes:
-    """The demands that are not made yet."""
-    return {demand.demand_id: demand for demand in want.demands(now_us) if demand.demand_id not in standing}
-
-
-def to_stop(
-    want: Wanted, standing: Mapping[str, Demand], routing: RoutingSettings, *, all_users: bool, now_us: int
-) -> Changes:
-    """Withdraws what is wanted no more; a demand for more venues than are stopped is narrowed to the rest."""
-    changes: dict[str, Demand | None] = {}
-    stopped = set(_sources(want.venues or known_venues()))
-    for name, demand in standing.items():
-        if demand.symbol not in want.symbols or not (all_users or demand.user == want.user):
-            continue
-        whole = _sources(demand.venues or routing.venues, demand.symbol)
-        rest = [source for source in whole if source not in stopped]
-        if rest == whole and whole:
-            continue
-        changes[name] = None
-        if rest:
-            narrowed = make(demand.user, rest, demand.symbol, demand.outputs, now_us)
-            changes[narrowed.demand_id] = replace(narrowed, created_time=demand.created_time)
-    return changes
-
-
-def _sources(names: Collection[str], symbol: str | None = None) -> list[str]:
-    """The sources that venues and sources so named mean; with a symbol, only those that serve such a demand."""
-    return [
-        source.name
-        for source in SOURCES.values()
-        if {source.name, source.venue} & set(names)
-        and (symbol is None or (source.scope == "market") == (symbol == ALL))
-    ]
-
-
-def feeds_of(demands: Iterable[Demand], routing: RoutingSettings) -> list[FeedName]:
-    """The subscriptions that demands come to."""
-    found = (feed for demand in demands for feed in demand.feeds or routes.feeds_of(demand, SOURCES.values(), routing))
-    return list(dict.fromkeys(found))
-
-
-def needing(want: Wanted, standing: Iterable[Demand], routing: RoutingSettings) -> dict[FeedName, list[str]]:
-    """Users that still want each feed of those named."""
-    left: dict[FeedName, set[str]] = {}
-    named = set(feeds_of(want.demands(0), routing))
-    for demand in standing:
-        for feed in named.intersection(feeds_of([demand], routing)):
-            left.setdefault(feed, set()).add(demand.user)
-    return {feed: sorted(users) for feed, users in left.items()}
-
-
 def standing_demands(settings: KafkaSettings, codec: Codec) -> tuple[dict[str, Demand], list[str]]:
     """Demands by id as they stand, and ids of those that cannot be read; raises Unavailable."""
     demands: dict[str, Demand] = {}
     unreadable = []
     for key, value in kafka.compacted(settings, CONTROL, "ravenctl").items():
         name = key.decode(errors="replace")
+        if name.startswith(SHUTDOWN):
+            continue
         try:
             demands[name] = codec.decode_as(Demand, value)
         except Unreadable:
@@ -188,14 +61,22 @@ def standing_demands(settings: KafkaSettings, codec: Codec) -> tuple[dict[str, D
     return demands, unreadable
 
 
-def apply(settings: KafkaSettings, codec: Codec, changes: Changes) -> None:
-    """Write the changes and return when the broker has them; raises Unavailable."""
+def apply(settings: KafkaSettings, codec: Codec, changes: Changes) -> int:
+    """Write the changes and return when the broker has them: the offset after the last; raises Unavailable."""
     client = kafka.producer(settings, **QUIET)
+    reached = [0]
+    noted = partial(_note_offset, reached)
     for name, demand in changes.items():
-        client.produce(CONTROL, codec.encode(demand) if demand else None, name.encode())
+        client.produce(CONTROL, codec.encode(demand) if demand else None, name.encode(), on_delivery=noted)
     if client.flush(FLUSH_S):
         client.purge()
         raise Unavailable(f"Kafka at {settings.bootstrap} did not take the demand within {FLUSH_S:.0f} s: try again")
+    return reached[0]
+
+
+def _note_offset(reached: list[int], error: KafkaError | None, message: Message) -> None:
+    if error is None:
+        reached[0] = max(reached[0], (message.offset() or 0) + 1)
 
 
 # What has become of it
@@ -211,22 +92,39 @@ class Progress:
     """Venues that nobody named and that do not list the symbol."""
 
 
-def repeated(want: Wanted, standing: Mapping[str, Demand]) -> Changes:
-    """Standing demands as they are: told once more, they let a collector try again what it has given up."""
-    wanted_ids = {demand.demand_id for demand in want.demands(0)}
-    return {name: demand for name, demand in standing.items() if name in wanted_ids}
+def services_of(demands: Collection[Demand]) -> tuple[str, ...]:
+    """The services that demands need, in the safe order: stores, engine, collector."""
+    outputs = {output for demand in demands for output in _outputs(demand)}
+    stores = {store for demand in demands for store in demand.stores or STORES.keys() - OPTIONAL}
+    keeping = [f"sink-{store}" for store in STORES if store in stores and STORES[store] & outputs]
+    derived = any(NEEDS.get(output) for output in outputs)
+    return (*keeping, *(["engine"] if derived else []), "collector")
 
 
-def starting(want: Wanted, statuses: Collection[ServiceStatus], routing: RoutingSettings) -> Progress:
-    """How far the streams wanted are from running, told from fresh statuses."""
+def _outputs(demand: Demand) -> set[str]:
+    """What is made of the feeds of a demand."""
+    channels = {feed.channel for feed in demand.feeds}
+    return {output for output in made_for(demand) if output in NEEDS and origin(output) in channels}
+
+
+def starting(
+    demands: Collection[Demand],
+    statuses: Collection[ServiceStatus],
+    routing: RoutingSettings,
+    *,
+    strict: bool = False,
+    offset: int = 0,
+) -> Progress:
+    """How far demands that were written up to an offset are from running, told from fresh statuses.
+
+    `strict`: a venue that does not list what is wanted is a failure; else only where none does.
+    """
     states = {
         FeedName(feed.venue, feed.channel, feed.symbol): feed.state
         for status in statuses
         for feed in status.subscriptions
     }
-    feeds = _expected(want, states, routing)
-    needed = NEEDED if any(feed.channel == TRADES for feed in feeds) else NEEDED[:1]
-    services = [reason for name in needed if (reason := _service(name, statuses))]
+    feeds = _expected(feeds_of(demands, routing), states, strict=strict)
     refused = [feed for feed in feeds if states.get(feed) == "REFUSED"]
     said = tuple(dict.fromkeys(_refusal(feed, statuses) for feed in refused))
     failed = [feed for feed in feeds if states.get(feed) == "FAILED"]
@@ -236,20 +134,20 @@ def starting(want: Wanted, statuses: Collection[ServiceStatus], routing: Routing
         if feed not in (*refused, *failed) and not _runs(feed, states)
     ]
     missing += [f"{feed.channel} of {feed.venue}:{feed.symbol}: {_why_failed(feed, statuses)}" for feed in failed]
+    services = [reason for name in services_of(demands) if (reason := _service(name, statuses, offset))]
     # Without its service, a feed's own state says nothing more; a collector that flows here may lack another venue.
     if feeds and (failed or not missing):
         services = [reason for reason in services if not reason.startswith("collector: DEGRADED")]
     no_collector = any(reason.startswith("collector") for reason in services)
     left = tuple(services if no_collector else [*services, *missing])
-    fatal = bool(want.venues) or len(refused) == len(feeds)
+    fatal = strict or len(refused) == len(feeds)
     return Progress(left, said, ()) if fatal else Progress(left, (), said)
 
 
-def _expected(want: Wanted, states: Collection[FeedName], routing: RoutingSettings) -> list[FeedName]:
+def _expected(feeds: list[FeedName], states: Collection[FeedName], *, strict: bool) -> list[FeedName]:
     """Feeds that are waited for: where no venue is named, those that the collector has taken up."""
-    feeds = feeds_of(want.demands(0), routing)
     taken = [feed for feed in feeds if feed in states]
-    return feeds if want.venues or not taken else taken
+    return feeds if strict or not taken else taken
 
 
 def _runs(feed: FeedName, states: Mapping[FeedName, str]) -> bool:
@@ -266,11 +164,12 @@ _FEED = {
 }
 
 
-def _service(name: str, statuses: Collection[ServiceStatus]) -> str | None:
-    """Why a service is not running, None when it is."""
+def _service(name: str, statuses: Collection[ServiceStatus], offset: int = 0) -> str | None:
+    """Why a service is not running, or has not read the demands up to an offset; None when all is well."""
     instances = [status for status in statuses if status.service == name]
     if any(status.state == "RUNNING" for status in instances):
-        return None
+        behind = any(status.gauges.get(SEEN, 0) < offset for status in instances)
+        return f"{name}: it has not taken the demand yet" if behind else None
     if not instances:
         return f"{name}: not seen in raven.status; is it started? (`ravenctl local up` starts all)"
     worst = instances[0]
@@ -305,7 +204,146 @@ def _words(status: ServiceStatus) -> set[str]:
     return set((status.last_error or "").replace(":", " ").split())
 
 
-def stopping(ended: Collection[FeedName], statuses: Collection[ServiceStatus]) -> tuple[str, ...]:
+# Commands
+
+
+class Watch:
+    """The statuses of services from now on, until a deadline; close it when done."""
+
+    def __init__(self, settings: Settings, codec: Codec, timeout_s: float, say: Say) -> None:
+        self._settings, self._codec, self._timeout_s, self._say = settings, codec, timeout_s, say
+        self._deadline = time.monotonic() + timeout_s
+        self._feed = StatusFeed(settings.kafka, codec, only_new=True)
+        self._heard_at = time.monotonic()
+        self._told: set[str] = set()
+
+    def close(self) -> None:
+        """Let go of the broker."""
+        self._feed.close()
+
+    def until(self, progress: Callable[[Collection[ServiceStatus]], Progress], otherwise: str) -> Progress:
+        """Return when nothing is missing; raises CommandFailed when something never comes, or not in time."""
+        found = Progress(("nothing was heard from any service",))
+        while time.monotonic() < self._deadline:
+            before = dict(self._feed.latest)
+            self._feed.poll(0.25)
+            if self._feed.latest != before:
+                self._heard_at = time.monotonic()
+            found = progress(self._feed.latest.values())
+            if found.refused or not found.missing:
+                return found
+            for reason in found.missing:
+                if self._feed.latest and "not seen" not in reason:
+                    self._tell(reason)
+        if self._feed.latest and time.monotonic() - self._heard_at > SILENT_S:
+            raise Unavailable(
+                f"Kafka at {self._settings.kafka.bootstrap} has brought nothing for "
+                f"{time.monotonic() - self._heard_at:.0f} s; {otherwise}: look with `ravenctl doctor`"
+            )
+        lines = "".join(f"\n  {reason}" for reason in found.missing)
+        raise CommandFailed(f"not done after {self._timeout_s:g} s; {otherwise}:{lines}")
+
+    def _tell(self, reason: str) -> None:
+        if reason not in self._told:
+            self._told.add(reason)
+            self._say(f"  {reason}")
+
+
+def start(settings: Settings, codec: Codec, want: Wanted, timeout_s: float, say: Say, *, strict: bool) -> list[Demand]:
+    """Make the demands and return them when all is seen running; raises CommandFailed that says what is not, and why.
+
+    What is configured, where no symbol is named, is demanded in the safe order: first its services must run, and each
+    step waits until the one before it runs.
+    """
+    kafka.ensure_topics(settings.kafka)
+    standing, _ = standing_demands(settings.kafka, codec)
+    now_us = time.time_ns() // 1000
+    changes = asking.to_start(want, standing, settings.routing, now_us)
+    watch = Watch(settings, codec, timeout_s, say)
+    try:
+        steps = want.steps(settings.routing, now_us)
+        demands = [demand for _, step in steps for demand in step]
+        if not want.symbols:
+            watch.until(partial(_services_run, demands), "nothing was demanded")
+        for title, step in steps:
+            written = {one.demand_id: changes.get(one.demand_id) or standing[one.demand_id] for one in step}
+            # One that stands is told once more: a collector then tries again what it has given up.
+            offset = apply(settings.kafka, codec, written)
+            asked = "demanded" if written.keys() & changes.keys() else "already demanded"
+            say(f"{title}: {asked} by {want.user} at {settings.kafka.bootstrap}; waiting until it runs")
+            runs = partial(starting, step, routing=settings.routing, strict=strict, offset=offset)
+            _settled(watch.until(runs, "the demand stands"), want, say)
+    except CommandFailed as error:
+        raise _withdrawn(settings, codec, error, changes) from None
+    finally:
+        watch.close()
+    return demands
+
+
+def _services_run(demands: Collection[Demand], statuses: Collection[ServiceStatus]) -> Progress:
+    return Progress(tuple(reason for name in services_of(demands) if (reason := _service(name, statuses))))
+
+
+def _settled(progress: Progress, want: Wanted, say: Say) -> None:
+    if progress.refused:
+        raise CommandFailed(f"{'; '.join(progress.refused)}: withdraw it with `ravenctl stop {_flags(want)}`")
+    for reason in progress.unlisted:
+        say(f"  {reason}")
+
+
+def _withdrawn(settings: Settings, codec: Codec, error: CommandFailed, changes: Collection[str]) -> CommandFailed:
+    """The failure, or in its place that somebody has withdrawn meanwhile what was waited for."""
+    standing, _ = standing_demands(settings.kafka, codec)
+    gone = [name for name in changes if name not in standing]
+    return CommandFailed("somebody withdrew it meanwhile: `ravenctl user` shows what stands") if gone else error
+
+
+def stop(
+    settings: Settings,
+    codec: Codec,
+    changes: Callable[[Mapping[str, Demand]], Changes],
+    timeout_s: float,
+    say: Say,
+) -> Plan:
+    """Make changes of what stands and return when what they end has ended; raises CommandFailed otherwise."""
+    kafka.ensure_topics(settings.kafka)
+    standing, _ = standing_demands(settings.kafka, codec)
+    found = plan(standing, changes(standing), settings.routing)
+    watch = Watch(settings, codec, timeout_s, say)
+    try:
+        offset = apply(settings.kafka, codec, found.changes)
+        withdrawn = sum(demand is None for demand in found.changes.values())
+        say(f"{withdrawn or 'no'} demand{'s' * (withdrawn != 1)} withdrawn at {settings.kafka.bootstrap}")
+        for name, users in _by_symbol(found.stays).items():
+            say(f"{name} stays: {', '.join(users)} still want{'s' * (len(users) == 1)} it")
+        ended = [thing for thing in found.ends if isinstance(thing, FeedName)]
+        began = time.monotonic()
+        watch.until(partial(_stopped, ended, offset, began), "withdrawn it is")
+        gone = dict.fromkeys(f"{one.venue}:{one.symbol}" for one in ended if f"{one.venue}:{one.symbol}")
+        say(f"{', '.join(gone)} not subscribed" if gone else "nothing else to end")
+    finally:
+        watch.close()
+    return found
+
+
+def _by_symbol(stays: Mapping[FeedName, Sequence[str]]) -> dict[str, list[str]]:
+    users: dict[str, set[str]] = {}
+    for feed, who in stays.items():
+        users.setdefault(f"{feed.venue}:{feed.symbol}", set()).update(who)
+    return {name: sorted(who) for name, who in users.items()}
+
+
+def _stopped(ended: Collection[FeedName], offset: int, began: float, statuses: Collection[ServiceStatus]) -> Progress:
+    """Every service that runs has taken the withdrawal, and no collector lists what ended."""
+    if not any(status.service == "collector" for status in statuses):
+        waited = time.monotonic() - began
+        return Progress(() if waited > GONE_US / 1e6 else ("no collector has reported yet",))
+    behind = [status.service for status in statuses if status.gauges.get(SEEN, offset) < offset]
+    left = stopping(ended, statuses)
+    return Progress((*left, *(f"{name}: it has not taken the withdrawal yet" for name in behind)))
+
+
+def stopping(ended: Collection[FeedName], statuses: Iterable[ServiceStatus]) -> tuple[str, ...]:
     """Subscriptions that should have ended and have not, told from fresh statuses."""
     return tuple(
         f"{feed.channel} of {feed.venue}:{feed.symbol}: {feed.state}"
@@ -315,98 +353,6 @@ def stopping(ended: Collection[FeedName], statuses: Collection[ServiceStatus]) -
     )
 
 
-def start(settings: Settings, codec: Codec, want: Wanted, timeout_s: float, say: Callable[[str], None]) -> None:
-    """Make the demands and return when all is seen running; raises CommandFailed that says what is not, and why."""
-    kafka.ensure_topics(settings.kafka)
-    standing, _ = standing_demands(settings.kafka, codec)
-    changes = to_start(want, standing, time.time_ns() // 1000)
-    feed = StatusFeed(settings.kafka, codec, only_new=True)
-    try:
-        apply(settings.kafka, codec, {**repeated(want, standing), **changes})
-        names = told(want)
-        asked = f"{'demanded' if changes else 'already demanded'} by {want.user} at {settings.kafka.bootstrap}"
-        say(f"{names}: {asked}; waiting until it runs")
-        _await_running(feed, want, settings.routing, timeout_s, say)
-    finally:
-        feed.close()
-
-
-def _await_running(
-    feed: StatusFeed, want: Wanted, routing: RoutingSettings, timeout_s: float, say: Callable[[str], None]
-) -> None:
-    deadline = time.monotonic() + timeout_s
-    told: set[str] = set()
-    progress = Progress(("nothing was heard from any service",))
-    while time.monotonic() < deadline:
-        feed.poll(0.25)
-        progress = starting(want, feed.latest.values(), routing)
-        if progress.refused:
-            raise CommandFailed(f"{'; '.join(progress.refused)}: withdraw it with `ravenctl stop {_flags(want)}`")
-        if not progress.missing:
-            for reason in progress.unlisted:
-                say(f"  {reason}")
-            return
-        for reason in progress.missing:
-            if feed.latest and reason not in told and "not seen" not in reason:
-                say(f"  {reason}")
-                told.add(reason)
-    lines = "".join(f"\n  {reason}" for reason in progress.missing)
-    raise CommandFailed(f"not running after {timeout_s:g} s; the demand stands:{lines}")
-
-
-def stop(
-    settings: Settings, codec: Codec, want: Wanted, *, all_users: bool, timeout_s: float, say: Callable[[str], None]
-) -> None:
-    """Withdraw the demands and return when the exchange is no longer subscribed; raises CommandFailed otherwise."""
-    standing, _ = standing_demands(settings.kafka, codec)
-    changes = to_stop(want, standing, settings.routing, all_users=all_users, now_us=time.time_ns() // 1000)
-    after = {name: demand for name, demand in {**standing, **changes}.items() if demand}
-    kept = needing(want, after.values(), settings.routing)
-    feed = StatusFeed(settings.kafka, codec, only_new=True)
-    try:
-        apply(settings.kafka, codec, changes)
-        withdrawn = sum(demand is None for demand in changes.values())
-        told = f"{withdrawn} demand{'s' * (withdrawn != 1)} withdrawn" if withdrawn else _nothing_of(want, all_users)
-        say(f"{told} at {settings.kafka.bootstrap}")
-        for name, users in {f"{one.venue}:{one.symbol}": users for one, users in kept.items()}.items():
-            say(f"{name} stays: {', '.join(users)} still want{'s' * (len(users) == 1)} it")
-        ended = [one for one in feeds_of(want.demands(0), settings.routing) if one not in kept]
-        _await_stopped(feed, ended, timeout_s, say)
-    finally:
-        feed.close()
-
-
-def told(want: Wanted) -> str:
-    """What is wanted, in a person's words."""
-    if want.symbols != (ALL,):
-        return ", ".join(want.symbols)
-    return f"all {', '.join(want.outputs)}" if want.outputs else ", ".join(want.venues)
-
-
 def _flags(want: Wanted) -> str:
-    symbols = [f"--symbol {symbol}" for symbol in want.symbols if symbol != ALL]
+    symbols = [f"--symbol {symbol}" for symbol in want.symbols]
     return " ".join([*symbols, *(f"--venue {venue}" for venue in want.venues)])
-
-
-def _nothing_of(want: Wanted, all_users: bool) -> str:
-    who = "anybody" if all_users else want.user
-    return f"no demand of {who} for {told(want)} stands"
-
-
-def _await_stopped(feed: StatusFeed, ended: Collection[FeedName], timeout_s: float, say: Callable[[str], None]) -> None:
-    """One report of the collector that was written after the withdrawal and lists none of it."""
-    began = time.monotonic()
-    left: tuple[str, ...] = ()
-    while time.monotonic() - began < timeout_s:
-        feed.poll(0.25)
-        collectors = [status for status in feed.latest.values() if status.service == "collector"]
-        left = stopping(ended, collectors)
-        if collectors and not left:
-            gone = dict.fromkeys(f"{one.venue}:{one.symbol}" for one in ended)
-            say(f"{', '.join(gone)} not subscribed" if gone else "nothing else to end")
-            return
-        if not collectors and time.monotonic() - began > GONE_US / 1e6:
-            say("no collector reports: nothing is subscribed")
-            return
-    lines = "".join(f"\n  {reason}" for reason in left)
-    raise CommandFailed(f"still subscribed after {timeout_s:g} s:{lines}")

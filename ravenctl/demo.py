@@ -28,11 +28,12 @@ from ravencore import kafka, service
 from ravencore.codec import Codec
 from ravencore.config import Settings, load
 from ravencore.errors import Unavailable
-from ravencore.records import ServiceStatus
+from ravencore.records import Demand, ServiceStatus
 from ravencore.topics import BOOKS, GROUP_BARS, GROUP_SINK, TOPICS, TRADES
 from ravenctl import control, feeds, mart, readback, summary
 from ravenctl.cluster import DEMO, pointed_at
 from ravenctl.collected import Collected
+from ravenctl.demands import Wanted, feeds_of
 from ravenctl.demo_plan import USER, Plan, services
 from ravenctl.demo_view import Scene, View
 from ravenctl.drain import Offsets, Place, Reader, behind, wait_until_drained
@@ -181,7 +182,7 @@ class _Demo:
         self._scene = Scene(plan.title)
         self._counters = Lives()
         self._asked = 0.0
-        self._wants: list[control.Wanted] = []
+        self._wants: list[Wanted] = []
         self._sent: dict[feeds.Name, Mapping[str, feeds.Sent]] = {}
         self._counts: dict[feeds.Name, tuple[int, int]] = {}
         self._sources_there = configured(self._settings.venues)
@@ -228,13 +229,13 @@ class _Demo:
             return time.monotonic() - began, str(error)
         return time.monotonic() - began, None
 
-    def _wanted(self) -> Iterator[control.Wanted]:
+    def _wanted(self) -> Iterator[Wanted]:
         """One for each source: of the symbols that its venue trades, or of its whole market."""
         stats = self._stats()
         for name in self._sources():
             source = SOURCES[name]
             symbols = tuple(stats["venues"][source.venue]["symbols"]) if stats else self._plan.symbols
-            yield control.Wanted(USER, symbols if source.scope == "symbol" else (ALL,), (name,))
+            yield Wanted(USER, symbols if source.scope == "symbol" else (ALL,), (name,))
 
     def _sources(self) -> list[str]:
         """Those of the plan that there is anything for."""
@@ -244,13 +245,15 @@ class _Demo:
         served = {name for venue in stats["venues"].values() for name in venue["sources"]}
         return [name for name in self._plan.sources if name in served]
 
-    def _polled(self) -> list[control.Wanted]:
+    def _polled(self) -> list[Wanted]:
         return [want for want in self._wants if isinstance(SOURCES[want.venues[0]], Poll)]
 
-    def _apply(self, *wants: control.Wanted) -> None:
+    def _apply(self, *wants: Wanted) -> None:
+        control.apply(self._settings.kafka, self._codec, {one.demand_id: one for one in self._demands(wants)})
+
+    def _demands(self, wants: Iterable[Wanted]) -> list[Demand]:
         now_us = time.time_ns() // 1000
-        changes = {name: demand for want in wants for name, demand in control.to_start(want, {}, now_us).items()}
-        control.apply(self._settings.kafka, self._codec, changes)
+        return [demand for want in wants for demand in want.demands(self._settings.routing, now_us)]
 
     def _await_first(self) -> float:
         """When the first frame was on its way; raises CommandFailed when none comes."""
@@ -269,7 +272,10 @@ class _Demo:
 
     def _starting(self) -> list[control.Progress]:
         statuses = self._fresh()
-        return [control.starting(want, statuses, self._settings.routing) for want in self._wants]
+        return [
+            control.starting(self._demands([want]), statuses, self._settings.routing, strict=True)
+            for want in self._wants
+        ]
 
     def _await_end(self, began: float) -> None:
         duration = self._plan.duration_s
@@ -284,10 +290,10 @@ class _Demo:
                 self._scene.share = None
                 return
 
-    def _withdraw(self, wants: Iterable[control.Wanted]) -> None:
+    def _withdraw(self, wants: Iterable[Wanted]) -> None:
         """What goes on after the end, polls and real exchanges, is ended, so that what was sent stands still."""
-        demands = [demand for want in wants for demand in want.demands(0)]
-        ended = control.feeds_of(demands, self._settings.routing)
+        demands = self._demands(wants)
+        ended = feeds_of(demands, self._settings.routing)
         control.apply(self._settings.kafka, self._codec, dict.fromkeys(demand.demand_id for demand in demands))
         wait_until_drained(
             lambda: {"subscriptions": len(control.stopping(ended, self._fresh()))}, self._draining, self._explain

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from producers.registry import SOURCES
-from ravenctl import control
+from ravenctl import demands
 from ravenctl.local.services import SERVICES, python_service
 from ravenctl.local.state import ServiceSpec
 from ravenctl.shell import WrongUse
@@ -164,7 +164,7 @@ def _venues(text: str) -> tuple[str, ...]:
 
 
 def _symbols(plan: Plan) -> tuple[str, ...]:
-    symbols = control.wanted(plan.symbols, None, USER).symbols if plan.symbols else ()
+    symbols = demands.wanted(plan.symbols, None, USER).symbols if plan.symbols else ()
     if plan.source == "live":
         return symbols or LIVE_SYMBOLS
     try:

@@ -23,7 +23,7 @@ from ravencore.records import Gap, GapCause, ServiceStatus, Subscription
 from ravenctl import reading, tail
 from ravenctl.cluster import QUIET
 from ravenctl.completeness import HOUR_US, Hour, edges_of, hours
-from ravenctl.control import named_venues
+from ravenctl.demands import named_venues
 from ravenctl.feeds import Name
 from ravenctl.shell import WrongUse
 from ravenctl.statusview import fresh

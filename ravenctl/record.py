@@ -17,13 +17,14 @@ from rich.table import Table
 from rich.text import Text
 
 from producers.collector.recorder import Recorder, Recording
-from producers.contract import Poll
+from producers.contract import ALL, Poll
 from producers.recording import BODIES, FRAMES, stem
 from producers.registry import SOURCES, configured
 from producers.routing import wanted as collected
-from ravencore.config import Settings
+from ravencore.config import RoutingSettings, Settings
 from ravencore.errors import Unavailable
-from ravenctl.control import Wanted
+from ravencore.records import Demand
+from ravenctl.demands import Wanted
 from ravenctl.shell import CommandFailed, WrongUse, show
 
 LOOK_S = 0.25
@@ -50,7 +51,8 @@ class Plan:
 
 def make_plan(want: Wanted, settings: Settings, out: Path, duration_s: float | None, now_us: int) -> Plan:
     """What the options mean; raises WrongUse, and CannotWrite where a file exists."""
-    sources = collected(want.demands(now_us), SOURCES.values(), settings.routing)
+    demands = want.demands(settings.routing, now_us) if want.symbols else _markets(want, settings.routing)
+    sources = collected(demands, SOURCES.values(), settings.routing)
     idle = [name for name in want.venues if not any(name in (one, SOURCES[one].venue) for one in sources)]
     if idle and want.outputs:
         raise WrongUse(f"{idle[0]} has nothing of what --symbol and --with name: leave it out")
@@ -63,6 +65,16 @@ def make_plan(want: Wanted, settings: Settings, out: Path, duration_s: float | N
     made = configured(settings.venues)
     recordings = [Recording(made[name], folder, stems[name]) for name in sources]
     return Plan(want, sources, recordings, duration_s)
+
+
+def _markets(want: Wanted, routing: RoutingSettings) -> list[Demand]:
+    """Without a symbol: the whole markets that are named; raises WrongUse where there is none."""
+    demands = [demand for demand in want.demands(routing, 0) if demand.symbol == ALL]
+    if not (want.venues or want.outputs):
+        raise WrongUse("name a --symbol, for example BTCUSDT, or a --venue that is collected as a whole")
+    if not demands:
+        raise WrongUse(f"{', '.join(want.venues or want.outputs)} is collected by symbol: add --symbol, as BTCUSDT")
+    return demands
 
 
 def _channels(name: str) -> list[str]:
@@ -147,7 +159,8 @@ class _Run:
         self._refused |= refused
         unlisted = self._recorder.unlisted()
         everything = {(name, symbol) for name, symbols in self._plan.sources.items() for symbol in symbols}
-        if unlisted and (self._plan.want.venues or set(unlisted) == everything):
+        named = self._plan.want.symbols and self._plan.want.venues
+        if unlisted and (named or set(unlisted) == everything):
             raise CommandFailed(self._what_is_refused(unlisted))
         if self._first is None and time.monotonic() - self._began > START_S and (away := self._recorder.away()):
             raise Unavailable(f"nothing came for {START_S:g} s: {away[0]}; {_setting(self._plan)}")

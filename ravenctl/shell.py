@@ -125,20 +125,38 @@ Bootstrap = Annotated[
 User = Annotated[str | None, typer.Option("--user", help="On whose behalf; you, where not given.")]
 Symbols = Annotated[
     list[str] | None,
-    typer.Option(
-        "--symbol",
-        metavar="SYMBOL",
-        help="For example BTCUSDT or BTC/USDT; repeatable. None: what --venue or --with names, of the whole market.",
-    ),
+    typer.Option("--symbol", metavar="SYMBOL", help="For example BTCUSDT or BTC/USDT, '*' for all; repeatable."),
 ]
+Coin = Annotated[
+    str | None, typer.Option("--coin", metavar="COIN", help="With --quote: the same as --symbol COIN/QUOTE.")
+]
+Quote = Annotated[str | None, typer.Option("--quote", metavar="QUOTE", help="What --coin is traded for.")]
 Outputs = Annotated[
     list[str] | None,
-    typer.Option("--with", metavar="CHANNEL", help="Also what is collected of a whole market, for example funding."),
+    typer.Option(
+        "--with",
+        metavar="OUTPUT,...",
+        help="Only these, and what they are made of: trades, klines, bars, tib, vpin, spot_mid ... All, if not given.",
+    ),
+]
+Stores = Annotated[
+    list[str] | None,
+    typer.Option("--into", metavar="STORE,...", help="Only these: influx, timescale, lake, redis. All, if not given."),
 ]
 Venues = Annotated[
     list[str] | None,
     typer.Option(
-        "--venue", metavar="VENUE", help="For example BINANCE_SPOT; repeatable. All configured, if not given."
+        "--venue",
+        metavar="VENUE[:CHANNEL]",
+        help="For example BINANCE_SPOT or KRAKEN:TRADES; repeatable. All configured, if not given.",
     ),
 ]
+Include = Annotated[
+    list[str] | None, typer.Option("--venue-include", metavar="VENUE[:CHANNEL]", help="These beside the configured.")
+]
+Exclude = Annotated[
+    list[str] | None, typer.Option("--venue-exclude", metavar="VENUE[:CHANNEL]", help="All but these; repeatable.")
+]
+AllUsers = Annotated[bool, typer.Option("--all-users", help="Everybody's demands, not yours alone.")]
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")]
 Timeout = Annotated[float, typer.Option("--timeout", parser=seconds, metavar="DURATION", help="How long to wait.")]

@@ -19,9 +19,10 @@ from producers.contract import ALL, Poll
 from producers.registry import SOURCES
 from ravencore import kafka, topics
 from ravencore.codec import Codec
-from ravencore.config import KafkaSettings
-from ravencore.records import Gap, ServiceStatus
+from ravencore.config import KafkaSettings, RoutingSettings
+from ravencore.records import Demand, Gap, ServiceStatus
 from ravenctl import control, reading
+from ravenctl.demands import Wanted
 from ravenctl.statusview import StatusFeed
 from simulator.registry import DIALECTS
 from simulator.synthetic import listing_of
@@ -208,21 +209,18 @@ class _Market:
         self._stop()
         return began_us, ended_us
 
-    def _wants(self) -> Iterator[control.Wanted]:
+    def _wants(self) -> Iterator[Wanted]:
         """One for each source: of the plan's symbols, or of its whole market."""
         for source in SOURCES.values():
             symbols = tuple(self._plan.spelled(source.venue)) if source.scope == "symbol" else (ALL,)
-            yield control.Wanted(USER, symbols, (source.name,))
+            yield Wanted(USER, symbols, (source.name,))
 
-    def _apply(self, wants: Sequence[control.Wanted]) -> None:
-        now_us = time.time_ns() // 1000
-        changes = {name: one for want in wants for name, one in control.to_start(want, {}, now_us).items()}
-        control.apply(self._settings, self.codec, changes)
+    def _apply(self, wants: Sequence[Wanted]) -> None:
+        control.apply(self._settings, self.codec, {one.demand_id: one for one in _demands(wants)})
 
-    def _withdraw(self, wants: Sequence[control.Wanted]) -> None:
+    def _withdraw(self, wants: Sequence[Wanted]) -> None:
         """Polls go on after the end: they are ended, so that what was sent stands still."""
-        demands = [demand for want in wants for demand in want.demands(0)]
-        control.apply(self._settings, self.codec, dict.fromkeys(one.demand_id for one in demands))
+        control.apply(self._settings, self.codec, dict.fromkeys(one.demand_id for one in _demands(wants)))
         polled = {(SOURCES[name].venue, channel) for want in wants for name in want.venues
                   for channel in SOURCES[name].channels}  # fmt: skip
 
@@ -295,3 +293,7 @@ class _Market:
         for name, process in zip(("simulator", "collector"), self._running[:2], strict=True):
             if process.poll() is not None:
                 raise ChaosFailed(f"the {name} ended by itself with exit code {process.returncode}: see {name}.log")
+
+
+def _demands(wants: Sequence[Wanted]) -> list[Demand]:
+    return [demand for want in wants for demand in want.demands(RoutingSettings(), 0)]

@@ -23,7 +23,7 @@ from producers.registry import SOURCES
 from ravencore.config import BinanceSpotSettings, Settings, VenuesSettings
 from ravenctl import record
 from ravenctl.cli import app
-from ravenctl.control import wanted
+from ravenctl.demands import wanted
 from ravenctl.record import Rate, make_plan
 from ravenctl.shell import FAILED, INTERRUPTED, UNAVAILABLE, USAGE
 from simulator.recording import lines, read_bodies
@@ -150,8 +150,8 @@ def test_the_other_venues_play_what_was_recorded_of_them(tmp_path: Path, machine
     books = ("COINBASE_BOOKS", "DERIBIT_BOOKS")
     venues = ("KRAKEN", "COINBASE", "DERIBIT")
     pace = ("--speed", "max", "--feeds", ",".join((*sources, *books)))
-    what = [*(f"--venue={venue}" for venue in venues), "--symbol", "BTC/USD"]
-    what += [f"--with={channel}" for channel in ("option_tickers", "trades", "index_prices")]
+    what = [*(f"--venue={venue}" for venue in (*venues, "DERIBIT_TRADES")), "--symbol", "BTC/USD"]
+    what += ["--with", "trades,quotes,books,option_tickers,index_prices,volatility_index"]
 
     def record_it(simulator: Simulator, out: Path) -> None:
         process = machine.recorder(simulator.environment, out, *what)
@@ -362,14 +362,14 @@ def test_a_file_that_is_there_stays_as_it_is(tmp_path: Path) -> None:
     assert path.read_bytes() == b"mine"
 
 
-def test_a_single_source_can_be_named_and_whole_markets_added_to_symbols(tmp_path: Path) -> None:
+def test_a_single_source_can_be_named_and_whole_markets_beside_symbols(tmp_path: Path) -> None:
     def names(symbols: list[str], venues: list[str], outputs: list[str]) -> list[str]:
         want = wanted(symbols, venues, "me", outputs)
         plan = make_plan(want, Settings(), tmp_path, None, NOW_US)
         return [recording.main.name.removesuffix(".zst") for recording in plan.recordings]
 
     assert names([], ["BINANCE_FUTURES_OI"], []) == ["binance_futures_oi_20240808T235413.rest.jsonl"]
-    assert names(["PEPE/USDT"], ["BINANCE_FUTURES"], ["funding"]) == [
+    assert names(["PEPE/USDT"], ["BINANCE_FUTURES"], ["trades", "funding"]) == [
         "binance_futures_1000pepeusdt_20240808T235413.frames",
         "binance_futures_funding_20240808T235413.frames",
     ]

@@ -17,7 +17,7 @@ from ravencore.codec import Codec
 from ravencore.config import KafkaSettings, RoutingSettings
 from ravencore.records import market_key
 from ravencore.topics import CONTROL
-from ravenctl import control, reading
+from ravenctl import control, demands, reading
 from ravenctl.cli import app
 from ravenctl.drain import Offsets, behind
 from ravenctl.local.state import Endpoints
@@ -157,14 +157,14 @@ def test_setup_twice(settings: KafkaSettings) -> None:
 
 def test_demands_stand_until_withdrawn_and_unreadable_ones_do_no_harm(settings: KafkaSettings) -> None:
     kafka.ensure_topics(settings)
-    want = control.Wanted(f"user-{uuid.uuid4().hex}", ("BTCUSDT", "ETHUSDT"))
-    made = control.to_start(want, {}, 1)
+    want = demands.Wanted(f"user-{uuid.uuid4().hex}", ("BTCUSDT", "ETHUSDT"))
+    made = demands.to_start(want, {}, RoutingSettings(), 1)
     control.apply(settings, CODEC, made)
     produce_to_control(settings, b"strange", b"not avro")
     standing, unreadable = control.standing_demands(settings, CODEC)
     assert made.items() <= standing.items()
     assert "strange" in unreadable
-    control.apply(settings, CODEC, control.to_stop(want, standing, RoutingSettings(), all_users=False, now_us=2))
+    control.apply(settings, CODEC, demands.to_stop(want, standing, RoutingSettings()))
     produce_to_control(settings, b"strange", None)
     standing, unreadable = control.standing_demands(settings, CODEC)
     assert not made.keys() & standing.keys()
@@ -182,7 +182,7 @@ def test_start_says_which_services_are_not_there_and_stop_takes_it_back(settings
     options = ["--symbol", "btcusdt", "--user", user, "--bootstrap", settings.bootstrap]
     result = CliRunner().invoke(app, ["start", *options, "--timeout", "2s"])
     assert result.exit_code == 1
-    for service in control.NEEDED:
+    for service in ("sink-influx", "sink-timescale", "sink-lake", "engine", "collector"):
         assert f"{service}: not seen" in result.stderr
     assert user in {demand.user for demand in control.standing_demands(settings, CODEC)[0].values()}
     result = CliRunner().invoke(app, ["stop", *options])

@@ -1,0 +1,351 @@
+"""The commands that say what shall run: start, collect, stop, stop-all, plan, user, graph."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Annotated
+
+import typer
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ravencore import service
+from ravencore.config import Settings
+from ravencore.records import Demand, ServiceStatus
+from ravenctl import control, demands, graphs, plans
+from ravenctl.cluster import reach, resolve
+from ravenctl.demands import VENUES, Wanted
+from ravenctl.shell import (
+    EXIT_CODES,
+    AllUsers,
+    AsJson,
+    Bootstrap,
+    Coin,
+    Exclude,
+    Include,
+    Outputs,
+    Quote,
+    RavenGroup,
+    Stores,
+    Symbols,
+    Timeout,
+    User,
+    Venues,
+    WrongUse,
+    console,
+    given_bootstrap,
+    show,
+)
+from ravenctl.statusview import StatusFeed, fresh
+
+app = typer.Typer(cls=RavenGroup)
+Ids = Annotated[
+    list[str] | None, typer.Option("--id", metavar="ID", help="The demand that `ravenctl user` lists so; repeatable.")
+]
+
+
+@app.command(epilog=EXIT_CODES)
+def start(
+    ctx: typer.Context,
+    *,
+    symbol: Symbols = None,
+    coin: Coin = None,
+    quote: Quote = None,
+    venue: Venues = None,
+    venue_include: Include = None,
+    venue_exclude: Exclude = None,
+    outputs: Outputs = None,
+    into: Stores = None,
+    user: User = None,
+    timeout: Timeout = "60s",  # type: ignore[assignment]
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Demand an instrument and wait until it flows, and bars and stores run; or say what does not, and why.
+
+    It is collected from every venue that lists it, or from those named. Without a symbol: all that is configured, in
+    the safe order (stores, engine, collector; then instruments, whole markets, what is asked for over REST, Deribit).
+    A demand for an output is one for all that it is made of; what is demanded twice runs until both are withdrawn.
+
+    Example: ravenctl start --symbol BTCUSDT
+    Example: ravenctl start --coin ETH --quote USDC --venue KRAKEN --with tib,vpin --into timescale
+    Example: ravenctl start --venue DERIBIT
+    """
+    settings = reach(given_bootstrap(ctx, bootstrap))
+    want = _wanted(
+        settings,
+        symbol=symbol,
+        coin=coin,
+        quote=quote,
+        venues=(venue, venue_include, venue_exclude),
+        outputs=outputs,
+        stores=into,
+        user=user,
+    )
+    _start(settings, want, timeout, strict=bool(want.symbols and venue))
+
+
+@app.command(epilog=EXIT_CODES)
+def collect(
+    ctx: typer.Context,
+    *,
+    coin: Annotated[str, typer.Option("--coin", metavar="COIN", help="For example BTC.")],
+    quote: Annotated[str, typer.Option("--quote", metavar="QUOTE", help="For example USDT.")],
+    user: User = None,
+    timeout: Timeout = "60s",  # type: ignore[assignment]
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Demand the whole pipeline for one instrument, on all venues that list it, configured or not.
+
+    Example: ravenctl collect --coin BTC --quote USDT
+    """
+    settings = reach(given_bootstrap(ctx, bootstrap))
+    want = demands.wanted([f"{coin}/{quote}"], VENUES, user or control.whoami())
+    _start(settings, want, timeout, strict=False)
+
+
+def _start(settings: Settings, want: Wanted, timeout: float, *, strict: bool) -> None:
+    made = control.start(settings, service.codec(settings), want, timeout, typer.echo, strict=strict)
+    channel = demands.feeds_of(made, settings.routing)[0].channel
+    typer.echo(f"running: {demands.told(want)}. Look: ravenctl tail {channel} --follow")
+
+
+@app.command(epilog=EXIT_CODES)
+def stop(
+    ctx: typer.Context,
+    *,
+    symbol: Symbols = None,
+    coin: Coin = None,
+    quote: Quote = None,
+    venue: Venues = None,
+    venue_include: Include = None,
+    venue_exclude: Exclude = None,
+    outputs: Outputs = None,
+    into: Stores = None,
+    ids: Ids = None,
+    user: User = None,
+    all_users: AllUsers = False,
+    timeout: Timeout = "30s",  # type: ignore[assignment]
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Withdraw your demands for an instrument or a venue, and wait until all has ended that nobody else needs.
+
+    With --with or --into: only demands that were made with just these. It says what stays, and for whom.
+
+    Example: ravenctl stop --symbol BTCUSDT
+    Example: ravenctl stop --venue KRAKEN --all-users
+    """
+    settings = reach(given_bootstrap(ctx, bootstrap))
+    want = _wanted(
+        settings,
+        symbol=symbol,
+        coin=coin,
+        quote=quote,
+        venues=(venue, venue_include, venue_exclude),
+        outputs=outputs,
+        stores=into,
+        user=user,
+    )
+    _check_stop(want, ids)
+    _stop(settings, want, ids or (), timeout, all_users=all_users)
+
+
+@app.command(name="stop-all", epilog=EXIT_CODES)
+def stop_all(
+    ctx: typer.Context,
+    *,
+    user: User = None,
+    all_users: AllUsers = False,
+    timeout: Timeout = "30s",  # type: ignore[assignment]
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Withdraw all of your demands, or everybody's, and wait until all has ended that nobody else needs.
+
+    Example: ravenctl stop-all
+    Example: ravenctl stop-all --all-users
+    """
+    settings = reach(given_bootstrap(ctx, bootstrap))
+    _stop(settings, Wanted(user or control.whoami(), ()), (), timeout, all_users=all_users)
+
+
+def _check_stop(want: Wanted, ids: list[str] | None) -> None:
+    if not (want.symbols or want.venues or want.outputs or want.stores or ids):
+        raise WrongUse("name a --symbol, a --venue or an --id, or withdraw all with `ravenctl stop-all`")
+
+
+def _stop(settings: Settings, want: Wanted, ids: Sequence[str], timeout: float, *, all_users: bool) -> None:
+    def changes(standing: Mapping[str, Demand]) -> demands.Changes:
+        if ids:
+            return dict.fromkeys(ids)
+        return demands.to_stop(want, standing, settings.routing, all_users=all_users)
+
+    control.stop(settings, service.codec(settings), changes, timeout, typer.echo)
+
+
+@app.command(epilog=EXIT_CODES)
+def plan(
+    ctx: typer.Context,
+    *,
+    symbol: Symbols = None,
+    coin: Coin = None,
+    quote: Quote = None,
+    venue: Venues = None,
+    venue_include: Include = None,
+    venue_exclude: Exclude = None,
+    outputs: Outputs = None,
+    into: Stores = None,
+    user: User = None,
+    to_stop: Annotated[bool, typer.Option("--stop", help="What a stop would do, not a start.")] = False,
+    all_users: AllUsers = False,
+    as_json: AsJson = False,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Say what a start or a stop would begin and end, and what would stay and for whom, without doing it.
+
+    Example: ravenctl plan --symbol BTCUSDT --with tib
+    Example: ravenctl plan --stop --symbol BTCUSDT
+    """
+    settings = reach(given_bootstrap(ctx, bootstrap))
+    want = _wanted(
+        settings,
+        symbol=symbol,
+        coin=coin,
+        quote=quote,
+        venues=(venue, venue_include, venue_exclude),
+        outputs=outputs,
+        stores=into,
+        user=user,
+    )
+    standing, _ = control.standing_demands(settings.kafka, service.codec(settings))
+    changes: demands.Changes = (
+        demands.to_stop(want, standing, settings.routing, all_users=all_users)
+        if to_stop
+        else demands.to_start(want, standing, settings.routing, _now_us())
+    )
+    found = plans.plan(standing, changes, settings.routing)
+    if as_json:
+        typer.echo(json.dumps(plans.for_scripts(found), indent=2))
+    else:
+        show(console(), plans.show(found))
+
+
+@app.command(epilog=EXIT_CODES)
+def user(ctx: typer.Context, *, as_json: AsJson = False, bootstrap: Bootstrap = None) -> None:
+    """List the demands as people made them: who wants what, from where, into which stores, since when.
+
+    Example: ravenctl user
+    """
+    settings = reach(given_bootstrap(ctx, bootstrap))
+    standing, unreadable = control.standing_demands(settings.kafka, service.codec(settings))
+    ordered = sorted(standing.values(), key=lambda demand: (demand.user, demand.created_time))
+    if as_json:
+        told = [{**plans.demand_for_scripts(one), "created_time": _time(one.created_time)} for one in ordered]
+        typer.echo(json.dumps({"demands": told, "unreadable": unreadable}, indent=2))
+    else:
+        show(console(), _demands(ordered, unreadable))
+
+
+def _demands(standing: list[Demand], unreadable: list[str]) -> RenderableType:
+    if not standing and not unreadable:
+        return Text("nobody wants anything yet: ravenctl start --symbol BTCUSDT")
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for name in ("USER", "SYMBOL", "VENUES", "WITH", "INTO", "FEEDS", "SINCE", "ID"):
+        table.add_column(name, overflow="fold", justify="right" if name == "FEEDS" else "left")
+    for one in standing:
+        venues, outputs, stores = (", ".join(names) for names in (one.venues, one.outputs, one.stores))
+        table.add_row(
+            one.user,
+            one.symbol,
+            venues or "configured",
+            outputs or "all",
+            stores or "all",
+            str(len(one.feeds)),
+            _time(one.created_time),
+            one.demand_id,
+        )
+    left = [Text(f"{name}: cannot be read; withdraw it with `ravenctl stop --id {name}`") for name in unreadable]
+    return Group(table, *left)
+
+
+class Format(Enum):
+    """How a graph is written."""
+
+    text = "text"
+    dot = "dot"
+    mermaid = "mermaid"
+    json = "json"
+
+
+@app.command()
+def graph(
+    ctx: typer.Context,
+    *,
+    how: Annotated[Format, typer.Option("--format", help="For eyes, Graphviz, Mermaid or scripts.")] = Format.text,
+    configured: Annotated[bool, typer.Option("--configured", help="Only as configured; needs no Kafka.")] = False,
+    bootstrap: Bootstrap = None,
+) -> None:
+    """Draw what is made of what, from the venues to the stores, and which of it runs.
+
+    Example: ravenctl graph
+    Example: ravenctl graph --format dot | dot -Tsvg > raven.svg
+    """
+    settings, things, statuses = _seen(given_bootstrap(ctx, bootstrap), configured=configured)
+    found = graphs.graph(settings.routing, things, statuses)
+    match how:
+        case Format.text:
+            show(console(), graphs.as_text(found))
+        case Format.dot:
+            typer.echo(graphs.as_dot(found))
+        case Format.mermaid:
+            typer.echo(graphs.as_mermaid(found))
+        case Format.json:
+            typer.echo(json.dumps(graphs.for_scripts(found), indent=2))
+
+
+def _seen(
+    bootstrap: str | None, *, configured: bool
+) -> tuple[Settings, dict[plans.Thing, tuple[str, ...]], list[ServiceStatus]]:
+    """The settings, what demands come to, and how services are."""
+    if configured:
+        return resolve(bootstrap), {}, []
+    settings = reach(bootstrap)
+    codec = service.codec(settings)
+    standing, _ = control.standing_demands(settings.kafka, codec)
+    feed = StatusFeed(settings.kafka, codec)
+    try:
+        feed.catch_up()
+        return settings, plans.running(standing.values(), settings.routing), fresh(feed.latest, _now_us())
+    finally:
+        feed.close()
+
+
+Names = list[str] | None
+
+
+def _wanted(
+    settings: Settings,
+    *,
+    symbol: Names,
+    coin: str | None,
+    quote: str | None,
+    venues: tuple[Names, Names, Names],
+    outputs: Names,
+    stores: Names,
+    user: str | None,
+) -> Wanted:
+    """What the options mean; raises WrongUse. Venues: those named, those beside them, and all but these."""
+    if bool(coin) != bool(quote):
+        raise WrongUse("--coin and --quote go together, for example --coin ETH --quote USDC")
+    named = [*(symbol or []), *([f"{coin}/{quote}"] if coin else [])]
+    chosen = demands.chosen_venues(*venues, settings.routing)
+    return demands.wanted(named, chosen, user or control.whoami(), outputs, stores)
+
+
+def _time(micros: int) -> str:
+    return datetime.fromtimestamp(micros / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000

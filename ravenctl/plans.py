@@ -1,0 +1,156 @@
+"""What demands come to, and so what a start or a stop would begin and end; pure."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ravencore.config import RoutingSettings
+from ravencore.graph import STORES, made_for, origin
+from ravencore.records import Demand, FeedName
+from ravenctl.demands import Changes, after, feeds_of
+
+
+class Made(NamedTuple):
+    """An output of a feed's symbol; of a channel itself: that channel."""
+
+    venue: str
+    symbol: str
+    output: str
+
+
+class Kept(NamedTuple):
+    """An output of a feed's symbol in a store."""
+
+    store: str
+    venue: str
+    symbol: str
+    output: str
+
+
+Thing = FeedName | Made | Kept
+"""Something that runs because somebody demands it."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What changes of demands would do: what begins and ends, and what was named for an end and stays, for whom."""
+
+    changes: Changes
+    begins: tuple[Thing, ...]
+    ends: tuple[Thing, ...]
+    stays: Mapping[FeedName, tuple[str, ...]]
+
+
+def running(demands: Iterable[Demand], routing: RoutingSettings) -> dict[Thing, tuple[str, ...]]:
+    """All that demands come to, each with the users that want it."""
+    users: dict[Thing, dict[str, None]] = {}
+    for demand in demands:
+        for thing in _things(demand, routing):
+            users.setdefault(thing, {})[demand.user] = None
+    return {thing: tuple(sorted(who)) for thing, who in users.items()}
+
+
+def _things(demand: Demand, routing: RoutingSettings) -> Iterable[Thing]:
+    outputs = made_for(demand)
+    for feed in feeds_of([demand], routing):
+        yield feed
+        for output in sorted(outputs):
+            if origin(output) != feed.channel:
+                continue
+            yield Made(feed.venue, feed.symbol, output)
+            for store in demand.stores or STORES:
+                if output in STORES[store]:
+                    yield Kept(store, feed.venue, feed.symbol, output)
+
+
+def plan(standing: Mapping[str, Demand], changes: Changes, routing: RoutingSettings) -> Plan:
+    """What becomes of what runs when the changes are made."""
+    before = running(standing.values(), routing)
+    now = running(after(standing, changes).values(), routing)
+    withdrawn = [standing[name] for name, demand in changes.items() if demand is None and name in standing]
+    narrowed = running([demand for demand in changes.values() if demand], routing)
+    named = running(withdrawn, routing).keys() - narrowed.keys()
+    return Plan(
+        changes,
+        begins=tuple(thing for thing in now if thing not in before),
+        ends=tuple(thing for thing in before if thing not in now),
+        stays={thing: users for thing, users in now.items() if thing in named and isinstance(thing, FeedName)},
+    )
+
+
+def for_scripts(found: Plan) -> dict[str, Any]:
+    """A plan as JSON values."""
+    return {
+        "withdraws": [name for name, demand in found.changes.items() if demand is None],
+        "writes": [demand_for_scripts(demand) for demand in found.changes.values() if demand],
+        "begins": _by_kind(found.begins),
+        "ends": _by_kind(found.ends),
+        "stays": [{**_names(feed), "users": list(users)} for feed, users in found.stays.items()],
+    }
+
+
+def demand_for_scripts(demand: Demand) -> dict[str, Any]:
+    """A demand as JSON values."""
+    return {
+        "demand_id": demand.demand_id,
+        "user": demand.user,
+        "symbol": demand.symbol,
+        "venues": list(demand.venues),
+        "outputs": list(demand.outputs),
+        "stores": list(demand.stores),
+    }
+
+
+def _by_kind(things: Iterable[Thing]) -> dict[str, list[dict[str, str]]]:
+    kinds: dict[str, list[dict[str, str]]] = {"feeds": [], "outputs": [], "kept": []}
+    for thing in things:
+        kind = "feeds" if isinstance(thing, FeedName) else "outputs" if isinstance(thing, Made) else "kept"
+        kinds[kind].append(_names(thing))
+    return kinds
+
+
+def _names(thing: Thing) -> dict[str, str]:
+    if isinstance(thing, FeedName):
+        return {"venue": thing.venue, "channel": thing.channel, "symbol": thing.symbol}
+    return thing._asdict()
+
+
+# For a person
+
+
+def show(found: Plan) -> RenderableType:
+    """A plan as a person reads it: by symbol, what begins and ends."""
+    parts: list[RenderableType] = []
+    for title, things, style in (("begins", found.begins, "green"), ("ends", found.ends, "red")):
+        if things:
+            parts += [Text(f"{title}:", style=f"bold {style}"), _table(things), Text()]
+    if found.stays:
+        parts.append(Text("stays:", style="bold"))
+        parts += [
+            Text(f"  {feed.venue}:{feed.symbol} {feed.channel}, wanted by {', '.join(users)}")
+            for feed, users in found.stays.items()
+        ]
+    return Group(*parts) if parts else Text("nothing would change")
+
+
+def _table(things: Iterable[Thing]) -> Table:
+    """A line for each symbol of a venue: its feeds, what is made of them, and the stores that keep any of it."""
+    rows: dict[str, tuple[dict[str, None], dict[str, None], dict[str, None]]] = {}
+    for thing in things:
+        feeds, outputs, stores = rows.setdefault(f"{thing.venue}:{thing.symbol}", ({}, {}, {}))
+        if isinstance(thing, FeedName):
+            feeds[thing.channel] = None
+        elif isinstance(thing, Kept):
+            stores[thing.store] = None
+        elif origin(thing.output) != thing.output:
+            outputs[thing.output] = None
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for name in ("  INSTRUMENT", "COLLECTED", "MADE OF IT", "KEPT IN"):
+        table.add_column(name, overflow="fold")
+    for instrument, columns in rows.items():
+        table.add_row(f"  {instrument}", *(", ".join(column) or "-" for column in columns))
+    return table
