@@ -21,7 +21,7 @@ from ravenctl import demands as asking
 from ravenctl.cluster import QUIET
 from ravenctl.demands import Changes, Wanted, feeds_of
 from ravenctl.plans import Plan, plan
-from ravenctl.shell import CommandFailed
+from ravenctl.shell import CommandFailed, Telling
 from ravenctl.statusview import GONE_US, StatusFeed
 
 OPTIONAL = frozenset({"redis"})
@@ -34,8 +34,6 @@ SILENT_S = 5.0
 """Services report every second: who hears nothing for so long has lost Kafka, or there are none."""
 SEEN = "control_offset"
 """Gauge of every service: as far as it has read `raven.control`."""
-
-Say = Callable[[str], None]
 
 
 def whoami() -> str:
@@ -210,12 +208,11 @@ def _words(status: ServiceStatus) -> set[str]:
 class Watch:
     """The statuses of services from now on, until a deadline; close it when done."""
 
-    def __init__(self, settings: Settings, codec: Codec, timeout_s: float, say: Say) -> None:
-        self._settings, self._codec, self._timeout_s, self._say = settings, codec, timeout_s, say
+    def __init__(self, settings: Settings, codec: Codec, timeout_s: float, telling: Telling) -> None:
+        self._settings, self._codec, self._timeout_s, self._telling = settings, codec, timeout_s, telling
         self._deadline = time.monotonic() + timeout_s
         self._feed = StatusFeed(settings.kafka, codec, only_new=True)
         self._heard_at = time.monotonic()
-        self._told: set[str] = set()
 
     def close(self) -> None:
         """Let go of the broker."""
@@ -232,9 +229,9 @@ class Watch:
             found = progress(self._feed.latest.values())
             if found.refused or not found.missing:
                 return found
-            for reason in found.missing:
-                if self._feed.latest and "not seen" not in reason:
-                    self._tell(reason)
+            # At first, not all services have been heard of.
+            if reasons := [reason for reason in found.missing if "not seen" not in reason]:
+                self._telling.wait(reasons)
         if self._feed.latest and time.monotonic() - self._heard_at > SILENT_S:
             raise Unavailable(
                 f"Kafka at {self._settings.kafka.bootstrap} has brought nothing for "
@@ -243,13 +240,10 @@ class Watch:
         lines = "".join(f"\n  {reason}" for reason in found.missing)
         raise CommandFailed(f"not done after {self._timeout_s:g} s; {otherwise}:{lines}")
 
-    def _tell(self, reason: str) -> None:
-        if reason not in self._told:
-            self._told.add(reason)
-            self._say(f"  {reason}")
 
-
-def start(settings: Settings, codec: Codec, want: Wanted, timeout_s: float, say: Say, *, strict: bool) -> list[Demand]:
+def start(
+    settings: Settings, codec: Codec, want: Wanted, timeout_s: float, telling: Telling, *, strict: bool
+) -> list[Demand]:
     """Make the demands and return them when all is seen running; raises CommandFailed that says what is not, and why.
 
     What is configured, where no symbol is named, is demanded in the safe order: first its services must run, and each
@@ -259,43 +253,57 @@ def start(settings: Settings, codec: Codec, want: Wanted, timeout_s: float, say:
     standing, _ = standing_demands(settings.kafka, codec)
     now_us = time.time_ns() // 1000
     changes = asking.to_start(want, standing, settings.routing, now_us)
-    watch = Watch(settings, codec, timeout_s, say)
+    watch = Watch(settings, codec, timeout_s, telling)
     try:
         steps = want.steps(settings.routing, now_us)
-        demands = [demand for _, step in steps for demand in step]
         if not want.symbols:
+            demands = [demand for _, step in steps for demand in step]
             watch.until(partial(_services_run, demands), "nothing was demanded")
         for title, step in steps:
             written = {one.demand_id: changes.get(one.demand_id) or standing[one.demand_id] for one in step}
             # One that stands is told once more: a collector then tries again what it has given up.
             offset = apply(settings.kafka, codec, written)
             asked = "demanded" if written.keys() & changes.keys() else "already demanded"
-            say(f"{title}: {asked} by {want.user} at {settings.kafka.bootstrap}; waiting until it runs")
-            runs = partial(starting, step, routing=settings.routing, strict=strict, offset=offset)
-            _settled(watch.until(runs, "the demand stands"), want, say)
-    except CommandFailed as error:
-        raise _withdrawn(settings, codec, error, changes) from None
+            telling.say(f"{title}: {asked} by {want.user} at {settings.kafka.bootstrap}; waiting until it runs")
+            started = _Started(settings, codec, step, strict=strict, offset=offset)
+            _settled(watch.until(started.progress, "the demand stands"), want, telling)
     finally:
         watch.close()
-    return demands
+    return [demand for _, step in steps for demand in step]
+
+
+class _Started:
+    """Demands that were written up to an offset, and that somebody may withdraw meanwhile."""
+
+    def __init__(
+        self, settings: Settings, codec: Codec, demands: Sequence[Demand], *, strict: bool, offset: int
+    ) -> None:
+        self._settings, self._codec, self._demands = settings, codec, demands
+        self._strict, self._offset, self._checked = strict, offset, offset
+
+    def progress(self, statuses: Collection[ServiceStatus]) -> Progress:
+        """How far they are; raises CommandFailed when they no longer stand."""
+        read = max((int(status.gauges.get(SEEN, 0)) for status in statuses), default=0)
+        if read > self._checked:
+            self._checked = read
+            self._check()
+        return starting(self._demands, statuses, self._settings.routing, strict=self._strict, offset=self._offset)
+
+    def _check(self) -> None:
+        standing, _ = standing_demands(self._settings.kafka, self._codec)
+        if any(demand.demand_id not in standing for demand in self._demands):
+            raise CommandFailed("somebody withdrew it meanwhile: `ravenctl user` shows what stands")
 
 
 def _services_run(demands: Collection[Demand], statuses: Collection[ServiceStatus]) -> Progress:
     return Progress(tuple(reason for name in services_of(demands) if (reason := _service(name, statuses))))
 
 
-def _settled(progress: Progress, want: Wanted, say: Say) -> None:
+def _settled(progress: Progress, want: Wanted, telling: Telling) -> None:
     if progress.refused:
         raise CommandFailed(f"{'; '.join(progress.refused)}: withdraw it with `ravenctl stop {_flags(want)}`")
     for reason in progress.unlisted:
-        say(f"  {reason}")
-
-
-def _withdrawn(settings: Settings, codec: Codec, error: CommandFailed, changes: Collection[str]) -> CommandFailed:
-    """The failure, or in its place that somebody has withdrawn meanwhile what was waited for."""
-    standing, _ = standing_demands(settings.kafka, codec)
-    gone = [name for name in changes if name not in standing]
-    return CommandFailed("somebody withdrew it meanwhile: `ravenctl user` shows what stands") if gone else error
+        telling.say(f"  {reason}")
 
 
 def stop(
@@ -303,24 +311,24 @@ def stop(
     codec: Codec,
     changes: Callable[[Mapping[str, Demand]], Changes],
     timeout_s: float,
-    say: Say,
+    telling: Telling,
 ) -> Plan:
     """Make changes of what stands and return when what they end has ended; raises CommandFailed otherwise."""
     kafka.ensure_topics(settings.kafka)
     standing, _ = standing_demands(settings.kafka, codec)
     found = plan(standing, changes(standing), settings.routing)
-    watch = Watch(settings, codec, timeout_s, say)
+    watch = Watch(settings, codec, timeout_s, telling)
     try:
         offset = apply(settings.kafka, codec, found.changes)
         withdrawn = sum(demand is None for demand in found.changes.values())
-        say(f"{withdrawn or 'no'} demand{'s' * (withdrawn != 1)} withdrawn at {settings.kafka.bootstrap}")
+        telling.say(f"{withdrawn or 'no'} demand{'s' * (withdrawn != 1)} withdrawn at {settings.kafka.bootstrap}")
         for name, users in _by_symbol(found.stays).items():
-            say(f"{name} stays: {', '.join(users)} still want{'s' * (len(users) == 1)} it")
+            telling.say(f"{name} stays: {', '.join(users)} still want{'s' * (len(users) == 1)} it")
         ended = [thing for thing in found.ends if isinstance(thing, FeedName)]
         began = time.monotonic()
         watch.until(partial(_stopped, ended, offset, began), "withdrawn it is")
-        gone = dict.fromkeys(f"{one.venue}:{one.symbol}" for one in ended if f"{one.venue}:{one.symbol}")
-        say(f"{', '.join(gone)} not subscribed" if gone else "nothing else to end")
+        gone = dict.fromkeys(f"{one.venue}:{one.symbol}" for one in ended)
+        telling.say(f"{', '.join(gone)} not subscribed" if gone else "nothing else to end")
     finally:
         watch.close()
     return found

@@ -38,6 +38,7 @@ from ravenctl.shell import (
     console,
     given_bootstrap,
     show,
+    telling,
 )
 from ravenctl.statusview import StatusFeed, fresh
 
@@ -107,7 +108,8 @@ def collect(
 
 
 def _start(settings: Settings, want: Wanted, timeout: float, *, strict: bool) -> None:
-    made = control.start(settings, service.codec(settings), want, timeout, typer.echo, strict=strict)
+    with telling() as voice:
+        made = control.start(settings, service.codec(settings), want, timeout, voice, strict=strict)
     channel = demands.feeds_of(made, settings.routing)[0].channel
     typer.echo(f"running: {demands.told(want)}. Look: ravenctl tail {channel} --follow")
 
@@ -181,7 +183,8 @@ def _stop(settings: Settings, want: Wanted, ids: Sequence[str], timeout: float, 
             return dict.fromkeys(ids)
         return demands.to_stop(want, standing, settings.routing, all_users=all_users)
 
-    control.stop(settings, service.codec(settings), changes, timeout, typer.echo)
+    with telling() as voice:
+        control.stop(settings, service.codec(settings), changes, timeout, voice)
 
 
 @app.command(epilog=EXIT_CODES)

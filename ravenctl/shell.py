@@ -2,12 +2,15 @@
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console, RenderableType
+from rich.status import Status
+from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
 from ravencore.errors import ConfigError, RavenError, Unavailable
@@ -108,6 +111,40 @@ def show(screen: Console, what: RenderableType) -> None:
     with screen.capture() as captured:
         screen.print(what)
     typer.echo("\n".join(text.rstrip() for text in captured.get().splitlines()))
+
+
+class Telling:
+    """Says what a command has done, and while it waits for what: on a terminal in one line that changes."""
+
+    def __init__(self, waiting: Status | None) -> None:
+        self._waiting = waiting
+        self._told: set[str] = set()
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        typer.echo(text)
+
+    def wait(self, reasons: Sequence[str]) -> None:
+        """What is waited for, a sentence each; where it is piped, each once."""
+        if self._waiting is not None:
+            more = f" and {len(reasons) - 1} more" if len(reasons) > 1 else ""
+            self._waiting.update(Text(f"{reasons[0]}{more}", overflow="ellipsis", no_wrap=True))
+            return
+        for reason in reasons:
+            if reason not in self._told:
+                self._told.add(reason)
+                typer.echo(f"  {reason}")
+
+
+@contextmanager
+def telling() -> Iterator[Telling]:
+    """A Telling for standard output."""
+    screen = console()
+    if not screen.is_terminal:
+        yield Telling(None)
+        return
+    with screen.status("looking at what runs") as waiting:
+        yield Telling(waiting)
 
 
 def given_bootstrap(ctx: typer.Context, own: str | None) -> str | None:
