@@ -1,136 +1,234 @@
-"""`start`, `status`, `tail` and `stop` against an exchange that goes on and on, as a person types them."""
+"""What a person types, from the first demand to the last, against exchanges that go on and on."""
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import msgspec
+import psycopg
 import pytest
 
-from ravenctl.demo_plan import Plan, services
+from ravenctl.local.services import SERVICES
 from ravenctl.local.stack import Stack
+from ravenctl.local.state import Endpoints
+from tests.producers.rig import Simulator
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
-SYMBOLS = ("BTCUSDT", "ETHUSDT")
+VENUES = ("BINANCE_SPOT", "KRAKEN")
+BTC = {"BINANCE_SPOT:BTCUSDT", "KRAKEN:BTC/USDT"}
+ETH = {"BINANCE_SPOT:ETHUSDT", "KRAKEN:ETH/USDT"}
 CHANNELS = ("trades", "books", "quotes")
+TRUTH_S = 5.0
+"""Within this long, status says what is."""
+SLACK_S = 15.0
+"""What a machine that is busy with other tests may add to it, the start of the command included."""
+
+
+@dataclass
+class House:
+    """A folder whose `.raven` holds a running stack, and the exchanges it collects from."""
+
+    folder: Path
+    exchange: Simulator
+    stack: Stack
+
+    @property
+    def endpoints(self) -> Endpoints:
+        state = self.stack.status()
+        assert state is not None
+        return state.endpoints
+
+    def ravenctl(self, *args: str, fails: int = 0) -> str:
+        """What a command writes: on standard output, or where it is to fail with this code, its error."""
+        done = subprocess.run(
+            [sys.executable, "-m", "ravenctl", *args],
+            cwd=self.folder,
+            env={**os.environ, "RAVEN_ROUTING__VENUES": json.dumps(VENUES), "RAVEN_ROUTING__SYMBOLS": '["BTC/USDT"]'},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=200,
+        )
+        assert done.returncode == fails, f"{done.stdout}\n{done.stderr}"
+        return done.stderr if fails else done.stdout
+
+    def services(self) -> dict[str, Any]:
+        """What status says of each service."""
+        return {one["service"]: one for one in json.loads(self.ravenctl("status", "--json"))}
+
+    def feeds(self) -> dict[tuple[str, str, str], str]:
+        """Feeds by venue, channel and symbol, as status has them."""
+        subscriptions = self.services().get("collector", {}).get("subscriptions", ())
+        return {(one["venue"], one["channel"], one["symbol"]): one["state"] for one in subscriptions}
+
+    def newest(self, topic: str) -> list[dict[str, Any]]:
+        lines = self.ravenctl("tail", topic, "-n", "50", "--json").splitlines()
+        return [json.loads(line) for line in lines]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder whose `.raven` holds a running stack with a synthetic exchange of two symbols."""
-    folder = tmp_path_factory.mktemp("market")
-    stack = Stack(folder / ".raven", services(Plan("synthetic", folder / ".raven", symbols=SYMBOLS)))
-    try:
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    folder = tmp_path_factory.mktemp("house")
+    options = ("--synthetic", "--venues", ",".join(VENUES), "--symbols", "BTCUSDT,ETHUSDT", "--speed", "1")
+    exchange = Simulator(folder, *options)
+    env = {**exchange.environment, "RAVEN_LAKE__BATCH_S": "1"}
+    stack = Stack(folder / ".raven", [msgspec.structs.replace(one, env={**one.env, **env}) for one in SERVICES])
+    with ExitStack() as at_end:
+        at_end.callback(exchange.process.kill)
+        at_end.callback(stack.down)
         stack.up(timeout_seconds=300)
-        # Services make the topics as they start, which may take them longer than a test.
-        done = ravenctl(folder, "setup")
-        assert done.returncode == 0, done.stderr
-        yield folder
-    finally:
-        stack.down()
+        yield House(folder, exchange, stack)
 
 
-def ravenctl(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "ravenctl", *args],
-        cwd=folder,
-        env={**os.environ, "RAVEN_ROUTING__VENUES": '["BINANCE_SPOT"]'},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=200,
-    )
-
-
-def subscriptions(folder: Path) -> dict[tuple[str, str], str]:
-    """Feeds by channel and symbol, as the collector reports them."""
-    done = ravenctl(folder, "status", "--json")
-    assert done.returncode == 0, done.stderr
-    (collector,) = (one for one in json.loads(done.stdout) if one["service"] == "collector")
-    return {(feed["channel"], feed["symbol"]): feed["state"] for feed in collector["subscriptions"]}
-
-
-def stats(folder: Path) -> dict[str, Any]:
-    """What BINANCE_SPOT itself says."""
-    url = json.loads((folder / ".raven" / "run" / "simulator.json").read_text())["RAVEN_SIMULATOR_URL"]
-    with urllib.request.urlopen(f"{url}/sim/stats") as response:
-        told: dict[str, Any] = json.load(response)["venues"]["BINANCE_SPOT"]
-    return told
-
-
-def until(condition: Callable[[], Any], seconds: float = 90.0) -> Any:
+def until(condition: Callable[[], Any], what: str, seconds: float = 90.0) -> Any:
     """The condition's value as soon as it is true."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
-        assert time.monotonic() < deadline, "it did not come about in time"
+        assert time.monotonic() < deadline, f"not in time: {what}"
         time.sleep(0.2)
     return value
 
 
-def newest(folder: Path, topic: str) -> list[dict[str, Any]]:
-    done = ravenctl(folder, "tail", topic, "-n", "50", "--json")
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+def feeds_of(*instruments: str) -> set[tuple[str, str, str]]:
+    return {(one.split(":")[0], channel, one.split(":")[1]) for one in instruments for channel in CHANNELS}
 
 
-def test_a_demand_from_its_start_to_its_end(folder: Path) -> None:
-    """Ann wants two symbols, Bob one of them: each feed lives exactly as long as somebody wants it."""
-    done = ravenctl(folder, "start", "--symbol", "btcusdt", "--symbol", "ETHUSDT", "--user", "ann", "--timeout", "2m")
-    assert done.returncode == 0, done.stderr
-    assert "running: BTCUSDT, ETHUSDT" in done.stdout
-    assert subscriptions(folder) == {(c, s): "FLOWING" for c in CHANNELS for s in SYMBOLS}
-
-    until(lambda: {bar.get("symbol") for bar in newest(folder, "bars.time")} >= set(SYMBOLS))
-    assert {trade["symbol"] for trade in newest(folder, "trades") if "symbol" in trade} == set(SYMBOLS)
-
-    done = ravenctl(folder, "start", "--symbol", "BTCUSDT", "--user", "bob", "--venue", "binance_spot")
-    assert done.returncode == 0, done.stderr
-    done = ravenctl(folder, "start", "--symbol", "BTCUSDT", "--user", "bob", "--venue", "BINANCE_SPOT")
-    assert "already demanded by bob" in done.stdout
-
-    done = ravenctl(folder, "stop", "--symbol", "BTCUSDT", "--symbol", "ETHUSDT", "--user", "ann")
-    assert done.returncode == 0, done.stderr
-    assert "2 demands withdrawn" in done.stdout
-    assert "BINANCE_SPOT:BTCUSDT stays: bob still wants it" in done.stdout
-    assert "BINANCE_SPOT:ETHUSDT not subscribed" in done.stdout
-    assert subscriptions(folder) == {(channel, "BTCUSDT"): "FLOWING" for channel in CHANNELS}
-    # The exchange agrees: what it issues of the one reaches nobody, of the other it does.
-    before = stats(folder)["symbols"]
-    until(lambda: stats(folder)["symbols"]["BTCUSDT"]["delivered"] > before["BTCUSDT"]["delivered"])
-    until(lambda: stats(folder)["symbols"]["ETHUSDT"]["issued"] > before["ETHUSDT"]["issued"])
-    assert stats(folder)["symbols"]["ETHUSDT"]["delivered"] == before["ETHUSDT"]["delivered"]
-
-    done = ravenctl(folder, "stop", "--symbol", "BTCUSDT", "--user", "bob")
-    assert done.returncode == 0, done.stderr
-    assert subscriptions(folder) == {}
-    until(lambda: stats(folder)["connections"]["open"] == 0)
+def flowing(feeds: Mapping[tuple[str, str, str], str]) -> set[tuple[str, str, str]]:
+    return {feed for feed, state in feeds.items() if state == "FLOWING"}
 
 
-def test_a_symbol_nobody_lists(folder: Path) -> None:
-    done = ravenctl(folder, "start", "--symbol", "nosuchcoin")
-    assert done.returncode == 1
-    assert "NOSUCHCOIN" in done.stderr
-    assert "ravenctl stop --symbol NOSUCHCOIN" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
-    assert ravenctl(folder, "stop", "--symbol", "NOSUCHCOIN").returncode == 0
+def planned(plan: Mapping[str, Any], what: str) -> set[tuple[str, str, str]]:
+    return {(one["venue"], one["channel"], one["symbol"]) for one in plan[what]["feeds"]}
 
 
-def test_a_service_that_is_not_there_is_named(folder: Path) -> None:
-    stack = Stack(folder / ".raven")
-    stack.remove("sink-influx")
-    try:
-        done = ravenctl(folder, "start", "--symbol", "BTCUSDT", "--timeout", "6s")
-    finally:
-        stack.add(*(one for one in services(Plan("live", folder)) if one.name == "sink-influx"))
-    assert done.returncode == 1
-    assert "sink-influx: STOPPED" in done.stderr or "sink-influx: not seen" in done.stderr
-    assert "collector:" not in done.stderr
-    done = ravenctl(folder, "start", "--symbol", "BTCUSDT")
-    assert done.returncode == 0, done.stderr
-    assert ravenctl(folder, "stop", "--symbol", "BTCUSDT").returncode == 0
+def in_the_mart(house: House, table: str) -> set[str]:
+    with psycopg.connect(house.endpoints.postgres_dsn) as mart:
+        rows = mart.execute(
+            f"SELECT DISTINCT exchange.name || ':' || coin.name || '/' || quote.name FROM mart.{table} AS fact "
+            "JOIN mart.dim__exchange AS exchange USING (exchange_id) JOIN mart.dim__coin AS coin USING (coin_id) "
+            "JOIN mart.dim__quote AS quote USING (quote_id)"
+        ).fetchall()
+    return {str(row[0]) for row in rows}
+
+
+def in_the_lake(house: House, record: str) -> set[str]:
+    files = list(Path(house.endpoints.lake_uri).glob(f"v1/{record}/**/*.parquet"))
+    if not files:
+        return set()
+    names = [str(file) for file in files]
+    with duckdb.connect() as lake:
+        rows = lake.execute("SELECT DISTINCT venue || ':' || symbol FROM read_parquet(?)", [names]).fetchall()
+    return {str(row[0]) for row in rows}
+
+
+def test_the_whole_story(house: House) -> None:
+    """Two symbols of two venues with bars and two stores; one withdrawn; a service killed; everything restarted."""
+    # Two symbols on two venues, ticks into InfluxDB's stand-in, bars into the mart, nothing into the lake.
+    options = ("--symbol", "btcusdt", "--symbol", "ETH/USDT", "--user", "ann", "--into", "influx,timescale")
+    plan = json.loads(house.ravenctl("plan", *options, "--json"))
+    told = house.ravenctl("start", *options, "--timeout", "2m")
+    assert "running: BTCUSDT, ETH/USDT" in told
+    assert flowing(house.feeds()) == feeds_of(*BTC, *ETH) == planned(plan, "begins")
+    everybody = house.services()
+    assert {name for name, one in everybody.items() if one["state"] == "RUNNING" and not one["gone"]} == {
+        *(one.name for one in SERVICES)
+    }
+    until(lambda: {f"{one.get('venue')}:{one.get('symbol')}" for one in house.newest("bars.time")} >= BTC | ETH, "bars")
+    until(lambda: in_the_mart(house, "fact__time_bar") >= {"BINANCE_SPOT:BTC/USDT", "KRAKEN:ETH/USDT"}, "the mart")
+    assert not in_the_lake(house, "bar") | in_the_lake(house, "trade")
+
+    # Ann's other demand, for all of BTCUSDT in the lake, and Bob's for its ticks alone.
+    house.ravenctl("start", "--symbol", "BTCUSDT", "--user", "bob", "--with", "trades", "--into", "lake")
+    until(lambda: in_the_lake(house, "trade") == BTC, "the lake has BTC's trades")
+    assert not in_the_lake(house, "bar")
+
+    # One withdrawn: it ends at the exchange, and everything else goes on.
+    plan = json.loads(house.ravenctl("plan", "--stop", "--symbol", "ETHUSDT", "--user", "ann", "--json"))
+    told = house.ravenctl("stop", "--symbol", "ETHUSDT", "--user", "ann")
+    assert "1 demand withdrawn" in told
+    assert flowing(house.feeds()) == feeds_of(*BTC)
+    assert planned(plan, "ends") == feeds_of(*ETH)
+    before = house.exchange.stats()["symbols"]
+    until(lambda: house.exchange.stats()["symbols"]["ETHUSDT"]["issued"] > before["ETHUSDT"]["issued"], "it goes on")
+    assert house.exchange.stats()["symbols"]["ETHUSDT"]["delivered"] == before["ETHUSDT"]["delivered"]
+
+    # A service killed: status says so, and it is back by itself.
+    pid = house.services()["engine"]["pid"]
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: (one := house.services()["engine"])["pid"] != pid or one["gone"], "killed", TRUTH_S + SLACK_S)
+    until(lambda: (one := house.services()["engine"])["pid"] != pid and one["state"] == "RUNNING", "it is back")
+    assert house.services()["engine"]["restarts"] == 1
+
+    # Everything restarted, the servers too: what was demanded runs, and nobody says it again.
+    house.ravenctl("local", "down")
+    assert "nothing runs" in house.ravenctl("local", "status", fails=3)
+    house.stack.up(timeout_seconds=300)
+    until(lambda: flowing(house.feeds()) == feeds_of(*BTC), "all flows again")
+    at_us = time.time_ns() // 1000
+    until(lambda: any(one.get("close_time", "") > _iso(at_us) for one in house.newest("bars.time")), "new bars")
+
+    # Ann stops: what Bob wants stays. Then Bob does: nothing is left, and the exchange has nobody.
+    told = house.ravenctl("stop", "--symbol", "BTCUSDT", "--user", "ann")
+    assert "BINANCE_SPOT:BTCUSDT stays: bob still wants it" in told
+    assert flowing(house.feeds()) == {feed for feed in feeds_of(*BTC) if feed[1] == "trades"}
+    house.ravenctl("stop-all", "--user", "bob")
+    assert house.feeds() == {}
+    until(lambda: house.exchange.stats()["connections"]["open"] == 0, "no connection")
+    assert json.loads(house.ravenctl("user", "--json")) == {"demands": [], "unreadable": []}
+
+
+def _iso(micros: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(micros / 1e6))
+
+
+def test_services_end_and_come_back(house: House) -> None:
+    """A sink is shut down: it ends and is not restarted; a start that needs it wakes it."""
+    house.ravenctl("shutdown", "--service", "sink-influx")
+    assert house.services()["sink-influx"]["state"] == "STOPPED"
+    told = house.ravenctl("start", "--symbol", "BTCUSDT", "--with", "trades", "--into", "influx")
+    assert "sink-influx" in told
+    assert house.services()["sink-influx"]["state"] == "RUNNING"
+    house.ravenctl("stop-all")
+
+
+def test_without_a_symbol_all_that_is_configured_starts(house: House) -> None:
+    house.ravenctl("start", "--timeout", "2m")
+    assert flowing(house.feeds()) == feeds_of(*BTC)
+    house.ravenctl("stop-all")
+
+
+def test_a_symbol_nobody_lists(house: House) -> None:
+    error = house.ravenctl("start", "--symbol", "nosuchcoin", fails=1)
+    assert "NOSUCHCOIN" in error
+    assert "ravenctl stop --symbol NOSUCHCOIN" in error
+    assert len(error.splitlines()) == 1
+    house.ravenctl("stop", "--symbol", "NOSUCHCOIN")
+
+
+def test_a_demand_that_is_withdrawn_while_it_is_waited_for(house: House) -> None:
+    """Two operators at once: the one who waits is told what the other did."""
+    waiting = subprocess.Popen(
+        [sys.executable, "-m", "ravenctl", "start", "--symbol", "NOSUCHUSDT", "--symbol", "BTCUSDT", "--user", "ann"],
+        cwd=house.folder,
+        env={**os.environ, "RAVEN_ROUTING__VENUES": json.dumps(VENUES)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with waiting:
+        until(lambda: json.loads(house.ravenctl("user", "--json"))["demands"], "ann's demands")
+        house.ravenctl("stop-all", "--all-users")
+        _, error = waiting.communicate(timeout=90)
+    assert waiting.returncode == 1
+    assert "withdrew it meanwhile" in error or "NOSUCHUSDT" in error
+    assert house.feeds() == {}

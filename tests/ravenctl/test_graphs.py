@@ -1,0 +1,95 @@
+"""The dependency graph as people and programs see it."""
+
+import re
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from producers.registry import SOURCES
+from ravencore.config import RoutingSettings
+from ravencore.graph import NEEDS, STORES
+from ravencore.records import ServiceStatus, Subscription
+from ravenctl import graphs, plans
+from ravenctl.cli import app
+from ravenctl.demands import Wanted
+from ravenctl.graphs import Edge, Node
+
+ROUTING = RoutingSettings()
+TIB = Wanted("ann", ("BTCUSDT",), ("BINANCE_SPOT",), ("bars.tib",), ("timescale",)).demands(ROUTING, 1)
+TRADES = Subscription(venue="BINANCE_SPOT", channel="trades", symbol="BTCUSDT", state="FLOWING")
+COLLECTOR = ServiceStatus(
+    service="collector",
+    instance="collector-0",
+    host="here",
+    pid=1,
+    version="0",
+    state="RUNNING",
+    started_time=0,
+    reported_time=0,
+    subscriptions=(TRADES,),
+)
+RUNNING = graphs.graph(ROUTING, plans.running(TIB, ROUTING), [COLLECTOR])
+
+
+def test_as_configured_it_holds_every_edge_once_and_nothing_runs() -> None:
+    found = graphs.graph(ROUTING, {}, [])
+    assert len(found.edges) == len(set(found.edges))
+    assert found.running == frozenset()
+    names = {(edge.source.name, edge.target.name) for edge in found.edges}
+    assert {(source.venue, channel) for source in SOURCES.values() for channel in source.channels} <= names
+    assert {(need, output) for output, needs in NEEDS.items() for need in needs} <= names
+    assert {(output, store) for store, outputs in STORES.items() for output in outputs} <= names
+
+
+def test_what_a_demand_needs_runs_and_nothing_else() -> None:
+    assert RUNNING.running == {
+        Edge(Node("venue", "BINANCE_SPOT"), Node("output", "trades")),
+        Edge(Node("output", "trades"), Node("output", "bars.tib")),
+        Edge(Node("output", "bars.tib"), Node("store", "timescale")),
+    }
+    assert RUNNING.words[Node("output", "trades")] == "1 of 1 flow, for ann"
+
+
+def test_a_venue_that_is_demanded_and_not_configured_is_drawn() -> None:
+    only = RoutingSettings(venues=["KRAKEN"])
+    found = graphs.graph(only, plans.running(TIB, ROUTING), [])
+    assert {node.name for node in found.nodes if node.kind == "venue"} == {"BINANCE_SPOT", "KRAKEN"}
+
+
+def test_as_text_what_runs_is_marked() -> None:
+    screen = Console(width=200, no_color=True)
+    with screen.capture() as captured:
+        screen.print(graphs.as_text(RUNNING))
+    text = captured.get()
+    assert "trades*  1 of 1 flow, for ann" in text
+    assert "from BINANCE_SPOT*, BINANCE_FUTURES" in text
+    assert "bars.tib*  -> timescale*, lake, redis" in text
+    assert "vpin  ->" in text
+
+
+def test_as_dot_every_edge_joins_nodes_that_are_declared() -> None:
+    text = graphs.as_dot(RUNNING)
+    declared = set(re.findall(r'^  "([a-zA-Z_0-9]+)" \[', text, re.MULTILINE))
+    joined = re.findall(r'^  "([a-zA-Z_0-9]+)" -> "([a-zA-Z_0-9]+)" \[', text, re.MULTILINE)
+    assert len(joined) == len(RUNNING.edges)
+    assert {name for pair in joined for name in pair} == declared
+    assert text.count("{") == text.count("}") == 1
+    assert len(re.findall(r"->.*penwidth", text)) == 3
+
+
+def test_as_mermaid_every_edge_joins_nodes_that_are_declared() -> None:
+    lines = graphs.as_mermaid(RUNNING).splitlines()
+    assert lines[0] == "flowchart LR"
+    edges = [match for line in lines if (match := re.fullmatch(r"  (\w+) (==>|-\.->) (\w+)", line))]
+    declared = {match[1] for line in lines if (match := re.match(r'  (\w+)(?:\(\(|\[\[|\[\()"', line))}
+    assert len(edges) == len(RUNNING.edges)
+    assert {match[side] for match in edges for side in (1, 3)} == declared
+    assert sum(match[2] == "==>" for match in edges) == 3
+
+
+@pytest.mark.parametrize(("how", "says"), [("text", "vpin"), ("dot", "digraph raven"), ("mermaid", "flowchart LR")])
+def test_it_is_drawn_without_kafka(how: str, says: str) -> None:
+    result = CliRunner().invoke(app, ["graph", "--configured", "--format", how])
+    assert result.exit_code == 0, result.output
+    assert says in result.stdout
