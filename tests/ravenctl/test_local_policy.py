@@ -40,6 +40,7 @@ def test_never_more_restarts_than_the_budget_in_any_window(
     now, granted = 0.0, []
     for seconds in lived:
         now += seconds
+        assert budget.left(now) == restarts - sum(now - at < window_seconds for at in granted)
         if (delay := budget.next_delay(now, seconds)) is not None:
             assert 0 < delay <= LONGEST_DELAY_SECONDS
             granted.append(now)
