@@ -420,7 +420,7 @@ def _unknown_variables() -> list[str]:
     """Of each environment variable that pydantic would pass over, what is wrong with it."""
     names = [name.upper() for name in os.environ if name.upper().startswith(PREFIX)]
     sections = [f"{PREFIX}{name}".upper() for name in Settings.model_fields]
-    known = [*OTHER_VARIABLES, *(f"{PREFIX}{path.replace('.', '__')}".upper() for path in _paths(Settings))]
+    known = [*OTHER_VARIABLES, *(f"{PREFIX}{path.replace('.', '__')}".upper() for path in paths(Settings))]
     return [
         f"environment variable {name} is none of Raven's{did_you_mean(name, known)}"
         for name in sorted(names)
@@ -438,14 +438,15 @@ def _explain(item: Any) -> str:
     path = ".".join(map(str, item["loc"]))
     if item["type"] != "extra_forbidden":
         return f"setting {path}: {item['msg']}"
-    return f"setting {path} is unknown{did_you_mean(path, _paths(Settings))}"
+    return f"setting {path} is unknown{did_you_mean(path, paths(Settings))}"
 
 
-def _paths(model: type[BaseModel], prefix: str = "") -> list[str]:
-    paths = []
+def paths(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """All settings and their sections, dotted; `*` stands for a name that the configuration chooses."""
+    found = []
     for name, info in model.model_fields.items():
-        paths.append(prefix + name)
+        found.append(prefix + name)
         for kind in (info.annotation, *get_args(info.annotation)):
             if isinstance(kind, type) and issubclass(kind, BaseModel):
-                paths += _paths(kind, f"{prefix}{name}." if kind is info.annotation else f"{prefix}{name}.*.")
-    return paths
+                found += paths(kind, f"{prefix}{name}." if kind is info.annotation else f"{prefix}{name}.*.")
+    return found

@@ -1,23 +1,19 @@
 """ravenctl: Raven's command line. Each command reads its options here and is carried out in a module of its own."""
 
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.live import Live
 
-from ravencore import __version__, service
-from ravencore.config import load
-from ravenctl import control, prepare, statusview
-from ravenctl import tail as tailing
-from ravenctl.cluster import HOME, reach
+from ravencore import __version__
 from ravenctl.local.commands import app as local_app
+from ravenctl.looking import app as looking_app
 from ravenctl.shell import (
     EXIT_CODES,
     FAILED,
+    HOME,
     INTERRUPTED,
     Bootstrap,
     Outputs,
@@ -43,6 +39,7 @@ app = typer.Typer(
     epilog=EXIT_CODES,
 )
 app.add_typer(local_app, name="local")
+app.add_typer(looking_app)
 vpin_app = typer.Typer(help="VPIN's settings.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(vpin_app, name="vpin")
 dlq_app = typer.Typer(help="What could not be used, and bringing it back.", no_args_is_help=True, rich_markup_mode=None)
@@ -92,6 +89,9 @@ def setup(
     Example: ravenctl setup --bootstrap kafka:9092
     Example: ravenctl setup timescale redis
     """
+    from ravenctl import prepare
+    from ravenctl.cluster import reach
+
     settings = reach(given_bootstrap(ctx, bootstrap))
     prepare.prepare(settings, typer.echo)
     prepare.prepare_stores(settings, stores or [], typer.echo)
@@ -116,6 +116,10 @@ def start(
     Example: ravenctl start --symbol BTCUSDT --venue BINANCE_SPOT
     Example: ravenctl start --venue DERIBIT
     """
+    from ravencore import service
+    from ravenctl import control
+    from ravenctl.cluster import reach
+
     want = control.wanted(symbol, venue, user, outputs or ())
     settings = reach(given_bootstrap(ctx, bootstrap))
     control.start(settings, service.codec(settings), want, timeout, typer.echo)
@@ -139,63 +143,13 @@ def stop(
 
     Example: ravenctl stop --symbol BTCUSDT
     """
+    from ravencore import service
+    from ravenctl import control
+    from ravenctl.cluster import reach
+
     want = control.wanted(symbol, venue, user, outputs or ())
     settings = reach(given_bootstrap(ctx, bootstrap))
     control.stop(settings, service.codec(settings), want, all_users=all_users, timeout_s=timeout, say=typer.echo)
-
-
-@app.command(epilog=EXIT_CODES)
-def status(
-    ctx: typer.Context,
-    *,
-    as_json: Annotated[bool, typer.Option("--json", help="As one JSON array.")] = False,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on, until Ctrl-C.")] = False,
-    bootstrap: Bootstrap = None,
-) -> None:
-    """Show services and subscriptions: state, rates, lag, counts, last error; silent ones are marked as gone.
-
-    Example: ravenctl status --watch
-    """
-    settings = reach(given_bootstrap(ctx, bootstrap))
-    feed = statusview.StatusFeed(settings.kafka, service.codec(settings))
-    try:
-        feed.catch_up()
-        if watch:
-            _watch(feed, as_json)
-        elif as_json:
-            typer.echo(json.dumps(statusview.for_scripts(feed.latest, _now_us()), indent=2))
-        elif not feed.latest:
-            typer.echo("no service has reported yet: start them with `ravenctl local up`")
-        else:
-            show(console(), statusview.show(feed.latest, _now_us()))
-    finally:
-        feed.close()
-
-
-def _watch(feed: statusview.StatusFeed, as_json: bool) -> None:
-    if as_json or not sys.stdout.isatty():
-        statusview.watch(feed, lambda latest: typer.echo(json.dumps(statusview.for_scripts(latest, _now_us()))))
-    with Live(console=console(), screen=True, auto_refresh=False) as live:
-        statusview.watch(feed, lambda latest: live.update(statusview.show(latest, _now_us()), refresh=True))
-
-
-@app.command(epilog=EXIT_CODES)
-def tail(
-    ctx: typer.Context,
-    *,
-    topic: Annotated[str, typer.Argument(help="For example raven.bars.tib, or bars.tib for short.")],
-    count: Annotated[int, typer.Option("-n", "--lines", min=0, help="How many of the newest records.")] = 10,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")] = False,
-    bootstrap: Bootstrap = None,
-) -> None:
-    """Show the newest records of a topic, decoded: exact decimals, times in UTC with microseconds.
-
-    Example: ravenctl tail bars.tib -n 3 --json
-    """
-    settings = reach(given_bootstrap(ctx, bootstrap))
-    lines = tailing.tail(settings.kafka, service.codec(settings), tailing.full_name(topic), count, go_on=follow)
-    tailing.write(lines, as_json=as_json)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -230,9 +184,10 @@ def gaps(
     Example: ravenctl gaps --since 7d --venue BINANCE_SPOT --symbol BTC/USDT
     Example: ravenctl gaps --channel trades --cause DISCONNECT --all
     """
-    # They need parts of the collector, which take their time to import.
-    from ravenctl import gaps as ledger  # noqa: PLC0415
-    from ravenctl import gapsview  # noqa: PLC0415
+    from ravencore import service
+    from ravenctl import gaps as ledger
+    from ravenctl import gapsview
+    from ravenctl.cluster import reach
 
     settings = reach(given_bootstrap(ctx, bootstrap))
     now_us, codec = _now_us(), service.codec(settings)
@@ -302,9 +257,8 @@ def demo(
     Example: ravenctl demo --synthetic --venues all
     Example: ravenctl demo --recording BTC.frames.zst ETH.frames.zst --speed max --fault gap=3,cut=1 --seed 7
     """
-    # They need databases' clients, which take their time to import.
-    from ravenctl import demo as demos  # noqa: PLC0415
-    from ravenctl import demo_plan  # noqa: PLC0415
+    from ravenctl import demo as demos
+    from ravenctl import demo_plan
 
     plan = demo_plan.make_plan(
         recording or [],
@@ -349,7 +303,9 @@ def record(
     Example: ravenctl record --venue KRAKEN --symbol BTC/USD --symbol ETH/USD --duration 10m
     Example: ravenctl record --venue DERIBIT --venue BINANCE_OPTIONS --out recordings/
     """
-    from ravenctl import record as recording  # noqa: PLC0415 - the collector takes its time to import
+    from ravencore.config import load
+    from ravenctl import control
+    from ravenctl import record as recording
 
     want = control.wanted(symbol, venue, None, outputs or ())
     settings = load()
@@ -416,10 +372,10 @@ def bars(
     Example: ravenctl bars trades.csv.gz --kind tib --rule raven --set initial_size=200 --out bars.csv --plot bars.png
     Example: ravenctl bars BTC.frames.zst --kind vpin --set bucket_volume=250000 --out vpin.jsonl
     """
-    # They need the folds and the collector's parsers, which take their time to import.
-    from ravenctl.research import bars as making  # noqa: PLC0415
-    from ravenctl.research.spellings import Named  # noqa: PLC0415
-    from ravenctl.research.tapes import wanted  # noqa: PLC0415
+    from ravencore.config import load
+    from ravenctl.research import bars as making
+    from ravenctl.research.spellings import Named
+    from ravenctl.research.tapes import wanted
 
     columns = Named(
         time=time_column, price=price, quantity=quantity, side=side, is_buyer_maker=is_buyer_maker, id=trade_id
@@ -462,9 +418,11 @@ def suggest(
     Example: ravenctl vpin suggest --symbol BTCUSDT --venue BINANCE_SPOT
     Example: ravenctl vpin suggest --file BTCUSDT-trades-2025-01-01.zip --symbol BTCUSDT --venue BINANCE_SPOT
     """
-    # They need the collector's parsers, which take their time to import.
-    from ravenctl.research import suggest as suggesting  # noqa: PLC0415
-    from ravenctl.research.tapes import wanted  # noqa: PLC0415
+    from ravencore import service
+    from ravencore.config import load
+    from ravenctl.cluster import reach
+    from ravenctl.research import suggest as suggesting
+    from ravenctl.research.tapes import wanted
 
     settings = load() if file else reach(given_bootstrap(ctx, bootstrap))
     chosen = suggesting.unit_named(unit, settings.bars.vpin)
@@ -507,7 +465,9 @@ def list_letters(
 
     Example: ravenctl dlq list --service sink-timescale --since 24h
     """
-    from ravenctl import dlq  # noqa: PLC0415 - it needs the stores, which take their time to import
+    from ravencore import service
+    from ravenctl import dlq
+    from ravenctl.cluster import reach
 
     settings = reach(given_bootstrap(ctx, bootstrap))
     choice = dlq.choose(names=(), services=service_, reasons=reason, topics=topic, since=since, now_us=_now_us())
@@ -530,7 +490,9 @@ def show_letter(
 
     Example: ravenctl dlq show 3-120
     """
-    from ravenctl import dlq  # noqa: PLC0415
+    from ravencore import service
+    from ravenctl import dlq
+    from ravenctl.cluster import reach
 
     settings = reach(given_bootstrap(ctx, bootstrap))
     codec = service.codec(settings)
@@ -558,7 +520,9 @@ def replay(
     Example: ravenctl dlq replay --service sink-timescale --reason unknown_instrument
     Example: ravenctl dlq replay 3-120 3-121
     """
-    from ravenctl import dlq  # noqa: PLC0415
+    from ravencore import service
+    from ravenctl import dlq
+    from ravenctl.cluster import reach
 
     if not (letter or service_ or reason or topic):
         raise WrongUse("name letters, or a --service, --reason or --topic: `ravenctl dlq list` shows what there is")

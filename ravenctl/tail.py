@@ -12,9 +12,10 @@ from ravencore.codec import Codec, iso_time, plain
 from ravencore.config import KafkaSettings
 from ravencore.errors import Unreadable
 from ravencore.kafka import CLOCK_HEADER
+from ravencore.topics import TOPICS
 from ravenctl import reading
+from ravenctl.shell import RAVEN, WrongUse, nearest
 
-PREFIX = "raven."
 FIRST_WINDOW = 64
 LONGEST = 80
 TIME_FIELDS = ("close_time", "event_time", "reported_time", "detected_time", "created_time", "received_time")
@@ -30,8 +31,12 @@ class Line:
 
 
 def full_name(topic: str) -> str:
-    """A topic's whole name: `bars.tib` is `raven.bars.tib`."""
-    return topic if topic.startswith(PREFIX) else PREFIX + topic
+    """A topic's whole name: `bars.tib` is `raven.bars.tib`; raises WrongUse where there is none of that name."""
+    name = topic if topic.startswith(RAVEN) else RAVEN + topic
+    known = [one.name for one in TOPICS]
+    if name not in known:
+        raise WrongUse(f"there is no topic {topic}: {nearest(name, known)}")
+    return name
 
 
 def newest(client: Consumer, topic: str, count: int) -> list[Message]:

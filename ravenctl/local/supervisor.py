@@ -171,7 +171,8 @@ class Supervisor:
                 return
             for file in (self._home / "logs").glob("*.log"):
                 logs.rotate(file)
-            if any([member.count_restarts() for member in self._members().values()]):
+            changed = [member.count_restarts() for member in self._members().values()]
+            if any(changed):
                 self._record()
 
     async def _stop_all(self) -> None:

@@ -142,9 +142,7 @@ def test_restarts_left_are_told_as_of_now(home: Path, elsewhere: dict[str, str])
     until(lambda: member(stack, "a").restarts_left == 3)  # nothing happens, but time passes
 
 
-def test_a_service_that_was_asked_to_end_stays_stopped_until_it_is_named(
-    home: Path, elsewhere: dict[str, str]
-) -> None:
+def test_a_service_that_was_asked_to_end_stays_stopped_until_it_is_named(home: Path, elsewhere: dict[str, str]) -> None:
     code = "while not os.path.exists(sys.argv[1] + '/end'): time.sleep(0.01)\nos.remove(sys.argv[1] + '/end')"
     asked, other = service(home, "asked", code), service(home, "other", SLEEP)
     stack = Stack(home, [asked, other], elsewhere)

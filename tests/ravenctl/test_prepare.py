@@ -18,7 +18,8 @@ from ravencore.records import RECORDS
 from ravencore.status import _serve_metrics
 from ravenctl.cluster import pointed_at
 from ravenctl.local.state import Endpoints
-from ravenctl.prepare import check_metrics_port, import_schemas, prepare_stores
+from ravenctl.prepare import check_metrics_port, prepare_stores
+from ravenctl.schemas import import_schemas
 from ravenctl.shell import WrongUse
 from sinks.registry import STORES
 
