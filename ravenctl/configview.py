@@ -138,15 +138,10 @@ def dotted(path: Sequence[str]) -> str:
 def below(settings: Sequence[Setting], prefix: str) -> list[Setting]:
     """Those of a setting or section; raises WrongUse where there is none of that name."""
     found = [one for one in settings if one.name == prefix or one.name.startswith(f"{prefix}.")]
-    if not found and prefix not in complete_setting(prefix):
-        raise WrongUse(f"there is no setting {prefix}: {_near(prefix)}")
+    if not found:
+        near = nearest(prefix, complete_setting(""), "`ravenctl config show` has all")
+        raise WrongUse(f"there is no setting {prefix}: {near}")
     return found
-
-
-def _near(name: str) -> str:
-    known = complete_setting("")
-    told = nearest(name, known)
-    return told.partition(" there are ")[0] if told.startswith("did you mean") else "see docs/configuration.md"
 
 
 def table(settings: Sequence[Setting]) -> Table:

@@ -43,7 +43,7 @@ from ravenctl.survey import offsets
 ANSWER_S = 3.0
 PATIENCE_S = 7.0
 """After so long, what has not answered has failed."""
-WATCH_S = 2.2
+WATCH_S = 1.6
 """How long services are watched: their clocks, and whether lag grows."""
 GROWN = 1.2
 LEAST_GROWN = 1_000
@@ -65,7 +65,7 @@ def examine(bootstrap: str | None) -> list[Finding]:
         check_rooms(settings)
         settings = resolve(bootstrap)
     except ConfigError as error:
-        return [*found, *(failed("configuration", line, "correct it") for line in str(error).splitlines())]
+        return [*found, *(failed("configuration", line, "") for line in str(error).splitlines())]
     found += _configuration()
     running = running_stack(Path.cwd())
     checks: dict[str, Check] = {"Kafka": lambda: _kafka(settings)}
@@ -277,7 +277,7 @@ def judge_services(found: Sequence[Seen], lag_before: dict[str, int], now: int) 
         lag = sum(one.status.lag.values()) if one.status and one.is_there else 0
         if lag > max(LEAST_GROWN, lag_before.get(one.instance, lag) * GROWN):
             wrong = True
-            grown = f"lag of {one.instance} grows: {lag_before[one.instance]:,}, {WATCH_S:.0f} s later {lag:,}"
+            grown = f"lag of {one.instance} grows: {lag_before[one.instance]:,}, {WATCH_S:g} s later {lag:,}"
             yield warning("services", grown, "see `ravenctl status --watch`; start another instance where it stays so")
     if running and not wrong:
         yield ok("services", f"{', '.join(sorted(running))} run")

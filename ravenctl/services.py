@@ -99,7 +99,9 @@ def _state(service: str, status: ServiceStatus | None, member: MemberState | Non
 def _last_words(member: MemberState) -> str:
     """How its last life ended."""
     again = f", restart {member.restarts}" if member.restarts else ""
-    words = f": {member.last_error[-1]}" if member.last_error else ""
+    # What one that was killed had written last is no reason.
+    said = member.last_error and not (member.last_exit or "").startswith("killed")
+    words = f": {member.last_error[-1]}" if said else ""
     return f"{member.last_exit}{again}{words}"
 
 

@@ -180,11 +180,11 @@ def _beginning(names: Iterable[str], incomplete: str) -> list[str]:
     return [name for name in dict.fromkeys(names) if name.lower().startswith(incomplete.lower())]
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """What to write in place of a wrong name: the nearest that there is, and all of them."""
+def nearest(name: str, known: Iterable[str], elsewhere: str = "") -> str:
+    """What to write in place of a wrong name: the nearest that there is, else all of them, or where to find them."""
     names = list(dict.fromkeys(known))
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return (f"did you mean {near[0]}? " if near else "") + f"there are {', '.join(names)}"
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    return f"did you mean {near[0]}?" if near else elsewhere or f"there are {', '.join(names)}"
 
 
 Bootstrap = Annotated[

@@ -1,6 +1,6 @@
 """`ravenctl status` on a screen: services, their subscriptions and newest errors, in as much room as there is; pure."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
@@ -24,6 +24,8 @@ ERRORS, ERRORS_WATCHED = 10, 3
 LEAST_FEEDS = 3
 DROPPED = ("REPORTED", "UP", "DEAD", "GAPS", "WRITTEN", "BY", "LAST GAP")
 """Columns that a narrow screen does without, the first one first."""
+SHRINKS, SHRUNK = "LAST GAP", 10
+"""A column that may be cut to the age that it begins with."""
 
 Column = tuple[str, Callable[..., Text | str]]
 
@@ -138,7 +140,7 @@ def _up(one: Seen, now_us: int) -> str:
 
 
 def _reported(one: Seen, now_us: int) -> str:
-    return ago(now_us - one.status.reported_time) if one.status else "never"
+    return ago(now_us - one.status.reported_time) if one.status else "-"
 
 
 def _restarts(one: Seen, _: int) -> Text | str:
@@ -191,13 +193,21 @@ _NUMBERS = {"RATE/S", "LAG", "WRITTEN", "GAPS", "DEAD", "UP", "REPORTED", "RESTA
 def _table(columns: Sequence[Column], rows: Sequence[Seen | Feed], now_us: int, width: int) -> Table:
     """With the columns that there is room for."""
     cells = {name: [cell(row, now_us) for row in rows] for name, cell in columns}
-    needed = {name: max(map(cell_len, (name, *map(str, column)))) for name, column in cells.items()}
+    widths = {name: max(map(cell_len, (name, *map(str, column)))) for name, column in cells.items()}
+    between = 2 if _least(widths, 2) <= width else 1
     for name in DROPPED:
-        if sum(needed.values()) + 2 * (len(needed) - 1) > width:
-            needed.pop(name, None)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in needed:
-        table.add_column(name, justify="right" if name in _NUMBERS else "left", no_wrap=True)
-    for row in zip(*(cells[name] for name in needed), strict=True):
+        if _least(widths, between) > width:
+            widths.pop(name, None)
+    if SHRINKS in widths:
+        others = _least(widths, between) - min(widths[SHRINKS], SHRUNK)
+        widths[SHRINKS] = max(SHRUNK, min(widths[SHRINKS], width - others))
+    table = Table(box=None, pad_edge=False, padding=(0, between, 0, 0), header_style="bold")
+    for name, cell_width in widths.items():
+        table.add_column(name, justify="right" if name in _NUMBERS else "left", no_wrap=True, max_width=cell_width)
+    for row in zip(*(cells[name] for name in widths), strict=True):
         table.add_row(*row)
     return table
+
+
+def _least(widths: Mapping[str, int], between: int) -> int:
+    return sum(min(size, SHRUNK) if name == SHRINKS else size for name, size in widths.items()) + between * len(widths)

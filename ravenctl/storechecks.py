@@ -79,7 +79,8 @@ def timescale(settings: Settings) -> Finding:
             if connection.execute("SELECT to_regclass('mart.migration')").fetchone() == (None,):
                 where = f"PostgreSQL at {connection.info.host}:{connection.info.port}"
                 return warning("timescale", f"{where} has no mart yet", "run `ravenctl setup timescale`")
-            return ok("timescale", "; ".join(facts(connection)))
+            server, extension = facts(connection)
+            return ok("timescale", f"{server}; {extension.partition(':')[0]}")
     except psycopg.Error as error:
         said = sentence(error)
         todo = next((advice for words, advice in ADVICE.items() if words in said), "see what RAVEN_MART__DSN names")

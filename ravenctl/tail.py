@@ -33,9 +33,9 @@ class Line:
 def full_name(topic: str) -> str:
     """A topic's whole name: `bars.tib` is `raven.bars.tib`; raises WrongUse where there is none of that name."""
     name = topic if topic.startswith(RAVEN) else RAVEN + topic
-    known = [one.name for one in TOPICS]
-    if name not in known:
-        raise WrongUse(f"there is no topic {topic}: {nearest(name, known)}")
+    known = [one.name.removeprefix(RAVEN) for one in TOPICS]
+    if name.removeprefix(RAVEN) not in known:
+        raise WrongUse(f"there is no topic {topic}: {nearest(name.removeprefix(RAVEN), known)}")
     return name
 
 

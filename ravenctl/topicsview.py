@@ -1,5 +1,6 @@
 """Raven's topics as they are in Kafka: partitions, how much is in them, how new it is, how long it stays."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -75,7 +76,7 @@ def survey(settings: KafkaSettings) -> list[Told]:
             if topic.name in there
             for number in there[topic.name].partitions
         ]
-        starts, ends, newest = (_offsets(client, places, spec) for spec in _SPECS)
+        starts, ends, newest = (_offsets(client, places, spec()) for spec in _SPECS)  # type: ignore[no-untyped-call]
         configs = _configs(client, [topic.name for topic in TOPICS if topic.name in there])
     except KafkaException as error:
         raise Unavailable(f"Kafka at {settings.bootstrap} does not answer: {error.args[0].str()}") from None
@@ -101,7 +102,7 @@ def survey(settings: KafkaSettings) -> list[Told]:
     return found
 
 
-_SPECS: tuple[Any, ...] = (OffsetSpec.earliest(), OffsetSpec.latest(), OffsetSpec.max_timestamp())
+_SPECS = (OffsetSpec.earliest, OffsetSpec.latest, OffsetSpec.max_timestamp)
 
 
 def _offsets(client: AdminClient, places: Iterable[TopicPartition], spec: Any) -> dict[TopicPartition, Any]:
@@ -132,7 +133,7 @@ def expected(topic: Topic, settings: KafkaSettings) -> tuple[int, str, int | Non
 def kept(told: Told) -> str:
     """How long a record stays."""
     if told.cleanup == "compact":
-        return "newest of a key"
+        return "compacted"
     if told.retention_ms is None or told.retention_ms < 0:
         return "for ever"
     days, rest = divmod(told.retention_ms, topics.DAY_MS)
@@ -164,4 +165,4 @@ def listed(found: Sequence[Told], now_us: int) -> RenderableType:
 
 def _what(record: str) -> str:
     schema = load_schema(f"{record}.avsc")
-    return f"{schema['name']}: {schema['doc']}"
+    return f"{schema['name']}: {re.split(r'[.;] |[.]$', schema['doc'])[0]}"
