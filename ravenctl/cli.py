@@ -24,6 +24,10 @@ from ravenctl.shell import (
     User,
     Venues,
     WrongUse,
+    complete_service,
+    complete_store,
+    complete_topic,
+    complete_venue,
     console,
     given_bootstrap,
     seconds,
@@ -78,7 +82,10 @@ def version() -> None:
 def setup(
     ctx: typer.Context,
     stores: Annotated[
-        list[str] | None, typer.Argument(metavar="[STORE]...", help="Stores to set up; all where none is named.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[STORE]...", help="Stores to set up; all where none is named.", autocompletion=complete_store
+        ),
     ] = None,
     bootstrap: Bootstrap = None,
 ) -> None:
@@ -157,7 +164,8 @@ def gaps(
     ctx: typer.Context,
     *,
     venue: Annotated[
-        list[str] | None, typer.Option("--venue", metavar="VENUE", help="For example KRAKEN; repeatable.")
+        list[str] | None,
+        typer.Option("--venue", metavar="VENUE", help="For example KRAKEN; repeatable.", autocompletion=complete_venue),
     ] = None,
     symbol: Annotated[
         list[str] | None, typer.Option("--symbol", metavar="SYMBOL", help="BTCUSDT or BTC/USDT; repeatable.")
@@ -438,13 +446,25 @@ def suggest(
 
 
 Services = Annotated[
-    list[str] | None, typer.Option("--service", metavar="SERVICE", help="For example sink-timescale; repeatable.")
+    list[str] | None,
+    typer.Option(
+        "--service",
+        metavar="SERVICE",
+        help="For example sink-timescale; repeatable.",
+        autocompletion=complete_service,
+    ),
 ]
 Reasons = Annotated[
     list[str] | None, typer.Option("--reason", metavar="REASON", help="For example unknown_instrument; repeatable.")
 ]
 Origins = Annotated[
-    list[str] | None, typer.Option("--topic", metavar="TOPIC", help="Where they were read, for example raven.trades.")
+    list[str] | None,
+    typer.Option(
+        "--topic",
+        metavar="TOPIC",
+        help="Where they were read, for example raven.trades.",
+        autocompletion=complete_topic,
+    ),
 ]
 Since = Annotated[str, typer.Option("--since", metavar="TIME", help="24h, 7d or 2026-11-20T10:00 (UTC).")]
 

@@ -1,6 +1,6 @@
 """What runs, from both who know: each service says so in `raven.status`, a local stack's supervisor sees it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +42,7 @@ class Seen:
 
 def seen(statuses: Statuses, stack: StackState | None, now_us: int) -> list[Seen]:
     """Every instance that either knows, in the order of the stream; of servers those that do not run."""
-    members = dict(_members(stack)) if stack else {}
+    members = supervised(stack)
     names = {instance: name for instance, (name, _) in members.items()}
     names |= {instance: status.service for instance, status in statuses.items()}
     found = [
@@ -57,13 +57,14 @@ def rank(service: str) -> int:
     return next((place for place, name in enumerate(SERVICES) if service.startswith(name)), len(SERVICES))
 
 
-def _members(stack: StackState) -> Iterator[tuple[str, tuple[str, MemberState]]]:
-    """By the instance names that the supervisor gives."""
-    for name, member in stack.members.items():
-        if not member.server:
-            yield f"{name}-0", (name, member)
-        elif member.state != "running":
-            yield name, (name, member)
+def supervised(stack: StackState | None) -> dict[str, tuple[str, MemberState]]:
+    """Members by the instance names that the supervisor gives them; of servers those that do not run."""
+    members = stack.members.items() if stack else ()
+    return {
+        name if member.server else f"{name}-0": (name, member)
+        for name, member in members
+        if not member.server or member.state != "running"
+    }
 
 
 def _one(service: str, instance: str, status: ServiceStatus | None, member: MemberState | None, now_us: int) -> Seen:

@@ -12,8 +12,9 @@ from ravencore.demands import SHUTDOWN
 from ravencore.errors import Unavailable
 from ravencore.records import ServiceStatus, Shutdown
 from ravencore.topics import CONTROL
-from ravenctl.cluster import QUIET
-from ravenctl.services import rank
+from ravenctl.cluster import QUIET, stack_of
+from ravenctl.local.state import MemberState
+from ravenctl.services import rank, supervised
 from ravenctl.shell import SERVICES, WrongUse, nearest
 from ravenctl.statusview import StatusFeed, fresh, is_gone
 
@@ -55,7 +56,7 @@ def shut_down(
                 continue
             _ask(settings, codec, {status.service for status in instances}, user)
             say(f"asked to end: {', '.join(status.instance for status in instances)}")
-            left += _await_end(feed, instances, deadline, say)
+            left += _await_end(settings, feed, instances, deadline, say)
     finally:
         feed.close()
     ended = tuple(status.instance for status in chosen if status.instance not in (*left, *not_asked))
@@ -99,21 +100,38 @@ def _ask(settings: Settings, codec: Codec, services: Iterable[str], user: str) -
 
 
 def _await_end(
-    feed: StatusFeed, instances: Iterable[ServiceStatus], deadline: float, say: Callable[[str], None]
+    settings: Settings,
+    feed: StatusFeed,
+    instances: Iterable[ServiceStatus],
+    deadline: float,
+    say: Callable[[str], None],
 ) -> list[str]:
     """Those that are still there at the deadline."""
+    asked_us = now_us()
     left = {status.instance: status for status in instances}
     while left and time.monotonic() < deadline:
         feed.poll(POLL_S)
+        members = supervised(stack_of(settings))
         for name, before in list(left.items()):
-            if how := _end(before, feed.latest.get(name)):
+            _, member = members.get(name, ("", None))
+            how = _exit(member, asked_us) if member else _goodbye(before, feed.latest.get(name))
+            if how:
                 del left[name]
                 say(f"  {name} {how}")
     return list(left)
 
 
-def _end(before: ServiceStatus, now: ServiceStatus | None) -> str | None:
-    """How an instance has ended; None while it is there."""
+def _exit(member: MemberState, asked_us: int) -> str | None:
+    """How a process that a supervisor here sees has ended; None while it is there, whatever it has reported."""
+    if member.state == "stopped":
+        return "ended"
+    if member.state in ("failed", "restarting"):
+        return str(member.last_exit)
+    return "ended, and was started again" if member.since * 1e6 > asked_us else None
+
+
+def _goodbye(before: ServiceStatus, now: ServiceStatus | None) -> str | None:
+    """How an instance has ended, as far as its reports tell; None while it is there."""
     if now is None or now.state == "STOPPED":
         return "ended"
     if now.started_time != before.started_time:

@@ -37,7 +37,7 @@ def test_never_more_restarts_than_the_budget_in_any_window(
     lived: list[float], restarts: int, window_seconds: float
 ) -> None:
     budget = RestartBudget(restarts, window_seconds)
-    now, granted = 0.0, []
+    now, granted = 0.0, list[float]()
     for seconds in lived:
         now += seconds
         assert budget.left(now) == restarts - sum(now - at < window_seconds for at in granted)
