@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, Message, TopicPartition
 from ravencore.codec import Codec, iso_time, plain
 from ravencore.config import KafkaSettings
 from ravencore.errors import Unreadable
-from ravencore.kafka import CLOCK_HEADER
+from ravencore.kafka import CLOCK_HEADER, TIMEOUT_S
 from ravencore.topics import TOPICS
 from ravenctl import reading
 from ravenctl.shell import RAVEN, WrongUse, nearest
@@ -31,12 +31,18 @@ class Line:
 
 
 def full_name(topic: str) -> str:
-    """A topic's whole name: `bars.tib` is `raven.bars.tib`; raises WrongUse where there is none of that name."""
-    name = topic if topic.startswith(RAVEN) else RAVEN + topic
-    known = [one.name.removeprefix(RAVEN) for one in TOPICS]
-    if name.removeprefix(RAVEN) not in known:
-        raise WrongUse(f"there is no topic {topic}: {nearest(name.removeprefix(RAVEN), known)}")
-    return name
+    """A topic's whole name: `bars.tib` is `raven.bars.tib`."""
+    return topic if topic.startswith(RAVEN) else RAVEN + topic
+
+
+def check(client: Consumer, topic: str) -> None:
+    """Raises WrongUse for a topic that is neither Raven's nor there, naming the nearest."""
+    known = {one.name for one in TOPICS}
+    if topic in known or topic in (there := client.list_topics(timeout=TIMEOUT_S).topics):
+        return
+    short = [name.removeprefix(RAVEN) for name in sorted(known | there.keys()) if name.startswith(RAVEN)]
+    asked = topic.removeprefix(RAVEN)
+    raise WrongUse(f"there is no topic {asked}: {nearest(asked, short)}")
 
 
 def newest(client: Consumer, topic: str, count: int) -> list[Message]:
@@ -71,9 +77,10 @@ def follow(client: Consumer, topic: str) -> Iterator[Message]:
 
 
 def tail(settings: KafkaSettings, codec: Codec, topic: str, count: int, *, go_on: bool) -> Iterator[Line]:
-    """The last records of a topic as lines and, with `go_on`, those that come after; raises Unavailable."""
+    """The last records of a topic as lines and, with `go_on`, those that come after; raises Unavailable, WrongUse."""
     client = reading.reader(settings)
     try:
+        check(client, topic)
         messages = newest(client, topic, count)
         yield from (line(message, codec) for message in messages)
         if go_on:

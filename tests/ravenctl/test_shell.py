@@ -126,8 +126,6 @@ def test_a_shell_is_offered_values(words: str, offered: set[str], monkeypatch: p
     [
         (["start", "--symbol", "BTCUSDT", "--venue", "NYSE"], "known are BINANCE_SPOT"),
         (["start", "--symbol", "BTC USDT"], "is no symbol"),
-        (["tail", "nosuch"], "there is no topic nosuch: there are trades, books"),
-        (["tail", "bars.tibb"], "there is no topic bars.tibb: did you mean bars.tib?"),
         (["schemas", "trad"], "there is no record trad: did you mean trade?"),
         (["demo", "--speed", "fast"], "is no speed"),
         (["demo", "--speed", "nan"], "is no speed"),
