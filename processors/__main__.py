@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 
+from processors.check import check
 from processors.derivations import DERIVATIONS
 from processors.engine import Engine
 from processors.transactions import reset_state
@@ -18,7 +19,8 @@ RESET = "reset-state"
 
 
 def serve(settings: Settings) -> None:
-    """Run a worker until a signal ends it."""
+    """Run a worker until a signal ends it; raises ConfigError."""
+    check(settings)
     for noisy in ("faust", "mode", "aiokafka", "processors.faust_transport"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     code = asyncio.run(_run(settings))

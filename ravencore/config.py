@@ -2,21 +2,29 @@
 
 Lowest first: the defaults below; the file `RAVEN_CONFIG_FILE`, else `./{RUN_MODE}.toml`, else
 `~/.config/raven/{RUN_MODE}.toml` (RUN_MODE is an environment variable, `dev` where it is unset); `./local.toml`;
-environment variables `RAVEN_*` with `__` between levels, for example `RAVEN_KAFKA__BOOTSTRAP=host:9092`.
+environment variables `RAVEN_*` with `__` between levels, for example `RAVEN_KAFKA__BOOTSTRAP=host:9092`. A key or a
+variable that is none of Raven's is an error.
 """
 
 import difflib
 import os
 import re
 import socket
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from ravencore.errors import ConfigError
 
+PREFIX = "RAVEN_"
+OTHER_VARIABLES = (
+    *("RAVEN_CONFIG_FILE", "RAVEN_HOME", "RAVEN_READY_FILE", "RAVEN_SIMULATOR_URL", "RAVEN_VERSION"),
+    *("RAVEN_RECORDINGS", "RAVEN_NO_SKIPS", "RAVEN_TESTS_POSTGRES", "RAVEN_TESTS_S3"),
+)
+"""Environment variables that mean something to Raven, its compose file or its tests, and are no settings."""
 UNITS_US = {"ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
 
 
@@ -342,7 +350,7 @@ class ServiceSettings(Section):
 class Settings(BaseSettings):
     """All of Raven's settings."""
 
-    model_config = SettingsConfigDict(env_prefix="RAVEN_", env_nested_delimiter="__", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True)
 
     kafka: KafkaSettings = KafkaSettings()
     schema_registry: SchemaRegistrySettings = SchemaRegistrySettings()
@@ -394,12 +402,16 @@ def interval_us(text: str) -> int:
 
 def load() -> Settings:
     """The settings as resolved now; raises ConfigError naming each wrong key and the nearest right one."""
+    wrong = _unknown_variables()
     try:
-        return Settings()
+        settings = Settings()
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(item) for item in error.errors())) from None
+        wrong += [_explain(item) for item in error.errors()]
     except ValueError as error:
-        raise ConfigError(f"configuration cannot be read: {error}") from None
+        wrong.append(f"configuration cannot be read: {error}")
+    if wrong:
+        raise ConfigError("\n".join(wrong))
+    return settings
 
 
 def instance_name(settings: Settings, service: str) -> str:
@@ -407,18 +419,37 @@ def instance_name(settings: Settings, service: str) -> str:
     return settings.service.instance or f"{service}-{socket.gethostname()}-{os.getpid()}"
 
 
+def _unknown_variables() -> list[str]:
+    """Of each environment variable that pydantic would pass over, what is wrong with it."""
+    names = [name.upper() for name in os.environ if name.upper().startswith(PREFIX)]
+    sections = [f"{PREFIX}{name}".upper() for name in Settings.model_fields]
+    known = [*OTHER_VARIABLES, *(f"{PREFIX}{path.replace('.', '__')}".upper() for path in paths(Settings))]
+    return [
+        f"environment variable {name} is none of Raven's{did_you_mean(name, known)}"
+        for name in sorted(names)
+        if name.partition("__")[0] not in sections and name not in OTHER_VARIABLES
+    ]
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`: did you mean ...?` with the nearest of the known names; nothing where none is near."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f": did you mean {near[0]}?" if near else ""
+
+
 def _explain(item: Any) -> str:
     path = ".".join(map(str, item["loc"]))
     if item["type"] != "extra_forbidden":
         return f"setting {path}: {item['msg']}"
-    near = difflib.get_close_matches(path, _paths(Settings), n=1, cutoff=0.5)
-    return f"setting {path} is unknown" + (f": did you mean {near[0]}?" if near else "")
+    return f"setting {path} is unknown{did_you_mean(path, paths(Settings))}"
 
 
-def _paths(model: type[BaseModel], prefix: str = "") -> list[str]:
-    paths = []
+def paths(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """All settings and their sections, dotted; `*` stands for a name that the configuration chooses."""
+    found = []
     for name, info in model.model_fields.items():
-        paths.append(prefix + name)
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            paths += _paths(info.annotation, f"{prefix}{name}.")
-    return paths
+        found.append(prefix + name)
+        for kind in (info.annotation, *get_args(info.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                found += paths(kind, f"{prefix}{name}." if kind is info.annotation else f"{prefix}{name}.*.")
+    return found

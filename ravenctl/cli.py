@@ -1,26 +1,20 @@
 """ravenctl: Raven's command line. Each command reads its options here and is carried out in a module of its own."""
 
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.live import Live
 
-from ravencore import __version__, service
-from ravencore.config import load
-from ravenctl import prepare, statusview
-from ravenctl import tail as tailing
-from ravenctl.cluster import HOME, reach
-from ravenctl.control import whoami
+from ravencore import __version__
 from ravenctl.demanding import app as demanding_app
-from ravenctl.demands import wanted as demanded
 from ravenctl.local.commands import app as local_app
+from ravenctl.looking import app as looking_app
 from ravenctl.shell import (
     EXIT_CODES,
     FAILED,
+    HOME,
     INTERRUPTED,
     Bootstrap,
     Outputs,
@@ -29,6 +23,10 @@ from ravenctl.shell import (
     Symbols,
     Venues,
     WrongUse,
+    complete_service,
+    complete_store,
+    complete_topic,
+    complete_venue,
     console,
     given_bootstrap,
     seconds,
@@ -45,6 +43,7 @@ app = typer.Typer(
 )
 app.add_typer(demanding_app)
 app.add_typer(local_app, name="local")
+app.add_typer(looking_app)
 vpin_app = typer.Typer(help="VPIN's settings.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(vpin_app, name="vpin")
 dlq_app = typer.Typer(help="What could not be used, and bringing it back.", no_args_is_help=True, rich_markup_mode=None)
@@ -83,7 +82,10 @@ def version() -> None:
 def setup(
     ctx: typer.Context,
     stores: Annotated[
-        list[str] | None, typer.Argument(metavar="[STORE]...", help="Stores to set up; all where none is named.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[STORE]...", help="Stores to set up; all where none is named.", autocompletion=complete_store
+        ),
     ] = None,
     bootstrap: Bootstrap = None,
 ) -> None:
@@ -94,63 +96,12 @@ def setup(
     Example: ravenctl setup --bootstrap kafka:9092
     Example: ravenctl setup timescale redis
     """
+    from ravenctl import prepare
+    from ravenctl.cluster import reach
+
     settings = reach(given_bootstrap(ctx, bootstrap))
     prepare.prepare(settings, typer.echo)
     prepare.prepare_stores(settings, stores or [], typer.echo)
-
-
-@app.command(epilog=EXIT_CODES)
-def status(
-    ctx: typer.Context,
-    *,
-    as_json: Annotated[bool, typer.Option("--json", help="As one JSON array.")] = False,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on, until Ctrl-C.")] = False,
-    bootstrap: Bootstrap = None,
-) -> None:
-    """Show services and subscriptions: state, rates, lag, counts, last error; silent ones are marked as gone.
-
-    Example: ravenctl status --watch
-    """
-    settings = reach(given_bootstrap(ctx, bootstrap))
-    feed = statusview.StatusFeed(settings.kafka, service.codec(settings))
-    try:
-        feed.catch_up()
-        if watch:
-            _watch(feed, as_json)
-        elif as_json:
-            typer.echo(json.dumps(statusview.for_scripts(feed.latest, _now_us()), indent=2))
-        elif not feed.latest:
-            typer.echo("no service has reported yet: start them with `ravenctl local up`")
-        else:
-            show(console(), statusview.show(feed.latest, _now_us()))
-    finally:
-        feed.close()
-
-
-def _watch(feed: statusview.StatusFeed, as_json: bool) -> None:
-    if as_json or not sys.stdout.isatty():
-        statusview.watch(feed, lambda latest: typer.echo(json.dumps(statusview.for_scripts(latest, _now_us()))))
-    with Live(console=console(), screen=True, auto_refresh=False) as live:
-        statusview.watch(feed, lambda latest: live.update(statusview.show(latest, _now_us()), refresh=True))
-
-
-@app.command(epilog=EXIT_CODES)
-def tail(
-    ctx: typer.Context,
-    *,
-    topic: Annotated[str, typer.Argument(help="For example raven.bars.tib, or bars.tib for short.")],
-    count: Annotated[int, typer.Option("-n", "--lines", min=0, help="How many of the newest records.")] = 10,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")] = False,
-    bootstrap: Bootstrap = None,
-) -> None:
-    """Show the newest records of a topic, decoded: exact decimals, times in UTC with microseconds.
-
-    Example: ravenctl tail bars.tib -n 3 --json
-    """
-    settings = reach(given_bootstrap(ctx, bootstrap))
-    lines = tailing.tail(settings.kafka, service.codec(settings), tailing.full_name(topic), count, go_on=follow)
-    tailing.write(lines, as_json=as_json)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -158,7 +109,8 @@ def gaps(
     ctx: typer.Context,
     *,
     venue: Annotated[
-        list[str] | None, typer.Option("--venue", metavar="VENUE", help="For example KRAKEN; repeatable.")
+        list[str] | None,
+        typer.Option("--venue", metavar="VENUE", help="For example KRAKEN; repeatable.", autocompletion=complete_venue),
     ] = None,
     symbol: Annotated[
         list[str] | None, typer.Option("--symbol", metavar="SYMBOL", help="BTCUSDT or BTC/USDT; repeatable.")
@@ -185,9 +137,10 @@ def gaps(
     Example: ravenctl gaps --since 7d --venue BINANCE_SPOT --symbol BTC/USDT
     Example: ravenctl gaps --channel trades --cause DISCONNECT --all
     """
-    # They need parts of the collector, which take their time to import.
-    from ravenctl import gaps as ledger  # noqa: PLC0415
-    from ravenctl import gapsview  # noqa: PLC0415
+    from ravencore import service
+    from ravenctl import gaps as ledger
+    from ravenctl import gapsview
+    from ravenctl.cluster import reach
 
     settings = reach(given_bootstrap(ctx, bootstrap))
     now_us, codec = _now_us(), service.codec(settings)
@@ -257,9 +210,8 @@ def demo(
     Example: ravenctl demo --synthetic --venues all
     Example: ravenctl demo --recording BTC.frames.zst ETH.frames.zst --speed max --fault gap=3,cut=1 --seed 7
     """
-    # They need databases' clients, which take their time to import.
-    from ravenctl import demo as demos  # noqa: PLC0415
-    from ravenctl import demo_plan  # noqa: PLC0415
+    from ravenctl import demo as demos
+    from ravenctl import demo_plan
 
     plan = demo_plan.make_plan(
         recording or [],
@@ -304,9 +256,12 @@ def record(
     Example: ravenctl record --venue KRAKEN --symbol BTC/USD --symbol ETH/USD --duration 10m
     Example: ravenctl record --venue DERIBIT --venue BINANCE_OPTIONS --out recordings/
     """
-    from ravenctl import record as recording  # noqa: PLC0415 - the collector takes its time to import
+    from ravencore.config import load
+    from ravenctl import record as recording
+    from ravenctl.control import whoami
+    from ravenctl.demands import wanted
 
-    want = demanded(symbol, venue, whoami(), outputs)
+    want = wanted(symbol, venue, whoami(), outputs)
     settings = load()
     plan = recording.make_plan(want, settings, out, duration, _now_us())
     if recording.run(plan, settings, console()):
@@ -371,10 +326,10 @@ def bars(
     Example: ravenctl bars trades.csv.gz --kind tib --rule raven --set initial_size=200 --out bars.csv --plot bars.png
     Example: ravenctl bars BTC.frames.zst --kind vpin --set bucket_volume=250000 --out vpin.jsonl
     """
-    # They need the folds and the collector's parsers, which take their time to import.
-    from ravenctl.research import bars as making  # noqa: PLC0415
-    from ravenctl.research.spellings import Named  # noqa: PLC0415
-    from ravenctl.research.tapes import wanted  # noqa: PLC0415
+    from ravencore.config import load
+    from ravenctl.research import bars as making
+    from ravenctl.research.spellings import Named
+    from ravenctl.research.tapes import wanted
 
     columns = Named(
         time=time_column, price=price, quantity=quantity, side=side, is_buyer_maker=is_buyer_maker, id=trade_id
@@ -417,9 +372,11 @@ def suggest(
     Example: ravenctl vpin suggest --symbol BTCUSDT --venue BINANCE_SPOT
     Example: ravenctl vpin suggest --file BTCUSDT-trades-2025-01-01.zip --symbol BTCUSDT --venue BINANCE_SPOT
     """
-    # They need the collector's parsers, which take their time to import.
-    from ravenctl.research import suggest as suggesting  # noqa: PLC0415
-    from ravenctl.research.tapes import wanted  # noqa: PLC0415
+    from ravencore import service
+    from ravencore.config import load
+    from ravenctl.cluster import reach
+    from ravenctl.research import suggest as suggesting
+    from ravenctl.research.tapes import wanted
 
     settings = load() if file else reach(given_bootstrap(ctx, bootstrap))
     chosen = suggesting.unit_named(unit, settings.bars.vpin)
@@ -435,13 +392,25 @@ def suggest(
 
 
 Services = Annotated[
-    list[str] | None, typer.Option("--service", metavar="SERVICE", help="For example sink-timescale; repeatable.")
+    list[str] | None,
+    typer.Option(
+        "--service",
+        metavar="SERVICE",
+        help="For example sink-timescale; repeatable.",
+        autocompletion=complete_service,
+    ),
 ]
 Reasons = Annotated[
     list[str] | None, typer.Option("--reason", metavar="REASON", help="For example unknown_instrument; repeatable.")
 ]
 Origins = Annotated[
-    list[str] | None, typer.Option("--topic", metavar="TOPIC", help="Where they were read, for example raven.trades.")
+    list[str] | None,
+    typer.Option(
+        "--topic",
+        metavar="TOPIC",
+        help="Where they were read, for example raven.trades.",
+        autocompletion=complete_topic,
+    ),
 ]
 Since = Annotated[str, typer.Option("--since", metavar="TIME", help="24h, 7d or 2026-11-20T10:00 (UTC).")]
 
@@ -462,7 +431,9 @@ def list_letters(
 
     Example: ravenctl dlq list --service sink-timescale --since 24h
     """
-    from ravenctl import dlq  # noqa: PLC0415 - it needs the stores, which take their time to import
+    from ravencore import service
+    from ravenctl import dlq
+    from ravenctl.cluster import reach
 
     settings = reach(given_bootstrap(ctx, bootstrap))
     choice = dlq.choose(names=(), services=service_, reasons=reason, topics=topic, since=since, now_us=_now_us())
@@ -485,7 +456,9 @@ def show_letter(
 
     Example: ravenctl dlq show 3-120
     """
-    from ravenctl import dlq  # noqa: PLC0415
+    from ravencore import service
+    from ravenctl import dlq
+    from ravenctl.cluster import reach
 
     settings = reach(given_bootstrap(ctx, bootstrap))
     codec = service.codec(settings)
@@ -513,7 +486,9 @@ def replay(
     Example: ravenctl dlq replay --service sink-timescale --reason unknown_instrument
     Example: ravenctl dlq replay 3-120 3-121
     """
-    from ravenctl import dlq  # noqa: PLC0415
+    from ravencore import service
+    from ravenctl import dlq
+    from ravenctl.cluster import reach
 
     if not (letter or service_ or reason or topic):
         raise WrongUse("name letters, or a --service, --reason or --topic: `ravenctl dlq list` shows what there is")

@@ -1,23 +1,19 @@
 """The commands that say what shall run: start, collect, stop, stop-all, plan, user, graph."""
 
+from __future__ import annotations
+
 import json
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ravencore import service
-from ravencore.config import Settings
-from ravencore.records import Demand, ServiceStatus
-from ravenctl import control, demands, graphs, plans
-from ravenctl.cluster import reach, resolve
-from ravenctl.demands import VENUES, Wanted
 from ravenctl.shell import (
     EXIT_CODES,
     AllUsers,
@@ -40,7 +36,12 @@ from ravenctl.shell import (
     show,
     telling,
 )
-from ravenctl.statusview import StatusFeed, fresh
+
+if TYPE_CHECKING:
+    from ravencore.config import Settings
+    from ravencore.records import Demand, ServiceStatus
+    from ravenctl.demands import Changes, Wanted
+    from ravenctl.plans import Thing
 
 app = typer.Typer(cls=RavenGroup)
 Ids = Annotated[
@@ -74,7 +75,9 @@ def start(
     Example: ravenctl start --coin ETH --quote USDC --venue KRAKEN --with tib,vpin --into timescale
     Example: ravenctl start --venue DERIBIT
     """
-    settings = reach(given_bootstrap(ctx, bootstrap))
+    from ravenctl.cluster import check, resolve
+
+    settings = resolve(given_bootstrap(ctx, bootstrap))
     want = _wanted(
         settings,
         symbol=symbol,
@@ -85,6 +88,7 @@ def start(
         stores=into,
         user=user,
     )
+    check(settings)
     _start(settings, want, timeout, strict=bool(want.symbols and venue))
 
 
@@ -102,16 +106,27 @@ def collect(
 
     Example: ravenctl collect --coin BTC --quote USDT
     """
+    from ravenctl.cluster import reach
+    from ravenctl.control import whoami
+    from ravenctl.demands import VENUES, wanted
+
     settings = reach(given_bootstrap(ctx, bootstrap))
-    want = demands.wanted([f"{coin}/{quote}"], VENUES, user or control.whoami())
+    want = wanted([f"{coin}/{quote}"], VENUES, user or whoami())
     _start(settings, want, timeout, strict=False)
 
 
 def _start(settings: Settings, want: Wanted, timeout: float, *, strict: bool) -> None:
+    from ravencore import service
+    from ravenctl import cluster, control
+    from ravenctl.demands import feeds_of, told
+
+    needed = control.services_of(want.demands(settings.routing, 0))
     with telling() as voice:
+        for name in cluster.wake(settings, needed):
+            voice.say(f"{name} started")
         made = control.start(settings, service.codec(settings), want, timeout, voice, strict=strict)
-    channel = demands.feeds_of(made, settings.routing)[0].channel
-    typer.echo(f"running: {demands.told(want)}. Look: ravenctl tail {channel} --follow")
+    channel = feeds_of(made, settings.routing)[0].channel
+    typer.echo(f"running: {told(want)}. Look: ravenctl tail {channel} --follow")
 
 
 @app.command(epilog=EXIT_CODES)
@@ -139,7 +154,9 @@ def stop(
     Example: ravenctl stop --symbol BTCUSDT
     Example: ravenctl stop --venue KRAKEN --all-users
     """
-    settings = reach(given_bootstrap(ctx, bootstrap))
+    from ravenctl.cluster import check, resolve
+
+    settings = resolve(given_bootstrap(ctx, bootstrap))
     want = _wanted(
         settings,
         symbol=symbol,
@@ -151,6 +168,7 @@ def stop(
         user=user,
     )
     _check_stop(want, ids)
+    check(settings)
     _stop(settings, want, ids or (), timeout, all_users=all_users)
 
 
@@ -168,8 +186,12 @@ def stop_all(
     Example: ravenctl stop-all
     Example: ravenctl stop-all --all-users
     """
+    from ravenctl.cluster import reach
+    from ravenctl.control import whoami
+    from ravenctl.demands import Wanted
+
     settings = reach(given_bootstrap(ctx, bootstrap))
-    _stop(settings, Wanted(user or control.whoami(), ()), (), timeout, all_users=all_users)
+    _stop(settings, Wanted(user or whoami(), ()), (), timeout, all_users=all_users)
 
 
 def _check_stop(want: Wanted, ids: list[str] | None) -> None:
@@ -178,10 +200,14 @@ def _check_stop(want: Wanted, ids: list[str] | None) -> None:
 
 
 def _stop(settings: Settings, want: Wanted, ids: Sequence[str], timeout: float, *, all_users: bool) -> None:
-    def changes(standing: Mapping[str, Demand]) -> demands.Changes:
+    from ravencore import service
+    from ravenctl import control
+    from ravenctl.demands import to_stop
+
+    def changes(standing: Mapping[str, Demand]) -> Changes:
         if ids:
             return dict.fromkeys(ids)
-        return demands.to_stop(want, standing, settings.routing, all_users=all_users)
+        return to_stop(want, standing, settings.routing, all_users=all_users)
 
     with telling() as voice:
         control.stop(settings, service.codec(settings), changes, timeout, voice)
@@ -210,7 +236,11 @@ def plan(
     Example: ravenctl plan --symbol BTCUSDT --with tib
     Example: ravenctl plan --stop --symbol BTCUSDT
     """
-    settings = reach(given_bootstrap(ctx, bootstrap))
+    from ravencore import service
+    from ravenctl import control, demands, plans
+    from ravenctl.cluster import check, resolve
+
+    settings = resolve(given_bootstrap(ctx, bootstrap))
     want = _wanted(
         settings,
         symbol=symbol,
@@ -221,8 +251,9 @@ def plan(
         stores=into,
         user=user,
     )
+    check(settings)
     standing, _ = control.standing_demands(settings.kafka, service.codec(settings))
-    changes: demands.Changes = (
+    changes: Changes = (
         demands.to_stop(want, standing, settings.routing, all_users=all_users)
         if to_stop
         else demands.to_start(want, standing, settings.routing, _now_us())
@@ -240,6 +271,10 @@ def user(ctx: typer.Context, *, as_json: AsJson = False, bootstrap: Bootstrap = 
 
     Example: ravenctl user
     """
+    from ravencore import service
+    from ravenctl import control, plans
+    from ravenctl.cluster import reach
+
     settings = reach(given_bootstrap(ctx, bootstrap))
     standing, unreadable = control.standing_demands(settings.kafka, service.codec(settings))
     ordered = sorted(standing.values(), key=lambda demand: (demand.user, demand.created_time))
@@ -294,6 +329,8 @@ def graph(
     Example: ravenctl graph
     Example: ravenctl graph --format dot | dot -Tsvg > raven.svg
     """
+    from ravenctl import graphs
+
     settings, things, statuses = _seen(given_bootstrap(ctx, bootstrap), configured=configured)
     found = graphs.graph(settings.routing, things, statuses)
     match how:
@@ -309,8 +346,13 @@ def graph(
 
 def _seen(
     bootstrap: str | None, *, configured: bool
-) -> tuple[Settings, dict[plans.Thing, tuple[str, ...]], list[ServiceStatus]]:
+) -> tuple[Settings, dict[Thing, tuple[str, ...]], list[ServiceStatus]]:
     """The settings, what demands come to, and how services are."""
+    from ravencore import service
+    from ravenctl import control, plans
+    from ravenctl.cluster import reach, resolve
+    from ravenctl.statusview import StatusFeed, fresh
+
     if configured:
         return resolve(bootstrap), {}, []
     settings = reach(bootstrap)
@@ -339,11 +381,14 @@ def _wanted(
     user: str | None,
 ) -> Wanted:
     """What the options mean; raises WrongUse. Venues: those named, those beside them, and all but these."""
+    from ravenctl import demands
+    from ravenctl.control import whoami
+
     if bool(coin) != bool(quote):
         raise WrongUse("--coin and --quote go together, for example --coin ETH --quote USDC")
     named = [*(symbol or []), *([f"{coin}/{quote}"] if coin else [])]
     chosen = demands.chosen_venues(*venues, settings.routing)
-    return demands.wanted(named, chosen, user or control.whoami(), outputs, stores)
+    return demands.wanted(named, chosen, user or whoami(), outputs, stores)
 
 
 def _time(micros: int) -> str:

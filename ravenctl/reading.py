@@ -1,6 +1,7 @@
 """Reads parts of topics as they are now, without belonging to a group."""
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -15,9 +16,9 @@ WAIT_MS = 50
 """How long a broker lets a request for records wait where there are none: the end is known only after it."""
 
 
-def reader(settings: KafkaSettings) -> Consumer:
+def reader(settings: KafkaSettings, **extra: Any) -> Consumer:
     """A consumer of committed records for somebody who only looks."""
-    return kafka.reader(settings, "ravenctl", **QUIET, **{"fetch.wait.max.ms": WAIT_MS})
+    return kafka.reader(settings, "ravenctl", **QUIET, **{"fetch.wait.max.ms": WAIT_MS}, **extra)
 
 
 def bounds(client: Consumer, topic: str) -> dict[int, tuple[int, int]]:

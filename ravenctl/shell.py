@@ -1,8 +1,9 @@
 """What all commands share at the edge: exit codes, errors as one line, and how options are written."""
 
+import difflib
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Annotated, Any
@@ -14,6 +15,17 @@ from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
 from ravencore.errors import ConfigError, RavenError, Unavailable
+from ravencore.graph import SHORT, STORES
+from ravencore.records import RECORDS
+from ravencore.topics import TOPICS
+
+RAVEN = "raven."
+"""What every topic's name begins with."""
+HOME = ".raven"
+"""Folder of a local stack, where none is named."""
+
+SERVICES = ("collector", "engine", *(f"sink-{store}" for store in STORES))
+"""Raven's services by the names unless RAVEN_SERVICE__NAME says otherwise, in the order of the stream."""
 
 FAILED = 1
 USAGE = 2
@@ -155,6 +167,66 @@ def given_bootstrap(ctx: typer.Context, own: str | None) -> str | None:
     return str(wide) if wide else None
 
 
+# Completion: what a shell offers; only light modules are imported, and nobody is asked.
+
+
+def complete_venue(incomplete: str) -> list[str]:
+    """Venues, and single sources of them."""
+    from producers.registry import SOURCES
+
+    names = [name for source in SOURCES.values() for name in (source.venue, source.name)]
+    if ":" in incomplete:
+        names = [f"{one.venue}:{channel.upper()}" for one in SOURCES.values() for channel in one.channels]
+    return _beginning(names, incomplete)
+
+
+def complete_output(incomplete: str) -> list[str]:
+    """What can be demanded, by its short names."""
+    return _beginning(SHORT, incomplete)
+
+
+def complete_store(incomplete: str) -> list[str]:
+    """Stores."""
+    return _beginning(STORES, incomplete)
+
+
+def complete_service(incomplete: str) -> list[str]:
+    """Raven's services by their usual names."""
+    return _beginning(SERVICES, incomplete)
+
+
+def complete_topic(incomplete: str) -> list[str]:
+    """Topics, whole or without `raven.` as the beginning is."""
+    names = [topic.name for topic in TOPICS]
+    whole = incomplete != "" and (RAVEN.startswith(incomplete) or incomplete.startswith(RAVEN))
+    return _beginning(names if whole else [name.removeprefix(RAVEN) for name in names], incomplete)
+
+
+def complete_schema(incomplete: str) -> list[str]:
+    """Records."""
+    return _beginning((cls.SCHEMA for cls in RECORDS), incomplete)
+
+
+def complete_setting(incomplete: str) -> list[str]:
+    """Settings and their sections."""
+    from ravencore.config import Settings, paths
+
+    return _beginning((path for path in paths(Settings) if "*" not in path), incomplete)
+
+
+def _beginning(names: Iterable[str], incomplete: str) -> list[str]:
+    """Names that begin as the last of a list does, in any case, each once."""
+    before, comma, last = incomplete.rpartition(",")
+    return [f"{before}{comma}{name}" for name in dict.fromkeys(names) if name.lower().startswith(last.lower())]
+
+
+def nearest(name: str, known: Iterable[str], elsewhere: str = "") -> str:
+    """What to write in place of a wrong name: the nearest that there is, else all of them, or where to find them."""
+    names = list(dict.fromkeys(known))
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    return f"did you mean {near[0]}?" if near else elsewhere or f"there are {', '.join(names)}"
+
+
 Bootstrap = Annotated[
     str | None,
     typer.Option("--bootstrap", metavar="HOST:PORT", help="Another Kafka cluster than the configured or local one."),
@@ -174,11 +246,17 @@ Outputs = Annotated[
         "--with",
         metavar="OUTPUT,...",
         help="Only these, and what they are made of: trades, klines, bars, tib, vpin, spot_mid ... All, if not given.",
+        autocompletion=complete_output,
     ),
 ]
 Stores = Annotated[
     list[str] | None,
-    typer.Option("--into", metavar="STORE,...", help="Only these: influx, timescale, lake, redis. All, if not given."),
+    typer.Option(
+        "--into",
+        metavar="STORE,...",
+        help="Only these: influx, timescale, lake, redis. All, if not given.",
+        autocompletion=complete_store,
+    ),
 ]
 Venues = Annotated[
     list[str] | None,
@@ -186,13 +264,26 @@ Venues = Annotated[
         "--venue",
         metavar="VENUE[:CHANNEL]",
         help="For example BINANCE_SPOT or KRAKEN:TRADES; repeatable. All configured, if not given.",
+        autocompletion=complete_venue,
     ),
 ]
 Include = Annotated[
-    list[str] | None, typer.Option("--venue-include", metavar="VENUE[:CHANNEL]", help="These beside the configured.")
+    list[str] | None,
+    typer.Option(
+        "--venue-include",
+        metavar="VENUE[:CHANNEL]",
+        help="These beside the configured.",
+        autocompletion=complete_venue,
+    ),
 ]
 Exclude = Annotated[
-    list[str] | None, typer.Option("--venue-exclude", metavar="VENUE[:CHANNEL]", help="All but these; repeatable.")
+    list[str] | None,
+    typer.Option(
+        "--venue-exclude",
+        metavar="VENUE[:CHANNEL]",
+        help="All but these; repeatable.",
+        autocompletion=complete_venue,
+    ),
 ]
 AllUsers = Annotated[bool, typer.Option("--all-users", help="Everybody's demands, not yours alone.")]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")]

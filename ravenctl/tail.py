@@ -11,10 +11,11 @@ from confluent_kafka import Consumer, Message, TopicPartition
 from ravencore.codec import Codec, iso_time, plain
 from ravencore.config import KafkaSettings
 from ravencore.errors import Unreadable
-from ravencore.kafka import CLOCK_HEADER
+from ravencore.kafka import CLOCK_HEADER, TIMEOUT_S
+from ravencore.topics import TOPICS
 from ravenctl import reading
+from ravenctl.shell import RAVEN, WrongUse, nearest
 
-PREFIX = "raven."
 FIRST_WINDOW = 64
 LONGEST = 80
 TIME_FIELDS = ("close_time", "event_time", "reported_time", "detected_time", "created_time", "received_time")
@@ -31,7 +32,17 @@ class Line:
 
 def full_name(topic: str) -> str:
     """A topic's whole name: `bars.tib` is `raven.bars.tib`."""
-    return topic if topic.startswith(PREFIX) else PREFIX + topic
+    return topic if topic.startswith(RAVEN) else RAVEN + topic
+
+
+def check(client: Consumer, topic: str) -> None:
+    """Raises WrongUse for a topic that is neither Raven's nor there, naming the nearest."""
+    known = {one.name for one in TOPICS}
+    if topic in known or topic in (there := client.list_topics(timeout=TIMEOUT_S).topics):
+        return
+    short = [name.removeprefix(RAVEN) for name in sorted(known | there.keys()) if name.startswith(RAVEN)]
+    asked = topic.removeprefix(RAVEN)
+    raise WrongUse(f"there is no topic {asked}: {nearest(asked, short)}")
 
 
 def newest(client: Consumer, topic: str, count: int) -> list[Message]:
@@ -66,9 +77,10 @@ def follow(client: Consumer, topic: str) -> Iterator[Message]:
 
 
 def tail(settings: KafkaSettings, codec: Codec, topic: str, count: int, *, go_on: bool) -> Iterator[Line]:
-    """The last records of a topic as lines and, with `go_on`, those that come after; raises Unavailable."""
+    """The last records of a topic as lines and, with `go_on`, those that come after; raises Unavailable, WrongUse."""
     client = reading.reader(settings)
     try:
+        check(client, topic)
         messages = newest(client, topic, count)
         yield from (line(message, codec) for message in messages)
         if go_on:

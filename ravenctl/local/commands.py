@@ -135,7 +135,7 @@ def external_servers(environment: Mapping[str, str]) -> dict[str, str]:
 def show_status(console: Console, state: StackState) -> None:
     """Prints one row per member, and where the servers are."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("member", "state", "process", "for", "restarts", "last exit"):
+    for title in ("member", "state", "process", "for", "restarts", "left", "last exit"):
         table.add_column(title, no_wrap=True)
     for name, member in state.members.items():
         table.add_row(name, member.state, *_row(member))
@@ -152,6 +152,7 @@ def _row(member: MemberState) -> Iterator[str]:
     yield str(member.pid or "")
     yield str(timedelta(seconds=max(0, int(time.time() - member.since))))
     yield str(member.restarts)
+    yield "" if member.restarts_left is None else str(member.restarts_left)
     yield member.last_exit or ""
 
 

@@ -32,7 +32,9 @@ libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 class Member:
-    """Keeps one process alive until it is stopped or its restart budget is spent.
+    """Keeps one process alive until it is stopped, its restart budget is spent, or, no server, it ends with code 0.
+
+    Whoever ends a service with code 0 has asked it to: it stays `stopped`.
 
     `launch` is asked before every start, so that a new start sees what has changed; `changed` is called
     after every change of `state`.
@@ -66,6 +68,11 @@ class Member:
         self._task = asyncio.create_task(self._keep(), name=self.name)
         self._task.add_done_callback(self._done)
 
+    def count_restarts(self) -> bool:
+        """Brings `restarts_left` up to date; whether it has changed."""
+        before, self.state.restarts_left = self.state.restarts_left, self._budget.left(time.monotonic())
+        return before != self.state.restarts_left
+
     async def stop(self) -> None:
         """Ends the process: gently first, then by force; returns when it is gone."""
         self._stopping.set()
@@ -88,9 +95,12 @@ class Member:
             if self._stopping.is_set():
                 self.state.last_exit = how
                 return
+            self.state.last_exit = how
+            if how == AS_ASKED and not self.state.server:
+                self._enter("stopped", pid=None)
+                return
             lived = time.monotonic() - born
             delay = self._budget.next_delay(time.monotonic(), lived)
-            self.state.last_exit = how
             self.state.last_error = last_lines(self._log_file, ERROR_LINES, self._log_start)
             if delay is None:
                 log.error("%s %s; its restarts are spent: failed", self.name, how)
@@ -173,6 +183,7 @@ class Member:
             self.state.since = time.time()
             log.info("%s %s", self.name, phase if pid is None else f"{phase}, process {pid}")
         self.state.state, self.state.pid, self.state.created = phase, pid, created
+        self.count_restarts()
         if self._current:
             self.state.stop_signal = int(self._current.stop_signal)
             self.state.stop_seconds = self._current.stop_seconds
@@ -186,6 +197,9 @@ class Member:
 def how_it_ended(code: int) -> str:
     """`killed by signal 9` or `ended with code 1`, from a return code as Python gives it."""
     return f"killed by signal {-code}" if code < 0 else f"ended with code {code}"
+
+
+AS_ASKED = how_it_ended(0)
 
 
 def _dies_with_us(how: signal.Signals) -> Callable[[], None] | None:

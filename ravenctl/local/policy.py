@@ -22,11 +22,15 @@ class RestartBudget:
     _granted: deque[float] = field(default_factory=deque)
     _streak: int = 0
 
-    def next_delay(self, now: float, lived_seconds: float) -> float | None:
-        """Seconds to wait before the next start after a death at `now`; None when the budget is spent."""
+    def left(self, now: float) -> int:
+        """How many new starts there may be at `now`."""
         while self._granted and now - self._granted[0] >= self.window_seconds:
             self._granted.popleft()
-        if len(self._granted) >= self.restarts:
+        return self.restarts - len(self._granted)
+
+    def next_delay(self, now: float, lived_seconds: float) -> float | None:
+        """Seconds to wait before the next start after a death at `now`; None when the budget is spent."""
+        if not self.left(now):
             return None
         if lived_seconds >= SETTLED_SECONDS:
             self._streak = 0

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -20,7 +20,7 @@ import psutil
 from ravenctl.local import jars, logs, ports, postgres, redis_server, state
 from ravenctl.local.errors import StackError
 from ravenctl.local.progress import QUIET, Reporter
-from ravenctl.local.state import Endpoints, MemberState, Ports, ServiceSpec, StackSpec, StackState
+from ravenctl.local.state import Endpoints, MemberState, Ports, ServiceSpec, StackPhase, StackSpec, StackState
 
 SERVERS = ("kafka", "questdb", "postgres", "redis")
 POLL_SECONDS = 0.03
@@ -47,6 +47,7 @@ class Stack:
     def up(self, report: Reporter = QUIET, timeout_seconds: float = 120.0) -> StackState:
         """Starts what is not running yet and returns when all of it runs; what runs already is left alone.
 
+        A service that was asked to end, and did, is started again where `services` names it.
         Raises StackError when a member does not start; then nothing that this call started is left.
         """
         with self._alone():
@@ -79,7 +80,10 @@ class Stack:
         return [name for name, member in recorded.members.items() if state.find(member.pid, member.created)]
 
     def add(self, *services: ServiceSpec, timeout_seconds: float = 60.0) -> StackState:
-        """Starts more services, or the same ones with other settings; raises StackError if they do not run."""
+        """Starts more services, or the same ones with other settings, or those that were asked to end.
+
+        Raises StackError if they do not run.
+        """
         with self._alone():
             return self._change(self._with_services(services), QUIET, timeout_seconds)
 
@@ -90,11 +94,11 @@ class Stack:
             kept = [service for service in spec.services if service.name not in names]
             return self._change(msgspec.structs.replace(spec, services=kept), QUIET, timeout_seconds)
 
-    def restart(self, member: str, timeout_seconds: float = 60.0) -> StackState:
-        """Stops one member gently, starts it again with a full restart budget, and waits until it runs."""
+    def restart(self, *members: str, timeout_seconds: float = 60.0) -> StackState:
+        """Stops members gently, starts them again with a full restart budget, and waits until they run."""
         with self._alone():
             spec = self._spec()
-            generations = {**spec.generations, member: spec.generations.get(member, 0) + 1}
+            generations = spec.generations | {name: spec.generations.get(name, 0) + 1 for name in members}
             changed = msgspec.structs.replace(spec, generations=generations)
             return self._change(changed, QUIET, timeout_seconds)
 
@@ -150,11 +154,12 @@ class Stack:
     def _with_services(self, services: Sequence[ServiceSpec]) -> StackSpec:
         spec = self._spec()
         wanted = {service.name: service for service in (*spec.services, *services)}
+        named = {service.name for service in services}
         running = self._running()
         again = {
             name: spec.generations.get(name, 0) + 1
             for name, member in (running.members.items() if running else ())
-            if member.state == "failed"
+            if member.state == "failed" or (member.state == "stopped" and name in named)
         }
         return msgspec.structs.replace(spec, services=list(wanted.values()), generations={**spec.generations, **again})
 
@@ -162,12 +167,14 @@ class Stack:
         running = self._running()
         if running is None:
             raise StackError(f"nothing runs in {self.home}: use `ravenctl local up`")
-        if spec != self._spec():
+        before = self._spec()
+        if spec != before:
             spec = msgspec.structs.replace(spec, revision=spec.revision + 1)
             state.write(state.spec_path(self.home), spec)
             os.kill(running.supervisor.pid, signal.SIGHUP)
         known = {name: member.state for name, member in running.members.items()}
-        return self._await_running(report, timeout_seconds, known)
+        stay = {name for name, how in known.items() if how == "stopped" and _same_life(name, before, spec)}
+        return self._await_running(report, timeout_seconds, known, stay)
 
     def _spec(self) -> StackSpec:
         spec = state.read(state.spec_path(self.home), StackSpec)
@@ -177,7 +184,10 @@ class Stack:
 
     # Waiting
 
-    def _await_running(self, report: Reporter, timeout_seconds: float, known: Mapping[str, str] = {}) -> StackState:
+    def _await_running(
+        self, report: Reporter, timeout_seconds: float, known: Mapping[str, str] = {}, stay: Collection[str] = ()
+    ) -> StackState:
+        """Returns when all runs but those that `stay` stopped; raises StackError."""
         began = time.monotonic()
         revision = self._spec().revision
         seen = dict(known)
@@ -186,14 +196,15 @@ class Stack:
             current = self._recorded()
             if current and current.revision >= revision:
                 self._say_changes(current, seen, report, time.monotonic() - began)
-                self._check_members(current, restarts)
-                if current.phase == "running" and all(map(_settled, current.members.values())):
+                awaited = {name: member for name, member in current.members.items() if name not in stay}
+                self._check_members(awaited, restarts, current.phase)
+                if current.phase == "running" and all(map(_settled, awaited.values())):
                     return current
             waited = time.monotonic() - began
             if waited > 5.0 and not self._running():
                 raise StackError(f"the supervisor ended: {self._last_error('supervisor')}")
             if waited > timeout_seconds:
-                late = [name for name, how in seen.items() if how != "running"] or ["supervisor"]
+                late = [name for name, how in seen.items() if how != "running" and name not in stay] or ["supervisor"]
                 raise StackError(f"{', '.join(late)} not running after {timeout_seconds:.0f} s: "
                                  f"see `ravenctl local logs {late[0]}`")  # fmt: skip
             time.sleep(POLL_SECONDS)
@@ -205,8 +216,10 @@ class Stack:
                 extra = f" ({member.last_exit})" if member.state in ("restarting", "failed") else ""
                 report.say(f"{seconds:6.1f} s  {name} {member.state}{extra}")
 
-    def _check_members(self, current: StackState, restarts: dict[str, int]) -> None:
-        for name, member in current.members.items():
+    def _check_members(self, members: Mapping[str, MemberState], restarts: dict[str, int], phase: StackPhase) -> None:
+        for name, member in members.items():
+            if member.state == "stopped" and phase == "running":
+                raise StackError(f"{name} ended by itself ({member.last_exit}); its log: {self.log_path(name)}")
             deaths = member.restarts - restarts.setdefault(name, member.restarts)
             if member.state == "failed" or (deaths >= TRIES and member.state != "running"):
                 reason = member.last_error[-1] if member.last_error else "it wrote nothing"
@@ -276,6 +289,10 @@ def choose_ports(servers: Sequence[str], before: Ports) -> Ports:
 
 def _settled(member: MemberState) -> bool:
     return member.state == "running" and (member.server or time.time() - member.since >= SETTLE_SECONDS)
+
+
+def _same_life(name: str, before: StackSpec, after: StackSpec) -> bool:
+    return before.generations.get(name, 0) == after.generations.get(name, 0)
 
 
 def _end(processes: Sequence[tuple[psutil.Process, int]], seconds: float) -> None:

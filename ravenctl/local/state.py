@@ -79,12 +79,16 @@ class ProcessId(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MemberState(msgspec.Struct, kw_only=True):
-    """One process of the stack; `since` is when its state began, in unix seconds."""
+    """One process of the stack; `since` is when its state began, in unix seconds.
+
+    `restarts_left` is how often it may die now and be started again; None where nobody counts.
+    """
 
     state: MemberPhase
     pid: int | None = None
     created: float | None = None
     restarts: int = 0
+    restarts_left: int | None = None
     last_exit: str | None = None
     last_error: list[str] = []
     since: float = 0.0

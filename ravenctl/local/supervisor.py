@@ -171,6 +171,9 @@ class Supervisor:
                 return
             for file in (self._home / "logs").glob("*.log"):
                 logs.rotate(file)
+            changed = [member.count_restarts() for member in self._members().values()]
+            if any(changed):
+                self._record()
 
     async def _stop_all(self) -> None:
         self._phase = "stopping"
@@ -182,16 +185,17 @@ class Supervisor:
         self._record()
         log.info("stopped")
 
+    def _members(self) -> dict[str, Member]:
+        return self._servers | {name: member for name, (_, member) in self._services.items()}
+
     def _record(self) -> None:
-        members = {name: member.state for name, member in self._servers.items()}
-        members |= {name: member.state for name, (_, member) in self._services.items()}
         snapshot = StackState(
             phase=self._phase,
             revision=self._spec.revision,
             supervisor=self._identity,
             endpoints=self._spec.endpoints,
             external=self._spec.external,
-            members=members,
+            members={name: member.state for name, member in self._members().items()},
         )
         try:
             state.write(state.state_path(self._home), snapshot)

@@ -1,12 +1,16 @@
 """Settings: what wins over what, and errors that say what to write instead."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
-from ravencore.config import Settings, load
+from ravencore.config import OTHER_VARIABLES, Settings, load
 from ravencore.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+ROOMS = ("ravencore", "producers", "processors", "sinks", "simulator", "ravenctl", "tests", "benchmarks")
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +70,55 @@ def test_an_unknown_key_is_an_error_with_the_nearest_right_name(clean: Path) -> 
     (clean / "local.toml").write_text('[kafka]\nbootstraps = "a:1"\n')
     with pytest.raises(ConfigError, match=r"kafka\.bootstraps is unknown: did you mean kafka\.bootstrap\?"):
         load()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[kafkaa]\nbootstrap = "a:1"\n', r"kafkaa is unknown: did you mean kafka\?"),
+        ("[bars.tib.mine]\ninital_size = 5\n", r"bars\.tib\.mine\.inital_size .* bars\.tib\.\*\.initial_size\?"),
+        ("[mart.retention]\nbar = '90d'\n", r"mart\.retention\.bar .* mart\.retention\.bars\?"),
+    ],
+)
+def test_so_is_one_at_any_depth(text: str, said: str, clean: Path) -> None:
+    (clean / "local.toml").write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        load()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("RAVEN_KAFKAA__BOOTSTRAP", r"RAVEN_KAFKAA__BOOTSTRAP .* did you mean RAVEN_KAFKA__BOOTSTRAP\?"),
+        ("RAVEN_KAFKA__BOOTSTRAPP", r"kafka\.bootstrapp is unknown: did you mean kafka\.bootstrap\?"),
+        ("raven_kafkaa__bootstrap", r"RAVEN_KAFKAA__BOOTSTRAP .* did you mean RAVEN_KAFKA__BOOTSTRAP\?"),
+        ("RAVEN_CONFIGFILE", r"RAVEN_CONFIGFILE .* did you mean RAVEN_CONFIG_FILE\?"),
+        ("RAVEN_KAFKA_BOOTSTRAP", r"RAVEN_KAFKA_BOOTSTRAP .* did you mean RAVEN_KAFKA__BOOTSTRAP\?"),
+    ],
+)
+def test_so_is_an_unknown_variable(name: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "hush:1")
+    with pytest.raises(ConfigError, match=said) as caught:
+        load()
+    assert "hush" not in str(caught.value)
+
+
+def test_all_that_is_wrong_is_said_at_once(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (clean / "local.toml").write_text('[kafka]\nbootstraps = "a:1"\n')
+    monkeypatch.setenv("RAVEN_KAFKAA__BOOTSTRAP", "a:1")
+    monkeypatch.setenv("RAVEN_KAFKA__PARTITIONS", "many")
+    with pytest.raises(ConfigError) as caught:
+        load()
+    assert len(str(caught.value).splitlines()) == 3
+
+
+def test_every_variable_that_the_code_knows_is_known() -> None:
+    """A setting, or one that means something else."""
+    code = [path for room in ROOMS for path in (ROOT / room).rglob("*.py")]
+    names = {name for path in code for name in re.findall(r"\bRAVEN_[A-Z_]*[A-Z]\b", path.read_text())}
+    sections = {f"RAVEN_{name.upper()}" for name in Settings.model_fields}
+    strange = {name for name in names if name.partition("__")[0] not in sections} - set(OTHER_VARIABLES)
+    assert strange <= {"RAVEN_KAFKAA__BOOTSTRAP", "RAVEN_CONFIGFILE", "RAVEN_KAFKA_BOOTSTRAP"}
 
 
 def test_a_wrong_value_names_its_key(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,9 +37,10 @@ def test_never_more_restarts_than_the_budget_in_any_window(
     lived: list[float], restarts: int, window_seconds: float
 ) -> None:
     budget = RestartBudget(restarts, window_seconds)
-    now, granted = 0.0, []
+    now, granted = 0.0, list[float]()
     for seconds in lived:
         now += seconds
+        assert budget.left(now) == restarts - sum(now - at < window_seconds for at in granted)
         if (delay := budget.next_delay(now, seconds)) is not None:
             assert 0 < delay <= LONGEST_DELAY_SECONDS
             granted.append(now)

@@ -133,6 +133,37 @@ def test_a_spent_budget_is_failed_with_the_last_words_until_up_again(home: Path,
     assert stack.up().members["a"].state == "running"
 
 
+def test_restarts_left_are_told_as_of_now(home: Path, elsewhere: dict[str, str]) -> None:
+    stack = Stack(home, [service(home, "a", SLEEP, restarts=3, restart_window_seconds=1.5)], elsewhere)
+    first = stack.up().members["a"]
+    assert (first.restarts_left, first.pid is None) == (3, False)
+    os.kill(first.pid or 0, signal.SIGKILL)
+    assert reached(stack, "a", "running", restarts=1).restarts_left == 2
+    until(lambda: member(stack, "a").restarts_left == 3)  # nothing happens, but time passes
+
+
+def test_a_service_that_was_asked_to_end_stays_stopped_until_it_is_named(home: Path, elsewhere: dict[str, str]) -> None:
+    code = "while not os.path.exists(sys.argv[1] + '/end'): time.sleep(0.01)\nos.remove(sys.argv[1] + '/end')"
+    asked, other = service(home, "asked", code), service(home, "other", SLEEP)
+    stack = Stack(home, [asked, other], elsewhere)
+    stack.up()
+    (home / "end").touch()
+    ended = reached(stack, "asked", "stopped")
+    assert (ended.restarts, ended.last_exit, ended.pid, ended.last_error) == (0, "ended with code 0", None, [])
+    assert stack.restart("other").members["asked"].state == "stopped"
+    assert stack.add(service(home, "more", SLEEP)).members["asked"].state == "stopped"
+    assert Stack(home, [], elsewhere).up().members["asked"].state == "stopped"
+    assert stack.add(asked).members["asked"].state == "running"
+    (home / "end").touch()
+    reached(stack, "asked", "stopped")
+    assert stack.up().members["asked"].state == "running"
+
+
+def test_a_service_that_ends_at_once_fails_up(home: Path, elsewhere: dict[str, str]) -> None:
+    with pytest.raises(StackError, match=r"brief ended by itself .ended with code 0"):
+        Stack(home, [service(home, "brief", "")], elsewhere).up()
+
+
 def test_a_service_that_cannot_start_fails_up_and_leaves_nothing(home: Path, elsewhere: dict[str, str]) -> None:
     services = [service(home, "good", SLEEP), service(home, "bad", "import no_such_module")]
     with pytest.raises(StackError, match=r"bad does not stay up .*no_such_module"):

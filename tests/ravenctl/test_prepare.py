@@ -18,7 +18,8 @@ from ravencore.records import RECORDS
 from ravencore.status import _serve_metrics
 from ravenctl.cluster import pointed_at
 from ravenctl.local.state import Endpoints
-from ravenctl.prepare import check_metrics_port, import_schemas, prepare_stores
+from ravenctl.prepare import check_metrics_port, prepare_stores
+from ravenctl.schemas import import_schemas, told
 from ravenctl.shell import WrongUse
 from sinks.registry import STORES
 
@@ -98,6 +99,13 @@ def test_a_second_time_changes_nothing(registry: Registry) -> None:
     before = json.dumps(registry.subjects)
     assert "holds all" in import_schemas(registry.url)
     assert json.dumps(registry.subjects) == before
+
+
+def test_what_a_registry_has_is_told_and_nothing_is_registered_by_asking(registry: Registry) -> None:
+    assert all(one.registry is None for one in told(None, registry.url))
+    assert registry.subjects == {}
+    import_schemas(registry.url)
+    assert all(one.registry == one.pinned for one in told(None, registry.url))
 
 
 def test_a_registry_in_use_is_left_alone(registry: Registry) -> None:

@@ -4,7 +4,9 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -26,7 +28,6 @@ KRAKEN_TRADE = (
     '{"channel":"trade","type":"update","data":[{"symbol":"BTC/USD","side":"buy","price":61000.1,"qty":0.5,'
     '"ord_type":"market","trade_id":1,"timestamp":"2024-08-08T23:54:14.000000Z"}]}'
 )
-COMMANDS = ("setup", "start", "stop", "status", "tail", "demo", "version", "local")
 
 
 @pytest.mark.parametrize(
@@ -65,11 +66,59 @@ def test_spreading_adds_flags_and_nothing_else(args: list[str]) -> None:
     assert spread(out, "--recording") == out
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_help_with_an_example(name: str) -> None:
-    result = CliRunner().invoke(app, [name, "--help"])
+def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every command, by the words that name it."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name)
+
+
+@pytest.mark.parametrize("name", list(commands(typer.main.get_command(app))), ids=" ".join)
+def test_every_command_has_help_with_an_example(name: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(app, [*name, "--help"])
     assert result.exit_code == 0
-    assert "Example: ravenctl" in result.output or name == "local"
+    assert f"Example: ravenctl {' '.join(name)}" in result.output
+
+
+HEAVY = "confluent_kafka psycopg pyarrow influxdb_client redis aiohttp faust numpy"
+
+
+def test_help_and_completion_import_nothing_heavy_and_ask_nobody() -> None:
+    code = (
+        "import sys; from ravenctl import cli, shell\n"
+        f"def loaded(): return sorted(set({HEAVY.split()}) & sys.modules.keys())\n"
+        "assert loaded() == [], loaded()\n"
+        "for complete in [value for name, value in vars(shell).items() if name.startswith('complete_')]:\n"
+        "    assert complete(''), complete\n"
+        "assert loaded() == [], loaded()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("tail bars.t", {"bars.time", "bars.tib", "bars.trb", "bars.tick"}),
+        ("tail raven.vp", {"raven.vpin"}),
+        ("start --venue BINANCE_O", {"BINANCE_OPTIONS"}),
+        ("start --venue KR", {"KRAKEN"}),
+        ("start --with vp", {"vpin"}),
+        ("shutdown --service sink-l", {"sink-lake"}),
+        ("setup ti", {"timescale"}),
+        ("config show kafka.b", {"kafka.bootstrap"}),
+        ("schemas fund", {"funding"}),
+        ("dlq list --topic raven.vp", {"raven.vpin"}),
+    ],
+)
+def test_a_shell_is_offered_values(words: str, offered: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_RAVENCTL_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", f"ravenctl {words}")
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split())))
+    result = CliRunner().invoke(app, prog_name="ravenctl")
+    assert set(result.output.split()) == offered
 
 
 @pytest.mark.parametrize(
@@ -77,6 +126,7 @@ def test_every_command_has_help_with_an_example(name: str) -> None:
     [
         (["start", "--symbol", "BTCUSDT", "--venue", "NYSE"], "known are BINANCE_SPOT"),
         (["start", "--symbol", "BTC USDT"], "is no symbol"),
+        (["schemas", "trad"], "there is no record trad: did you mean trade?"),
         (["demo", "--speed", "fast"], "is no speed"),
         (["demo", "--speed", "nan"], "is no speed"),
         (["demo", "--fault", "earthquake=1"], "gap, duplicate, reorder, garbage, cut"),

@@ -145,9 +145,10 @@ def test_a_reader_at_the_end_is_not_behind_because_of_markers(settings: KafkaSet
 
 
 def test_a_topic_that_is_not_there(settings: KafkaSettings) -> None:
-    result = CliRunner().invoke(app, ["tail", "no.such.topic", "--bootstrap", settings.bootstrap])
-    assert result.exit_code == 4
-    assert "raven.no.such.topic does not exist" in result.stderr
+    for name, said in (("bars.tibb", "did you mean bars.tib?"), ("no.such.topic", "there are ")):
+        result = CliRunner().invoke(app, ["tail", name, "--bootstrap", settings.bootstrap])
+        assert result.exit_code == 2
+        assert f"there is no topic {name}: {said}" in result.stderr
 
 
 def test_setup_twice(settings: KafkaSettings) -> None:

