@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from ravencore.config import VenuesSettings
 from ravencore.records import ServiceStatus, Subscription, SubscriptionState
+from ravencore.topics import CHANNELS
 from ravenctl import statusscreen
 from ravenctl.local.state import Endpoints, MemberPhase, MemberState, ProcessId, StackState
 from ravenctl.services import Seen, for_scripts, seen
@@ -21,14 +23,8 @@ SECOND_US = 1_000_000
 
 
 def feed(state: SubscriptionState = "FLOWING", symbol: str = "BTC/USD", ago_s: int = 1, **more: Any) -> Subscription:
-    return Subscription(
-        venue="KRAKEN",
-        channel="trades",
-        symbol=symbol,
-        state=state,
-        last_received_time=TIME - ago_s * SECOND_US,
-        **more,
-    )
+    fields: dict[str, Any] = {"venue": "KRAKEN", "channel": "trades", **more}
+    return Subscription(symbol=symbol, state=state, last_received_time=TIME - ago_s * SECOND_US, **fields)
 
 
 def collector(*feeds: Subscription, **more: Any) -> ServiceStatus:
@@ -39,10 +35,12 @@ def of(*statuses: ServiceStatus, stack: StackState | None = None) -> list[Seen]:
     return seen({one.instance: one for one in statuses}, stack, TIME)
 
 
-def drawn(found: list[Seen], width: int = 120, height: int | None = None, *, styles: bool = False) -> str:
+def drawn(
+    found: list[Seen], width: int = 120, height: int | None = None, away: str | None = None, *, styles: bool = False
+) -> str:
     """With what a terminal is sent to draw it, if asked for."""
     console = Console(width=width, record=True, file=io.StringIO(), force_terminal=True, color_system="standard")
-    console.print(statusscreen.show(found, TIME, width, height))
+    console.print(statusscreen.show(found, TIME, width, height, away))
     return console.export_text(styles=styles)
 
 
@@ -90,18 +88,24 @@ def test_what_is_not_well_comes_first_and_the_newest_error_too() -> None:
 
 names = st.text("ABC/-", min_size=1, max_size=14)
 states: st.SearchStrategy[SubscriptionState] = st.sampled_from(["FLOWING", "SILENT", "SUBSCRIBED"])
-feeds = st.lists(st.builds(feed, states, names, st.integers(0, 10**6)), max_size=60)
+places = {"venue": st.sampled_from(list(VenuesSettings.model_fields)), "channel": st.sampled_from(list(CHANNELS))}
+feeds = st.lists(st.builds(feed, states, names, st.integers(0, 10**6), **places), max_size=60)
 
 
-@given(feeds, st.integers(80, 200), st.integers(16, 60), st.sampled_from(["", "x" * 300]))
+@given(
+    feeds, st.integers(80, 200), st.integers(16, 60), st.sampled_from(["", "x" * 300]), st.sampled_from(["", "away"])
+)
 def test_it_never_wraps_or_runs_out_of_the_screen(
-    some: list[Subscription], width: int, height: int, error: str
+    some: list[Subscription], width: int, height: int, error: str, away: str
 ) -> None:
     counters = {"trades_published": 10**9, "gaps": 10**4}
     errors = {"last_error": error, "last_error_time": TIME} if error else {}
     made = collector(*some, counters=counters, **errors)
-    lines = drawn(of(made, status("engine"), status("sink-timescale")), width, height).splitlines()
+    found = of(made, status("engine"), status("sink-timescale"))
+    lines = drawn(found, width, height, away).splitlines()
     assert len(lines) <= height
+    assert (lines[0] == away) == bool(away)
+    lines = lines[bool(away) :]
     assert lines[0].startswith("INSTANCE")
     assert lines[1].startswith("collector-0")
     assert all(len(line) <= width for line in lines)
