@@ -225,8 +225,13 @@ def _note(message: Message, each: Callable[[Message], None], unread: set[int]) -
 
 
 def compacted(settings: KafkaSettings, topic: str, name: str) -> Mapping[bytes, bytes]:
-    """The newest value of each key of a compacted topic, tombstones left out."""
+    """The newest value of each key of a compacted topic, tombstones left out; none where it is not made yet."""
     latest: dict[bytes, bytes] = {}
+    try:
+        if topic not in admin(settings).list_topics(timeout=TIMEOUT_S).topics:
+            return latest
+    except KafkaException as error:
+        raise Unavailable(_away(settings, error)) from None
 
     def keep(message: Message) -> None:
         key, value = message.key() or b"", message.value()

@@ -84,6 +84,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     env = {**exchange.environment, "RAVEN_LAKE__BATCH_S": "1"}
     stack = Stack(folder / ".raven", [msgspec.structs.replace(one, env={**one.env, **env}) for one in SERVICES])
     with ExitStack() as at_end:
+        at_end.enter_context(exchange.process)
         at_end.callback(exchange.process.kill)
         at_end.callback(stack.down)
         stack.up(timeout_seconds=300)
