@@ -48,12 +48,21 @@ class House:
         assert state is not None
         return state.endpoints
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a command is started with."""
+        return {
+            **os.environ,
+            "RAVEN_ROUTING__VENUES": json.dumps(VENUES),
+            "RAVEN_ROUTING__SYMBOLS": json.dumps(["BTC/USDT"]),
+        }
+
     def ravenctl(self, *args: str, fails: int = 0) -> str:
         """What a command writes: on standard output, or where it is to fail with this code, its error."""
         done = subprocess.run(
             [sys.executable, "-m", "ravenctl", *args],
             cwd=self.folder,
-            env={**os.environ, "RAVEN_ROUTING__VENUES": json.dumps(VENUES), "RAVEN_ROUTING__SYMBOLS": '["BTC/USDT"]'},
+            env=self.environment,
             capture_output=True,
             text=True,
             check=False,
@@ -70,6 +79,10 @@ class House:
         """Feeds by venue, channel and symbol, as status has them."""
         subscriptions = self.services().get("collector", {}).get("subscriptions", ())
         return {(one["venue"], one["channel"], one["symbol"]): one["state"] for one in subscriptions}
+
+    def demands(self) -> list[Any]:
+        found: list[Any] = json.loads(self.ravenctl("user", "--json"))["demands"]
+        return found
 
     def newest(self, topic: str) -> list[dict[str, Any]]:
         lines = self.ravenctl("tail", topic, "-n", "50", "--json").splitlines()
@@ -217,19 +230,31 @@ def test_a_symbol_nobody_lists(house: House) -> None:
 
 
 def test_a_demand_that_is_withdrawn_while_it_is_waited_for(house: House) -> None:
-    """Two operators at once: the one who waits is told what the other did."""
-    waiting = subprocess.Popen(
-        [sys.executable, "-m", "ravenctl", "start", "--symbol", "NOSUCHUSDT", "--symbol", "BTCUSDT", "--user", "ann"],
+    """Two operators at once, and a collector that is slow to hear of either: who waits is told what the other did."""
+    pid = house.services()["collector"]["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with operator(house, "start", "--symbol", "BTCUSDT", "--user", "ann") as ann:
+            until(lambda: house.demands(), "ann's demand")
+            with operator(house, "stop-all", "--all-users", "--user", "bob") as bob:
+                until(lambda: not house.demands(), "bob's withdrawal")
+                os.kill(pid, signal.SIGCONT)
+                _, error = ann.communicate(timeout=90)
+                bob.communicate(timeout=90)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert (ann.returncode, bob.returncode) == (1, 0)
+    assert "somebody withdrew it meanwhile" in error
+    assert house.feeds() == {}
+
+
+def operator(house: House, *args: str) -> subprocess.Popen[str]:
+    """A command that runs beside others."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "ravenctl", *args],
         cwd=house.folder,
-        env={**os.environ, "RAVEN_ROUTING__VENUES": json.dumps(VENUES)},
+        env=house.environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    with waiting:
-        until(lambda: json.loads(house.ravenctl("user", "--json"))["demands"], "ann's demands")
-        house.ravenctl("stop-all", "--all-users")
-        _, error = waiting.communicate(timeout=90)
-    assert waiting.returncode == 1
-    assert "withdrew it meanwhile" in error or "NOSUCHUSDT" in error
-    assert house.feeds() == {}
