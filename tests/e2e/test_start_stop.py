@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, chdir
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ import duckdb
 import msgspec
 import psycopg
 import pytest
+from typer.testing import CliRunner
 
+from ravenctl.cli import app
 from ravenctl.local.services import SERVICES
 from ravenctl.local.stack import Stack
 from ravenctl.local.state import Endpoints
@@ -48,21 +50,11 @@ class House:
         assert state is not None
         return state.endpoints
 
-    @property
-    def environment(self) -> dict[str, str]:
-        """What a command is started with."""
-        return {
-            **os.environ,
-            "RAVEN_ROUTING__VENUES": json.dumps(VENUES),
-            "RAVEN_ROUTING__SYMBOLS": json.dumps(["BTC/USDT"]),
-        }
-
     def ravenctl(self, *args: str, fails: int = 0) -> str:
         """What a command writes: on standard output, or where it is to fail with this code, its error."""
         done = subprocess.run(
             [sys.executable, "-m", "ravenctl", *args],
             cwd=self.folder,
-            env=self.environment,
             capture_output=True,
             text=True,
             check=False,
@@ -71,9 +63,15 @@ class House:
         assert done.returncode == fails, f"{done.stdout}\n{done.stderr}"
         return done.stderr if fails else done.stdout
 
+    def look(self, *args: str) -> Any:
+        """What a command that only looks writes as JSON; in this process, which is quicker."""
+        done = CliRunner().invoke(app, [*args, "--json"])
+        assert done.exit_code == 0, done.output
+        return json.loads(done.stdout)
+
     def services(self) -> dict[str, Any]:
         """What status says of each service."""
-        return {one["service"]: one for one in json.loads(self.ravenctl("status", "--json"))}
+        return {one["service"]: one for one in self.look("status")}
 
     def feeds(self) -> dict[tuple[str, str, str], str]:
         """Feeds by venue, channel and symbol, as status has them."""
@@ -81,12 +79,13 @@ class House:
         return {(one["venue"], one["channel"], one["symbol"]): one["state"] for one in subscriptions}
 
     def demands(self) -> list[Any]:
-        found: list[Any] = json.loads(self.ravenctl("user", "--json"))["demands"]
+        found: list[Any] = self.look("user")["demands"]
         return found
 
     def newest(self, topic: str) -> list[dict[str, Any]]:
-        lines = self.ravenctl("tail", topic, "-n", "50", "--json").splitlines()
-        return [json.loads(line) for line in lines]
+        done = CliRunner().invoke(app, ["tail", topic, "-n", "50", "--json"])
+        assert done.exit_code == 0, done.output
+        return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +96,10 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     env = {**exchange.environment, "RAVEN_LAKE__BATCH_S": "1"}
     stack = Stack(folder / ".raven", [msgspec.structs.replace(one, env={**one.env, **env}) for one in SERVICES])
     with ExitStack() as at_end:
+        at_end.enter_context(chdir(folder))
+        settings = at_end.enter_context(pytest.MonkeyPatch.context())
+        settings.setenv("RAVEN_ROUTING__VENUES", json.dumps(VENUES))
+        settings.setenv("RAVEN_ROUTING__SYMBOLS", json.dumps(["BTC/USDT"]))
         at_end.enter_context(exchange.process)
         at_end.callback(exchange.process.kill)
         at_end.callback(stack.down)
@@ -149,7 +152,7 @@ def test_the_whole_story(house: House) -> None:
     """Two symbols of two venues with bars and two stores; one withdrawn; a service killed; everything restarted."""
     # Two symbols on two venues, ticks into InfluxDB's stand-in, bars into the mart, nothing into the lake.
     options = ("--symbol", "btcusdt", "--symbol", "ETH/USDT", "--user", "ann", "--into", "influx,timescale")
-    plan = json.loads(house.ravenctl("plan", *options, "--json"))
+    plan = house.look("plan", *options)
     told = house.ravenctl("start", *options, "--timeout", "2m")
     assert "running: BTCUSDT, ETH/USDT" in told
     assert flowing(house.feeds()) == feeds_of(*BTC, *ETH) == planned(plan, "begins")
@@ -167,7 +170,7 @@ def test_the_whole_story(house: House) -> None:
     assert not in_the_lake(house, "bar")
 
     # One withdrawn: it ends at the exchange, and everything else goes on.
-    plan = json.loads(house.ravenctl("plan", "--stop", "--symbol", "ETHUSDT", "--user", "ann", "--json"))
+    plan = house.look("plan", "--stop", "--symbol", "ETHUSDT", "--user", "ann")
     told = house.ravenctl("stop", "--symbol", "ETHUSDT", "--user", "ann")
     assert "1 demand withdrawn" in told
     assert flowing(house.feeds()) == feeds_of(*BTC)
@@ -198,7 +201,7 @@ def test_the_whole_story(house: House) -> None:
     house.ravenctl("stop-all", "--user", "bob")
     assert house.feeds() == {}
     until(lambda: house.exchange.stats()["connections"]["open"] == 0, "no connection")
-    assert json.loads(house.ravenctl("user", "--json")) == {"demands": [], "unreadable": []}
+    assert house.look("user") == {"demands": [], "unreadable": []}
 
 
 def _iso(micros: int) -> str:
@@ -235,7 +238,7 @@ def test_a_demand_that_is_withdrawn_while_it_is_waited_for(house: House) -> None
     os.kill(pid, signal.SIGSTOP)
     try:
         with operator(house, "start", "--symbol", "BTCUSDT", "--user", "ann") as ann:
-            until(lambda: house.demands(), "ann's demand")
+            until(house.demands, "ann's demand")
             with operator(house, "stop-all", "--all-users", "--user", "bob") as bob:
                 until(lambda: not house.demands(), "bob's withdrawal")
                 os.kill(pid, signal.SIGCONT)
@@ -253,7 +256,6 @@ def operator(house: House, *args: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "ravenctl", *args],
         cwd=house.folder,
-        env=house.environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
