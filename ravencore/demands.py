@@ -57,6 +57,8 @@ class Control:
         self._moved = threading.Condition()
         self._stopping = threading.Event()
         self._client = kafka.reader(settings, service, log_level=0)
+        # librdkafka never answers who asks a client for watermarks while another thread polls it.
+        self._asker = kafka.reader(settings, service, log_level=0)
         self._thread = threading.Thread(target=self._run, name="demands", daemon=True)
         self._thread.start()
 
@@ -72,7 +74,7 @@ class Control:
         demand.
         """
         try:
-            end = kafka.watermarks(self._client, CONTROL, 0)[1]
+            end = kafka.watermarks(self._asker, CONTROL, 0)[1]
         except KafkaException as error:
             raise Unavailable(f"{CONTROL} cannot be read: {error.args[0].str()}") from None
         with self._moved:
