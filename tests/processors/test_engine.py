@@ -324,20 +324,25 @@ def made_of(house: House) -> dict[str, dict[str, list[Any]]]:
 
 
 def test_only_what_is_demanded_is_made_from_the_first_trade_on(house: House) -> None:
+    """Even of an engine that gets thousands of demands and their trades at the same moment."""
     worker = house.start(**QUICK)
     house.running(worker)
     producer = kafka.producer(house.settings.kafka, **{"linger.ms": 0})
-    named, unnamed = [f"NAMED{n}" for n in range(60)], [f"FREE{n}" for n in range(5)]
-    for number, symbol in enumerate(named):
-        kafka.deliver(producer, [demand(symbol, "bars.tib")])
-        kafka.deliver(producer, some_trades(symbol, 1))
-        if number % 12 == 0:
-            kafka.deliver(producer, some_trades(unnamed[number // 12], 1))
-    house.done()
+    rounds, others = range(3), [demand(f"OTHER{n}", "trades") for n in range(10_000)]
+    named, unnamed = [f"NAMED{n}" for n in range(30)], [f"FREE{n}" for n in rounds]
+    for number in rounds:
+        some = named[number * 10 : number * 10 + 10]
+        worker.process.send_signal(signal.SIGSTOP)
+        kafka.deliver(producer, others)
+        kafka.deliver(producer, [demand(symbol, "bars.tib") for symbol in some])
+        kafka.deliver(producer, [it for symbol in (*some, unnamed[number]) for it in some_trades(symbol, 1)])
+        worker.process.send_signal(signal.SIGCONT)
+        house.done()
     found = made_of(house)
     assert {symbol: set(found[symbol]) for symbol in named} == {key: {BARS["tib"]} for key in named}
     assert {symbol: set(found[symbol]) for symbol in unnamed} == dict.fromkeys(unnamed, ALL_OF_THEM)
-    until(lambda: house.running(worker).gauges["control_offset"] >= len(named), "the status tells it")
+    told = len(rounds) * len(others) + len(named)
+    until(lambda: house.running(worker).gauges["control_offset"] >= told, "the status tells it")
 
 
 def test_what_is_switched_off_goes_on_later_with_a_gap_through_kills_and_ends_when_asked_to(house: House) -> None:
