@@ -162,13 +162,25 @@ def test_who_was_off_while_nothing_came_has_missed_nothing() -> None:
 
 def test_a_window_that_a_clock_closes_says_that_trades_are_missing_in_it() -> None:
     symbol = new(SMALL)
-    apply(symbol, prints(10, apart_us=10_000))
+    before = bars(apply(symbol, prints(10)), "1s")
+    assert [bar.gap for bar in before] == [True, False, False]
     symbol.switch(EVERYTHING - {"bars.time"}, 10)
-    assert not bars(apply(symbol, prints(10, 11, apart_us=10_000), 10), "1s")
+    assert not bars(apply(symbol, prints(10, 11, apart_us=290_000), 10), "1s")
     symbol.switch(EVERYTHING, 20)
-    done = apply(symbol, [ClockAt(START_US + 5_000_000)], 20)
+    done = apply(symbol, [ClockAt(START_US + 60_000_000)], 20)
     [bar] = bars(done, "1s")
-    assert (bar.ticks, bar.gap) == (10, True)
+    assert (bar.bar_seq, bar.last_trade_id, bar.gap) == (3, "10", True)
+
+
+def test_a_repair_that_came_while_a_fold_was_off_is_missing() -> None:
+    for came in (True, False):
+        symbol = new(SMALL)
+        apply(symbol, [*prints(7), *prints(7, 11)])
+        symbol.switch(frozenset(), 14)
+        apply(symbol, prints(1, 9) if came else [], 14)
+        symbol.switch(EVERYTHING, 15)
+        [bar] = bars(apply(symbol, prints(7, 18), 15), "tick_7")
+        assert (bar.first_trade_id, bar.gap) == ("18", came)
 
 
 def test_the_open_bar_goes_on() -> None:
