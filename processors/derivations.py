@@ -14,6 +14,7 @@ from processors.join_intake import JoinIntake
 from processors.migrations import LAYOUT
 from ravencore.codec import Codec
 from ravencore.config import Settings
+from ravencore.graph import Standing
 from ravencore.records import OptionTicker, Quote, State, market_key, mid_key, surface_key
 from ravencore.topics import (
     AGENT_OPTION_TICKERS,
@@ -31,8 +32,11 @@ from ravencore.topics import (
 class Intake(Protocol):
     """All that is folded of one partition: fetched batches in, outputs and dead letters out; pure."""
 
-    def apply(self, records: Sequence[Fetched]) -> Made:
-        """Fold a batch in; raises Unavailable when a schema registry is needed and away."""
+    def apply(self, records: Sequence[Fetched], standing: Standing) -> Made:
+        """Fold a batch in and make of it what is demanded.
+
+        Raises Unavailable when a schema registry is needed and away.
+        """
 
     def snapshot(self, key: bytes) -> bytes:
         """The whole state of what has this key."""
@@ -102,7 +106,7 @@ MIDS = Derivation(
     topic=QUOTES,
     state_topic=STATE_MIDS,
     agent=AGENT_QUOTES,
-    intake=lambda codec, settings, clock: JoinIntake(codec, SpotMids(settings.mids), Quote, clock),
+    intake=lambda codec, settings, clock: JoinIntake(codec, SpotMids(settings.mids), Quote, mid_key, clock),
     key=mid_key,
     counters=SpotMids.counters,
     commit_within_s=0.2,
@@ -115,7 +119,9 @@ SURFACES = Derivation(
     topic=OPTION_TICKERS,
     state_topic=STATE_SURFACES,
     agent=AGENT_OPTION_TICKERS,
-    intake=lambda codec, settings, clock: JoinIntake(codec, IvSurfaces(settings.surfaces), OptionTicker, clock),
+    intake=lambda codec, settings, clock: JoinIntake(
+        codec, IvSurfaces(settings.surfaces), OptionTicker, surface_key, clock
+    ),
     key=surface_key,
     counters=IvSurfaces.counters,
     # A snapshot of a thousand options is 140 kB.

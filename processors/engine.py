@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import KafkaException, Message, TopicPartition
 
 from processors import faust_transport
 from processors.contract import StateMismatch
@@ -29,7 +29,9 @@ from processors.transactions import SERVICE, Broken, Partition, Shop
 from processors.worker import Lane
 from ravencore import kafka, service
 from ravencore.config import Settings
+from ravencore.demands import Control
 from ravencore.errors import RavenError, Unavailable
+from ravencore.graph import Standing
 from ravencore.records import ServiceState
 from ravencore.status import Reporter, now_us
 from ravencore.topics import GROUP_BARS
@@ -76,11 +78,14 @@ class Engine:
         self._reporter = Reporter(SERVICE, settings, self._codec, self._producer, now_us())
         self._reporter.counters.update(dict.fromkeys(COUNTERS, 0))
         self._threads = ThreadPoolExecutor(max_workers=64, thread_name_prefix="partition")
+        self._control: Control | None = None
         self._app: Any = None
         self._shops: dict[str, Shop] = {}
         """By topic."""
         self._lanes: dict[Place, Lane] = {}
         self._assigned = False
+        self._informed = asyncio.Event()
+        """Demands were read to the end that they had at the start."""
         self._room = asyncio.Event()
         self._ending = asyncio.Event()
         self._failure: BaseException | None = None
@@ -92,9 +97,10 @@ class Engine:
         self._positions: dict[Place, tuple[int, float]] = {}
 
     async def run(self) -> int:
-        """Work until SIGTERM or SIGINT (0) or until something failed (1)."""
+        """Work until SIGTERM, SIGINT or a Shutdown (0), or until something failed (1)."""
+        self._loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, self._ending.set)
+            self._loop.add_signal_handler(number, self._ending.set)
         reports = asyncio.create_task(self._report_forever())
         with tempfile.TemporaryDirectory(prefix=f"{GROUP_BARS}-") as folder:
             await self._until_ending(self._wait_for_broker())
@@ -138,21 +144,38 @@ class Engine:
         """Whether the broker says that this very member of the group has the partition."""
         return await self.in_thread(self._owns, (topic, number), self._app.consumer.member_id())
 
+    # Demands, told in the thread that reads them
+
+    def on_demands(self, standing: Standing, made: bool) -> None:
+        """Lanes may begin; they look at the newest demands by themselves."""
+        self._loop.call_soon_threadsafe(self._informed.set)
+
+    def on_unreadable(self, message: Message, why: str) -> None:
+        """Say so; the collector keeps the record."""
+        self._reporter.error(f"a demand cannot be read: {why}", now_us())
+
+    def on_shutdown(self, user: str) -> None:
+        """End as on SIGTERM."""
+        self._loop.call_soon_threadsafe(self._ending.set)
+
     # Start and end
 
     async def _wait_for_broker(self) -> None:
         while True:
             try:
                 await self.in_thread(kafka.ensure_topics, self._settings.kafka)
+                control = self._control or Control(self._settings.kafka, self._codec, self._reporter.service, self)
+                self._control = control
                 for one in DERIVATIONS.values():
                     numbers = await self.in_thread(kafka.partitions, self._group, one.topic)
                     self._shops[one.topic] = Shop(
-                        one, self._settings, self._codec, self._writer, self._group, len(numbers)
+                        one, self._settings, self._codec, self._writer, control, self._group, len(numbers)
                     )
-                return
+                break
             except Unavailable as error:
                 self.trouble(error)
                 await asyncio.sleep(REPORT_S)
+        await self._informed.wait()
 
     async def _serve(self, folder: Path) -> None:
         app = self._app = faust_transport.build(self._settings, self._shops.keys(), folder)
@@ -289,6 +312,7 @@ class Engine:
         now, count = time.monotonic(), self._reporter.counters["trades"]
         before, at = self._rated
         self._rated = count, now
+        self._reporter.gauges["control_offset"] = float(self._control.offset if self._control else 0)
         self._reporter.gauges["trades_per_second"] = (count - before) / max(now - at, 1e-3)
         if self._commit_ms:
             self._reporter.gauges["commit_ms"] = sum(self._commit_ms) / len(self._commit_ms)
@@ -316,6 +340,8 @@ class Engine:
     async def _last_report(self) -> None:
         self._reporter.state = "FAILED" if self._failure else "STOPPED"
         self._reporter.report(now_us())
+        if self._control:
+            await self.in_thread(self._control.stop)
         await self.in_thread(self._producer.flush, PROBE_S)
         self._threads.shutdown(wait=False)
         self._group.close()

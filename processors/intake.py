@@ -13,10 +13,13 @@ from ravencore.codec import Codec, decimal_bytes
 from ravencore.columns import decode_columns
 from ravencore.config import BarsSettings
 from ravencore.errors import Unreadable
+from ravencore.graph import Standing
 from ravencore.records import Trade
 
 UNREADABLE = "unreadable_record"
 WRONG_KEY = "wrong_key"
+UNASKED = Standing()
+"""Nobody demands anything: all is made."""
 
 
 class Fetched(Protocol):
@@ -73,8 +76,10 @@ class Instruments:
         """An instrument's whole state."""
         return self._symbols[key].snapshot()
 
-    def apply(self, records: Sequence[Fetched]) -> Made:
+    def apply(self, records: Sequence[Fetched], standing: Standing = UNASKED) -> Made:
         """Fold a batch in, each instrument's records together: at best 1 µs a trade to decode, and no dict for it.
+
+        Instruments that demands name make what these are for from the first record on; others go on as they are.
 
         Raises Unavailable when a schema registry is needed and away: then all that was folded must be restored.
         """
@@ -84,29 +89,39 @@ class Instruments:
             if parts is None:
                 made.letters.extend(Letter(record, WRONG_KEY, f"the key {key!r} is not VENUE:SYMBOL") for record in run)
             else:
-                self._apply_run(made, key or b"", parts, run)
+                self._apply_run(made, key or b"", parts, run, standing.wanted("trades", ":".join(parts)))
         made.outputs.sort(key=_place)
         made.letters.sort(key=_letter_place)
         return made
 
-    def _apply_run(self, made: Made, key: bytes, parts: tuple[str, str], run: list[Fetched]) -> None:
+    def _apply_run(
+        self,
+        made: Made,
+        key: bytes,
+        parts: tuple[str, str],
+        run: list[Fetched],
+        outputs: frozenset[str] | None,
+    ) -> None:
         values = [record.value for record in run if record.value is not None]
         trades = decode_columns(self._codec, *parts, values) if len(values) == len(run) else None
         if trades is not None:
             offsets = [record.offset for record in run]
-            applied = self._symbol(key, parts).apply_columns(trades, offsets)
+            applied = self._symbol(key, parts, outputs, offsets[0]).apply_columns(trades, offsets)
         else:
             rows, offsets = self._read(made.letters, parts, run, values)
             if not rows:
                 return
-            applied = self._symbol(key, parts).apply(rows, offsets)
+            applied = self._symbol(key, parts, outputs, offsets[0]).apply(rows, offsets)
         made.touched[key] = offsets[-1]
         _note(made, applied, run)
 
-    def _symbol(self, key: bytes, parts: tuple[str, str]) -> Symbol:
+    def _symbol(self, key: bytes, parts: tuple[str, str], outputs: frozenset[str] | None, offset: int) -> Symbol:
         if key not in self._symbols:
             self._symbols[key] = Symbol(*parts, self._settings)
-        return self._symbols[key]
+        symbol = self._symbols[key]
+        if outputs is not None:
+            symbol.switch(outputs, offset)
+        return symbol
 
     def _read(
         self, letters: list[Letter], parts: tuple[str, str], run: list[Fetched], values: list[bytes]

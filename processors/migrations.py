@@ -4,13 +4,13 @@ Whoever changes what a fold's snapshot holds or means raises LAYOUT and writes t
 snapshot of a newer version is refused.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from processors.contract import StateMismatch
 from ravencore.codec import decimal_bytes
 
-LAYOUT: int = 3
+LAYOUT: int = 4
 """Version of the snapshot's layout."""
 Parameters = dict[str, Any]
 
@@ -30,6 +30,19 @@ def parameters(layout: int, written: dict[str, Parameters]) -> dict[str, Paramet
     for change, _ in _STEPS[layout - 1 :]:
         written = {key: change(_kind(key), own) for key, own in written.items()}
     return written
+
+
+def snapshot(layout: int, written: Sequence[Any]) -> list[Any]:
+    """A whole snapshot as this version would have written it."""
+    admission, awake, asleep, behind = written if layout >= 4 else _snapshot_4(*written)
+    slept = states(layout, {key: one[:2] for key, one in asleep.items()})
+    asleep = {key: [*slept[key], *one[2:]] for key, one in asleep.items()}
+    return [admission, states(layout, awake), asleep, behind]
+
+
+def _snapshot_4(admission: Any, awake: Any, asleep: dict[str, list[Any]], woken: list[str]) -> list[Any]:
+    """Folds can be switched off, and know whether trades came while they slept; that was taken for granted then."""
+    return [admission, awake, {key: [*one, None] for key, one in asleep.items()}, sorted({*woken, *asleep})]
 
 
 def states(layout: int, profiles: dict[str, list[Any]]) -> dict[str, list[Any]]:
@@ -62,8 +75,12 @@ def _state_2(kind: str, own: Parameters, state: list[Any]) -> list[Any]:
     return [bar_seq, warm, size, bar, decimal_bytes(theta), decimal_bytes(ticks), expected_imbl, square]
 
 
-def _parameters_3(_kind: str, own: Parameters) -> Parameters:
+def _same_parameters(_kind: str, own: Parameters) -> Parameters:
     return own
+
+
+def _same_state(_kind: str, _own: Parameters, state: list[Any]) -> list[Any]:
+    return state
 
 
 def _state_3(kind: str, _own: Parameters, state: list[Any]) -> list[Any]:
@@ -73,5 +90,9 @@ def _state_3(kind: str, _own: Parameters, state: list[Any]) -> list[Any]:
 
 _Change = Callable[[str, Parameters], Parameters]
 _Move = Callable[[str, Parameters, list[Any]], list[Any]]
-_STEPS: tuple[tuple[_Change, _Move], ...] = ((_parameters_2, _state_2), (_parameters_3, _state_3))
+_STEPS: tuple[tuple[_Change, _Move], ...] = (
+    (_parameters_2, _state_2),
+    (_same_parameters, _state_3),
+    (_same_parameters, _same_state),
+)
 """From layout 1 to 2, from 2 to 3, ...: of the parameters and of the state of a profile of a kind."""

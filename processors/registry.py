@@ -54,6 +54,11 @@ class Profile(NamedTuple):
         """Its name in a snapshot, for example `tib/tib_small`."""
         return f"{self.kind}/{self.name}"
 
+    @property
+    def output(self) -> str:
+        """What people and demands call its topic: the name without `raven.`."""
+        return self.topic.removeprefix("raven.")
+
 
 def profiles(settings: BarsSettings, venue: str, symbol: str) -> list[Profile]:
     """All folds of an instrument in their fixed order; raises ConfigError naming the setting that is wrong."""

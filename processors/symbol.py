@@ -7,20 +7,25 @@ A trade is looked at in this order, and what stops it changes nothing else:
 3. Inside a hole: a late repair, offered to the time windows that are open.
 4. New: every fold takes it. Where its window is closed, that time bar counts it as late. Where it would close more
    than 10,000 VPIN buckets, VPIN alone leaves it out: a dead letter tells of it, `bucket_too_small`.
+
+Folds that are switched off, and profiles that the settings no longer have, sleep: their state is kept as it was, open
+bar included, and they take neither trades nor Clocks. Awake again they go on where they stood. Where a trade came
+meanwhile, their next one follows a hole, and what a Clock closes before it has the same gap.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from processors import migrations
 from processors.admission import Admission, Verdict
 from processors.columns import BAD_VALUE, of_rows, take, unsound
-from processors.contract import Applied, Clock, Output, Refused, Row, StateMismatch, Tape
+from processors.contract import Applied, Clock, Fold, Output, Refused, Row, StateMismatch, Tape
 from processors.migrations import LAYOUT
-from processors.registry import profiles
+from processors.registry import Profile, profiles
 from ravencore.columns import TradeColumns
 from ravencore.config import BarsSettings
 from ravencore.records import Bar, Vpin
@@ -71,20 +76,51 @@ class _Batch:
         return Applied(self.outputs, sorted(self.refused), self.counts)
 
 
+class Awake(NamedTuple):
+    """A fold at work, and its place among the profiles of the settings."""
+
+    order: int
+    profile: Profile
+    fold: Fold
+
+
+class Asleep(NamedTuple):
+    """A fold that takes nothing from an offset on."""
+
+    parameters: Any
+    state: Any
+    """Its snapshot."""
+    off_since: int | None
+    """The offset at which it was switched off; None: the settings no longer have it, and it wakes when it returns."""
+
+
 class Symbol:
     """All folds of one instrument."""
 
     def __init__(self, venue: str, symbol: str, settings: BarsSettings) -> None:
         self._venue, self._symbol = venue, symbol
         self._profiles = profiles(settings, venue, symbol)
-        self._folds = [profile.make() for profile in self._profiles]
-        self._written = [msgspec.Raw(_encoder.encode(profile.parameters)) for profile in self._profiles]
+        self._written = {it.key: msgspec.Raw(_encoder.encode(it.parameters)) for it in self._profiles}
         """Parameters as they stand in snapshots."""
         self._admission = Admission()
-        self._asleep: dict[str, Any] = {}
-        """Snapshots of profiles that the settings no longer have: their bars are not numbered anew when they return."""
-        self._woken: set[str] = set()
-        """Profiles that slept, and have missed trades they do not know of: their next trade follows a hole."""
+        self._awake = [Awake(order, it, it.make()) for order, it in enumerate(self._profiles)]
+        self._asleep: dict[str, Asleep] = {}
+        """By `kind/profile`; what the settings no longer have is kept, so that its bars are not numbered anew."""
+        self._behind: set[str] = set()
+        """Folds that slept while trades came, and have not taken one since."""
+        self._outputs: Collection[str] | None = None
+
+    def switch(self, outputs: Collection[str], offset: int) -> None:
+        """From this offset on make these outputs, topics without `raven.`, and no others."""
+        if outputs == self._outputs:
+            return
+        self._outputs = outputs
+        for one in self._awake:
+            if one.profile.output not in outputs:
+                written, state = self._written[one.profile.key], one.fold.snapshot()
+                self._asleep[one.profile.key] = Asleep(written, state, offset)
+        self._awake = [one for one in self._awake if one.profile.output in outputs]
+        self._wake({profile.key for profile in self._profiles if profile.output in outputs})
 
     def apply(self, rows: Sequence[Row | Clock], offsets: Sequence[int]) -> Applied:
         """Apply a batch of this instrument in the order of the log; the cut into batches changes no output."""
@@ -108,11 +144,8 @@ class Symbol:
 
     def snapshot(self) -> bytes:
         """The whole state as MessagePack: ids, then each fold's parameters and state by `kind/profile`."""
-        awake = {
-            profile.key: [written, fold.snapshot()]
-            for profile, written, fold in zip(self._profiles, self._written, self._folds, strict=True)
-        }
-        return _encoder.encode([self._admission.snapshot(), awake, self._asleep, sorted(self._woken)])
+        awake = {it.profile.key: [self._written[it.profile.key], it.fold.snapshot()] for it in self._awake}
+        return _encoder.encode([self._admission.snapshot(), awake, self._asleep, sorted(self._behind)])
 
     def restore(self, payload: bytes, layout: int = LAYOUT) -> None:
         """Take over a snapshot of the same instrument.
@@ -120,22 +153,33 @@ class Symbol:
         Raises StateMismatch when this code cannot read its layout, or a profile's parameters differ.
         """
         migrations.check(layout, f"{self._venue}:{self._symbol}")
-        admission, awake, asleep, woken = msgspec.msgpack.decode(payload)
-        awake, asleep = migrations.states(layout, awake), migrations.states(layout, asleep)
-        known = asleep | awake
-        before = {key: parameters for key, (parameters, _) in known.items()}
+        admission, awake, asleep, behind = migrations.snapshot(layout, msgspec.msgpack.decode(payload))
+        self._asleep = {key: Asleep(*one) for key, one in asleep.items()}
+        before = {key: one.parameters for key, one in self._asleep.items()}
+        before |= {key: parameters for key, (parameters, _) in awake.items()}
         now = {profile.key: msgspec.to_builtins(profile.parameters) for profile in self._profiles}
         _compare(before, now, self._venue, self._symbol)
         self._admission.restore(admission)
-        for profile, fold in zip(self._profiles, self._folds, strict=True):
-            if profile.key in known:
-                fold.restore(known[profile.key][1])
-        self._woken = (set(woken) | set(asleep)) & set(now)
-        self._asleep = {key: state for key, state in known.items() if key not in now}
+        self._behind, self._outputs = set(behind), None
+        self._asleep |= {key: Asleep(parameters, state, None) for key, (parameters, state) in awake.items()}
+        self._awake = [it for it in self._awake if it.profile.key not in self._asleep]
+        self._wake({key for key, one in self._asleep.items() if one.off_since is None})
+
+    def _wake(self, keys: Collection[str]) -> None:
+        """Wake those of the settings' profiles that sleep."""
+        for order, profile in enumerate(self._profiles):
+            if profile.key in keys and profile.key in self._asleep:
+                fold = profile.make()
+                fold.restore(self._asleep.pop(profile.key).state)
+                self._awake.append(Awake(order, profile, fold))
+        self._awake.sort()
 
     def _clock(self, batch: _Batch, clock: Clock, offset: int) -> None:
-        for order, (profile, fold) in enumerate(zip(self._profiles, self._folds, strict=True)):
-            batch.outputs += [Output(offset, order, profile.topic, bar, 0) for bar in fold.clock(clock.time_us)]
+        for order, profile, fold in self._awake:
+            bars = fold.clock(clock.time_us)
+            if profile.key in self._behind:
+                bars = [replace(bar, gap=True) for bar in bars]
+            batch.outputs += [Output(offset, order, profile.topic, bar, 0) for bar in bars]
 
     def _rows(self, batch: _Batch, rows: Sequence[Row], offsets: Sequence[int]) -> None:
         if rows:
@@ -176,8 +220,9 @@ class Symbol:
 
     def _repair(self, batch: _Batch, tape: Tape) -> None:
         batch.counts["late_repairs"] += 1
-        for fold in self._folds:
-            fold.repair(tape)
+        self._behind |= self._asleep.keys()
+        for one in self._awake:
+            one.fold.repair(tape)
 
     def _fold_rows(
         self, batch: _Batch, trades: TradeColumns, offsets: Sequence[int], rows: Sequence[int], gaps: Sequence[int]
@@ -190,8 +235,8 @@ class Symbol:
         tape = Tape(trades, gaps)
         closed: list[tuple[int, int, Bar | Vpin]] = []
         late: set[int] = set()
-        for order, (profile, fold) in enumerate(zip(self._profiles, self._folds, strict=True)):
-            folded = fold.trades(tape.after_hole(0) if profile.key in self._woken else tape)
+        for order, profile, fold in self._awake:
+            folded = fold.trades(tape.after_hole(0) if profile.key in self._behind else tape)
             closed += [(row, order, record) for row, record in folded.closed]
             late.update(folded.late)
             batch.refused += [Refused(offsets[row], reason, detail) for row, reason, detail in folded.refused]
@@ -203,4 +248,4 @@ class Symbol:
         batch.counts["trades"] += len(tape)
         batch.counts["holes"] += len(gaps)
         batch.counts["late_trades"] += len(late)
-        self._woken.clear()
+        self._behind = set(self._asleep)

@@ -26,7 +26,9 @@ from processors.intake import Fetched, Letter
 from ravencore import kafka
 from ravencore.codec import Codec
 from ravencore.config import Settings
+from ravencore.demands import Control, Lookout
 from ravencore.errors import RavenError, Unavailable
+from ravencore.graph import Standing, output_of
 from ravencore.records import DeadLetter, State
 from ravencore.status import now_us
 from ravencore.topics import DEAD_LETTERS, GROUP_BARS
@@ -66,6 +68,7 @@ class Shop(NamedTuple):
     settings: Settings
     codec: Codec
     writer: Writer
+    control: Control
     group: Consumer
     partitions: int
     """Of the input topic."""
@@ -83,6 +86,7 @@ class Partition:
         self._shop = shop
         self._made_by, self._settings, self._codec = shop.derivation, shop.settings, shop.codec
         self._producer: Producer | None = None
+        self._lookout = Lookout()
         self._intake = self._none()
         self._touched: dict[bytes, int] = {}
         """Keys whose state changed since the last commit, with the offset of their last record."""
@@ -114,9 +118,10 @@ class Partition:
         self._clear()
 
     def apply(self, batches: Sequence[Sequence[Fetched]]) -> None:
-        """Fold batches in as one; records that the folds have seen already are left out.
+        """Fold batches in as one, by what is demanded; records that the folds have seen already are left out.
 
-        Raises Unavailable when a schema registry is needed and away; then the partition must be opened anew.
+        Raises Unavailable when a schema registry, or news of demands, is needed and away; then the partition must be
+        opened anew.
         """
         records: list[Fetched] = []
         expected = self.next_offset
@@ -125,8 +130,9 @@ class Partition:
             expected = max(expected, batch[-1].offset + 1)
         if not records:
             return
+        standing = self._standing(records)
         with _folding:
-            made = self._intake.apply(records)
+            made = self._intake.apply(records, standing)
         self.next_offset = expected
         self._outputs += made.outputs
         self._letters += made.letters
@@ -161,6 +167,19 @@ class Partition:
         counts["transactions"] += 1
         self._clear()
         return counts
+
+    def _standing(self, records: Sequence[Fetched]) -> Standing:
+        """The demands, at least those that these records came of; raises Unavailable."""
+        control, channel = self._shop.control, output_of(self.topic)
+        assert channel is not None
+        standing = control.standing
+        keys = {key for record in records if (key := record.key)}
+        unnamed = [key for key in keys if standing.wanted(channel, key.decode(errors="replace")) is None]
+        if self._lookout.is_news(unnamed):
+            control.catch_up()
+            standing = control.standing
+        self._lookout.note(unnamed)
+        return standing
 
     def _position(self) -> int:
         """The committed offset; on a group's first day the first that the log has."""

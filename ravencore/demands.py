@@ -2,7 +2,8 @@
 
 import logging
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Collection, Hashable, Sequence
 from typing import Protocol
 
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, Message, TopicPartition
@@ -21,6 +22,7 @@ POLL_S = 0.2
 RETRY_S = 0.25
 TIMEOUT_S = 10.0
 AT_A_TIME = 1_000
+QUIET_S = 1.0
 SHUTDOWN = "shutdown:"
 """Prefix of the key of a Shutdown; the service's name follows."""
 
@@ -55,6 +57,8 @@ class Control:
         self._moved = threading.Condition()
         self._stopping = threading.Event()
         self._client = kafka.reader(settings, service, log_level=0)
+        # librdkafka never answers who asks a client for watermarks while another thread polls it.
+        self._asker = kafka.reader(settings, service, log_level=0)
         self._thread = threading.Thread(target=self._run, name="demands", daemon=True)
         self._thread.start()
 
@@ -70,7 +74,7 @@ class Control:
         demand.
         """
         try:
-            end = kafka.watermarks(self._client, CONTROL, 0)[1]
+            end = kafka.watermarks(self._asker, CONTROL, 0)[1]
         except KafkaException as error:
             raise Unavailable(f"{CONTROL} cannot be read: {error.args[0].str()}") from None
         with self._moved:
@@ -146,6 +150,26 @@ class Control:
         if asked.service == self._service:
             log.info("%s asks %s to shut down", asked.user, self._service)
             self._listener.on_shutdown(asked.user)
+
+
+class Lookout:
+    """When records last came under keys that the demands known so far say nothing of, or want nothing of.
+
+    One that comes after a pause, or for the first time, may have come of a demand that is not known yet: whoever has
+    it catches up with the demands before it judges the record. Where records come all the time, that costs nothing.
+    """
+
+    def __init__(self) -> None:
+        self._came: dict[Hashable, float] = {}
+
+    def is_news(self, keys: Collection[Hashable]) -> bool:
+        """Whether one of them has not come for QUIET_S."""
+        since = time.monotonic() - QUIET_S
+        return any(self._came.get(key, 0.0) < since for key in keys)
+
+    def note(self, keys: Collection[Hashable]) -> None:
+        """They have come just now, and been judged by demands as new as they are."""
+        self._came.update(dict.fromkeys(keys, time.monotonic()))
 
 
 def _next(message: Message) -> int:

@@ -120,6 +120,12 @@ class Store(Protocol):
     def write(self, batch: Sequence[Read]) -> Outcome:
         """Keep the batch durably, in a few calls however long it is. Raises Unavailable."""
 
+    def leave_out(self, upto: Mapping[tuple[str, int], int]) -> None:
+        """All before these offsets of partitions is done: what of it was not offered is not wanted here.
+
+        For stores that know where to go on themselves. Raises Unavailable.
+        """
+
     def restore(self, batch: Sequence[Read]) -> Outcome:
         """Keep records that were dead letters, while another process may be writing their partitions.
 
@@ -139,6 +145,9 @@ class GroupPosition:
 
     def release(self, topic: str, partition: int) -> None:
         """Nothing is held."""
+
+    def leave_out(self, upto: Mapping[tuple[str, int], int]) -> None:
+        """The group's commit says it."""
 
     def restore(self: Store, batch: Sequence[Read]) -> Outcome:
         """Write them like any others."""

@@ -1,8 +1,8 @@
 """The shell of the sinks: from Kafka into one store, at least once.
 
-Poll, write, dead letters, commit: in this order. A batch is offered until the store has it; memory is bounded
-by one batch, what librdkafka has fetched ahead, and the records that wait for another one. While the store is away
-the partitions are paused and the group is kept alive.
+Poll, leave out, write, dead letters, commit: in this order. Left out is what demands name and want in other stores
+alone. A batch is offered until the store has it; memory is bounded by one batch, what librdkafka has fetched ahead, and
+the records that wait for another one. While the store is away the partitions are paused and the group is kept alive.
 """
 
 import logging
@@ -31,18 +31,22 @@ from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 from ravencore import kafka
 from ravencore.codec import Codec
 from ravencore.config import KafkaSettings, Settings
+from ravencore.demands import Control, Lookout
 from ravencore.errors import RavenError, Unavailable
+from ravencore.graph import Standing
 from ravencore.records import DeadLetter
 from ravencore.retry import backoff
 from ravencore.service import codec
 from ravencore.status import Reporter, now_us
-from ravencore.topics import DEAD_LETTERS, GROUP_SINK, TOPICS
+from ravencore.topics import CONTROL, DEAD_LETTERS, GROUP_SINK, TOPICS
 from sinks.contract import Bad, Read, Store
+from sinks.selection import Selection
 
 BATCH_RECORDS = 5_000
 BATCH_S = 0.2
 TICK_S = 1.0
 POLL_S = 0.1
+READY_S = 2.0
 FIRST_RETRY_S, RETRY_CAP_S = 0.2, 5.0
 LONG_CALL_S = 30.0
 """A call that takes longer is waited for with the group kept alive (max.poll.interval.ms is 300 s)."""
@@ -103,6 +107,11 @@ class Drain:
             },
         )
         self._progress = Progress(self._consumer, settings.kafka)
+        self._control: Control | None = None
+        self._lookout = Lookout()
+        self._selection = Selection(store.name, Standing())
+        self._left_out: dict[Partition, int] = {}
+        """Where records were left out since the last batch, with the offset after the last of them."""
         self._waiting: dict[Position, Waiting] = {}
         self._crowded: set[Partition] = set()
         self._held: list[Message] = []
@@ -118,19 +127,21 @@ class Drain:
         self._stopping_since = self._stopping_since or time.monotonic()
 
     def run(self) -> None:
-        """Fill the store until `stop`; raises RavenError when it can never work."""
+        """Fill the store until `stop` or a Shutdown; raises RavenError when it can never work."""
         try:
             self._until_available(lambda: kafka.ensure_topics(self._settings.kafka))
+            control = self._control = Control(self._settings.kafka, self._codec, self._reporter.service, self)
             self._consumer.subscribe(
                 list(self._store.topics), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked
             )
             self._until_available(self._store.setup)
+            self._until_available(lambda: _await_demands(control))
             for fact in self._store.facts():
                 log.info("%s: %s", self._store.name, fact)
             log.info("filling %s from %s", self._store.name, ", ".join(self._store.topics))
             while self._stopping_since is None:
                 self._pass_over()
-                self._gather()
+                self._gather(control)
                 self._settle(self._gathered)
                 self._gathered = []
                 self._tick()
@@ -141,6 +152,19 @@ class Drain:
             self._reporter.error(str(error), now_us())
             self._end("FAILED")
             raise
+
+    # Demands, told in the thread that reads them
+
+    def on_demands(self, standing: Standing, made: bool) -> None:
+        """The next poll looks at the newest by itself."""
+
+    def on_unreadable(self, message: Message, why: str) -> None:
+        """Say so; the collector keeps the record."""
+        self._reporter.error(f"a demand cannot be read: {why}", now_us())
+
+    def on_shutdown(self, user: str) -> None:
+        """End as on SIGTERM."""
+        self.stop()
 
     def _pass_over(self) -> None:
         """Leave out what has piled up beyond the tail that the store wants: after an outage of a cache, say."""
@@ -157,12 +181,12 @@ class Drain:
             self._reporter.counters["passed_over"] += behind - tail
             log.info("%s-%d: %d records that had piled up are passed over", *at, behind - tail)
 
-    def _gather(self) -> None:
+    def _gather(self, control: Control) -> None:
         """Read what makes a batch; a signal ends it early."""
         wanted, size = self._store.batching, 0
         deadline = time.monotonic() + wanted.seconds
         while True:
-            found = self._poll()  # which may take from what is gathered: a rebalance
+            found = self._poll(control)  # which may take from what is gathered: a rebalance
             self._gathered += found
             size += sum(len(read.value) for read in found)
             full = len(self._gathered) >= wanted.records or size >= wanted.bytes
@@ -170,9 +194,11 @@ class Drain:
                 return
             self._tick()
 
-    def _poll(self) -> list[Read]:
+    def _poll(self, control: Control) -> list[Read]:
         found = self._consumer.consume(BATCH_RECORDS, BATCH_S)  # which may take from what is held: a rebalance
-        messages, self._held = self._held + found, []
+        self._held = self._held + found
+        self._learn_demands(control)  # which may as well
+        messages, self._held = self._held, []
         reads = []
         for message in messages:
             error = message.error()
@@ -186,13 +212,39 @@ class Drain:
             topic, partition, offset = _position(message)
             self._progress.reached(topic, partition, offset + 1)
         # A null value is a Clock, or a tombstone: not a record.
-        return [Read(*_position(m), m.key(), value) for m in reads if (value := m.value()) is not None]
+        return self._wanted([Read(*_position(m), m.key(), value) for m in reads if (value := m.value()) is not None])
+
+    def _learn_demands(self, control: Control) -> None:
+        """Know the demands that what is held came of: nothing may be left out for want of having read them."""
+        while self._lookout.is_news(doubtful := self._doubtful(control.standing)):
+            self._until_available(control.catch_up)
+            self._lookout.note(doubtful)
+        self._lookout.note(doubtful)
+
+    def _doubtful(self, standing: Standing) -> set[tuple[str, bytes | None]]:
+        """Topics and keys of what is held, as far as these demands do not want it here."""
+        if self._selection.standing is not standing:
+            self._selection = Selection(self._store.name, standing)
+        found = {(m.topic() or "", m.key()) for m in self._held if m.error() is None}
+        return {at for at in found if not self._selection[at]}
+
+    def _wanted(self, reads: list[Read]) -> list[Read]:
+        selection = self._selection
+        wanted = [read for read in reads if selection[read[0], read[3]] is not False]
+        if len(wanted) < len(reads):
+            self._reporter.counters["unwanted"] += len(reads) - len(wanted)
+            left_out = (read for read in reads if selection[read[0], read[3]] is False)
+            self._left_out |= {read[:2]: read.offset + 1 for read in left_out}
+        return wanted
 
     def _settle(self, reads: Sequence[Read]) -> None:
         """Write a batch, and bring each record of it to its end: a row, a dead letter, or a place among the waiting."""
         bad = self._write(reads)
         if bad:
             self._until_available(lambda: self._bury(bad))
+        if self._left_out:
+            self._until_available(lambda: self._store.leave_out(self._left_out))
+            self._left_out = {}
         self._reporter.counters["records"] += len(reads)
         self._crowd()
         self._commit()
@@ -363,6 +415,7 @@ class Drain:
         self._waiting = {at: kept for at, kept in self._waiting.items() if at[:2] not in gone}
         self._gathered = [read for read in self._gathered if read[:2] not in gone]
         self._held = [message for message in self._held if (message.topic(), message.partition()) not in gone]
+        self._left_out = {at: offset for at, offset in self._left_out.items() if at not in gone}
         for partition in gone:
             self._store.release(*partition)
         self._crowded -= gone
@@ -387,6 +440,7 @@ class Drain:
         rows = self._reporter.counters["rows_written"]
         self._reporter.gauges["rows_per_second"] = (rows - self._rows_ticked) / (now - self._ticked)
         self._reporter.gauges["waiting"] = len(self._waiting)
+        self._reporter.gauges["control_offset"] = float(self._control.offset if self._control else 0)
         self._rows_ticked, self._ticked = rows, now
         self._reporter.lag = self._progress.lag()
         self._reporter.report(now_us())
@@ -394,6 +448,8 @@ class Drain:
     def _end(self, state: Any) -> None:
         self._reporter.state = state
         self._reporter.report(now_us())
+        if self._control:
+            self._control.stop()
         self._producer.flush(POLL_S * 10)
         self._consumer.close()
         self._store.close()
@@ -514,6 +570,11 @@ def _letter(bad: Bad, service: str, detected_us: int) -> DeadLetter:
         detail=detail,
         detected_time=detected_us,
     )
+
+
+def _await_demands(control: Control) -> None:
+    if not control.ready.wait(READY_S):
+        raise Unavailable(f"{CONTROL} has not been read to its end yet")
 
 
 def _resolve(future: Future[T], action: Callable[[], T]) -> None:

@@ -168,6 +168,17 @@ def after(manifest: Manifest, made: Sequence[File], bad: Sequence[Bad], new: Seq
     )
 
 
+def resumes_at(manifest: Manifest) -> int:
+    """The offset that its partition is read from next by whoever takes it over."""
+    return min((manifest.next_offset, *manifest.refused))
+
+
+def without(manifest: Manifest, upto: int) -> Manifest:
+    """The manifest when all before this offset is done: in the files, a dead letter that was sent, or left out."""
+    refused = tuple(offset for offset in manifest.refused if offset >= upto)
+    return msgspec.structs.replace(manifest, next_offset=max(manifest.next_offset, upto), refused=refused)
+
+
 def manifest_path(topic: str, partition: int) -> str:
     """Where a partition's manifest is."""
     return f"_manifests/{topic}-{partition}.json"

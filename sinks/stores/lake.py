@@ -26,11 +26,12 @@ import os
 import threading
 import uuid
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -85,13 +86,18 @@ from sinks.lake_layout import (
     is_stray,
     manifest_path,
     news,
+    resumes_at,
     span,
     staged,
     staging,
     unsettled,
+    without,
 )
 from sinks.reading import Tables
 from sinks.stores.lake_files import Files, open_files, place
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 WRITERS = 4
 """Partitions that are written side by side: a disk takes its time to say that a file is safe."""
@@ -177,7 +183,7 @@ class Lake:
                 held.manifest = self._claim(topic, partition, held.writer)
         except OSError as error:
             raise self._away(error) from None
-        return min((held.manifest.next_offset, *held.manifest.refused))
+        return resumes_at(held.manifest)
 
     def release(self, topic: str, partition: int) -> None:
         """Unlock the partition, as soon as what is being written is."""
@@ -195,13 +201,31 @@ class Lake:
 
     def write(self, batch: Sequence[Read]) -> Outcome:
         """Keep the batch; records of partitions that are not held, and those that are kept, are passed over."""
-        held = [(*at, self._held[at], reads) for at, reads in _by_partition(batch).items() if at in self._held]
-        tasks = [self._pool.submit(self._keep, *one) for one in held]
+        return Outcome([bad for found in self._in_each(self._keep, _by_partition(batch)) for bad in found], [])
+
+    def leave_out(self, upto: Mapping[Partition, int]) -> None:
+        """Say so in the manifests, so that nobody reads it again; called when the dead letters before it are sent."""
+        self._in_each(self._pass, upto)
+
+    def _in_each(self, work: Callable[[str, int, Held, T], R], given: Mapping[Partition, T]) -> list[R]:
+        """Do it side by side in those of the partitions that are held."""
+        tasks = [self._pool.submit(work, *at, self._held[at], one) for at, one in given.items() if at in self._held]
         wait(tasks)  # all of them: whoever tries again must find nobody at work
         try:
-            return Outcome([bad for task in tasks for bad in task.result()], [])
+            return [task.result() for task in tasks]
         except OSError as error:
             raise self._away(error) from None
+
+    def _pass(self, topic: str, partition: int, held: Held, upto: int) -> None:
+        with held.writing:
+            if held.released:
+                return
+            manifest = held.manifest or self._finish(self._ours(topic, partition, held.writer))
+            held.manifest = None
+            if resumes_at(manifest) < upto:
+                manifest = without(manifest, upto)
+                self._replace(manifest)
+            held.manifest = manifest
 
     def restore(self, batch: Sequence[Read]) -> Outcome:
         """Keep those that no batch can hold any more and no file has, each in a file of its own."""

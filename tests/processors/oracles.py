@@ -463,6 +463,9 @@ class Oracle:
 
     def __init__(self, streams: Mapping[tuple[str, str], TimeOracle | DrivenOracle | VpinOracle]) -> None:
         self.streams = streams
+        self.off: set[tuple[str, str]] = set()
+        self.behind: set[tuple[str, str]] = set()
+        """Streams that were off when a trade came, and have seen none since."""
         self.last: int | None = None
         self.missing: set[int] = set()
         self.ids: list[str] = []
@@ -475,8 +478,9 @@ class Oracle:
     def feed(self, offset: int, event: Print | ClockAt) -> None:
         if isinstance(event, ClockAt):
             for key, stream in self.streams.items():
-                if isinstance(stream, TimeOracle):
-                    self.publish(offset, key, stream.advance(event.time_us))
+                if isinstance(stream, TimeOracle) and key not in self.off:
+                    bars = stream.advance(event.time_us)
+                    self.publish(offset, key, ({**bar, "gap": bar["gap"] or key in self.behind} for bar in bars))
             return
         if self.is_bad(event):
             self.refuse(offset, "bad_value", event)
@@ -513,9 +517,10 @@ class Oracle:
         elif self.last is not None and trade.sequence < self.last:
             self.missing.remove(trade.sequence)
             self.counts["late_repairs"] += 1
-            for stream in self.streams.values():
-                if isinstance(stream, TimeOracle):
+            for key, stream in self.streams.items():
+                if isinstance(stream, TimeOracle) and key not in self.off:
                     stream.repair(trade)
+            self.behind |= self.off
             return
         else:
             gap = self.last is not None and trade.sequence > self.last + 1
@@ -525,11 +530,14 @@ class Oracle:
         self.counts["holes"] += gap
         before = self.late()
         for key, stream in self.streams.items():
+            if key in self.off:
+                continue
             if isinstance(stream, VpinOracle) and stream.too_small_for(trade):
                 self.refused.append((offset, "bucket_too_small"))
                 stream.missed = True
             else:
-                self.publish(offset, key, stream.trade(trade, gap))
+                self.publish(offset, key, stream.trade(trade, gap or key in self.behind))
+        self.behind = set(self.off)
         self.counts["late_trades"] += self.late() != before
 
     def late(self) -> list[int]:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,9 +19,12 @@ from processors.engine import LANE_RECORDS, Engine
 from processors.faust_transport import BUFFER_RECORDS, buffered_batches
 from ravencore import kafka
 from ravencore.config import EngineSettings
-from ravencore.topics import IV_SURFACE, TRADES
+from ravencore.decimals import ONE
+from ravencore.records import Demand, FeedName, Shutdown, Trade, market_key
+from ravencore.topics import BARS, CONTROL, IV_SURFACE, TRADES, VPIN
 from ravenctl.local.broker import Broker
 from tests.processors.rig import (
+    CODEC,
     INPUTS,
     OUTPUTS,
     PAIR,
@@ -267,6 +271,108 @@ async def steady(ask: Callable[[], Awaitable[int]]) -> int:
         if (newer := await ask()) != answer:
             answer, since = newer, time.monotonic()
     return answer
+
+
+def demand(symbol: str, *outputs: str) -> tuple[str, bytes, bytes]:
+    one = Demand(
+        demand_id=f"d-{symbol}",
+        user="u",
+        symbol=symbol,
+        outputs=outputs,
+        feeds=(FeedName("BINANCE_SPOT", "trades", symbol),),
+        created_time=1,
+    )
+    return CONTROL, CODEC.encode(one), one.demand_id.encode()
+
+
+def some_trades(symbol: str, first: int, count: int = 40) -> list[tuple[str, bytes, bytes]]:
+    """So that bars of all kinds close under QUICK."""
+    trades = [
+        Trade(
+            venue="BINANCE_SPOT",
+            symbol=symbol,
+            event_time=1_700_000_000_000_000 + n * 300_000,
+            received_time=1_700_000_000_000_000 + n * 300_000,
+            trade_id=str(n),
+            sequence=n,
+            price=100 * ONE,
+            quantity=ONE,
+            side="BUY",
+        )
+        for n in range(first, first + count)
+    ]
+    return [(TRADES, CODEC.encode(trade), market_key(trade)) for trade in trades]
+
+
+QUICK = {
+    "RAVEN_BARS__TIB": '{"tib_small": {"initial_size": 5}}',
+    "RAVEN_BARS__TRB": '{"trb_small": {"initial_size": 5}}',
+    "RAVEN_BARS__VIB": "{}",
+    "RAVEN_BARS__VPIN__BUCKET_VOLUME": "500",
+}
+ALL_OF_THEM = {BARS["time"], BARS["tib"], BARS["trb"], VPIN}
+
+
+def made_of(house: House) -> dict[str, dict[str, list[Any]]]:
+    """Records by symbol and topic, in order."""
+    found: dict[str, dict[str, list[Any]]] = {}
+    for (topic, _), rows in house.made().outputs.items():
+        for _, value, _ in rows:
+            record: Any = CODEC.decode(value)
+            found.setdefault(record.symbol, {}).setdefault(topic, []).append(record)
+    return found
+
+
+def test_only_what_is_demanded_is_made_from_the_first_trade_on(house: House) -> None:
+    """Even of an engine that gets thousands of demands and their trades at the same moment."""
+    worker = house.start(**QUICK)
+    house.running(worker)
+    producer = kafka.producer(house.settings.kafka, **{"linger.ms": 0})
+    rounds, others = range(3), [demand(f"OTHER{n}", "trades") for n in range(10_000)]
+    named, unnamed = [f"NAMED{n}" for n in range(30)], [f"FREE{n}" for n in rounds]
+    for number in rounds:
+        some = named[number * 10 : number * 10 + 10]
+        worker.process.send_signal(signal.SIGSTOP)
+        kafka.deliver(producer, others)
+        kafka.deliver(producer, [demand(symbol, "bars.tib") for symbol in some])
+        kafka.deliver(producer, [it for symbol in (*some, unnamed[number]) for it in some_trades(symbol, 1)])
+        worker.process.send_signal(signal.SIGCONT)
+        house.done()
+    found = made_of(house)
+    assert {symbol: set(found[symbol]) for symbol in named} == {key: {BARS["tib"]} for key in named}
+    assert {symbol: set(found[symbol]) for symbol in unnamed} == dict.fromkeys(unnamed, ALL_OF_THEM)
+    told = len(rounds) * len(others) + len(named)
+    until(lambda: house.running(worker).gauges["control_offset"] >= told, "the status tells it")
+
+
+def test_what_is_switched_off_goes_on_later_with_a_gap_through_kills_and_ends_when_asked_to(house: House) -> None:
+    worker = house.start(**QUICK)
+    producer = kafka.producer(house.settings.kafka)
+
+    def goes_on(first: int, *told: tuple[str, bytes, bytes]) -> None:
+        kafka.deliver(producer, told)
+        stands = kafka.watermarks(house._plain, CONTROL, 0)[1]
+        until(lambda: house.running(worker).gauges["control_offset"] >= stands, "the demands are known")
+        kafka.deliver(producer, some_trades("BTCUSDT", first))
+        house.done()
+
+    goes_on(1, demand("BTCUSDT", "bars.tib", "vpin"))
+    goes_on(41, demand("BTCUSDT", "bars.tib"))
+    worker.end(signal.SIGKILL)
+    worker = house.start(**QUICK)
+    goes_on(81, demand("BTCUSDT", "bars.tib", "vpin"))
+    kafka.deliver(producer, [(CONTROL, None, b"d-BTCUSDT")])  # type: ignore[list-item]
+    goes_on(121)
+    asked = CODEC.encode(Shutdown(service="processors", user="u", requested_time=1))
+    kafka.deliver(producer, [(CONTROL, asked, b"shutdown:processors")])
+    assert worker.process.wait(20) == 0
+    found = made_of(house)["BTCUSDT"]
+    assert found.keys() == {BARS["tib"], VPIN}
+    for records in found.values():
+        assert [record.bar_seq for record in records] == list(range(len(records)))
+    assert not any(bar.gap for bar in found[BARS["tib"]])
+    assert [int(bar.first_trade_id) for bar in found[VPIN]] == [*range(1, 41, 5), *range(81, 161, 5)]
+    assert [bar.bar_seq for bar in found[VPIN] if bar.gap] == [8]
 
 
 @pytest.mark.parametrize("poll", [1, 20, 500, 5000, 10_000])

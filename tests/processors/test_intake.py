@@ -4,12 +4,15 @@ from typing import NamedTuple
 
 import pytest
 
+from processors.contract import Output
+from processors.derivations import MIDS
 from processors.intake import Instruments, Made
 from ravencore.codec import Codec
-from ravencore.config import BarsSettings
+from ravencore.config import BarsSettings, Settings
 from ravencore.decimals import ONE
+from ravencore.graph import Standing
 from ravencore.kafka import CLOCK_HEADER
-from ravencore.records import Bar, Trade, market_key
+from ravencore.records import Bar, Demand, FeedName, Quote, Trade, market_key
 from ravencore.topics import BARS
 
 CODEC = Codec()
@@ -51,6 +54,11 @@ def instruments() -> Instruments:
 
 def reasons(made: Made) -> list[tuple[int, str]]:
     return [(letter.record.offset, letter.reason) for letter in made.letters]
+
+
+def demand(*outputs: str, channel: str = "trades", symbol: str = "BTCUSDT") -> Demand:
+    feed = FeedName("BINANCE_SPOT", channel, symbol)
+    return Demand(demand_id="d", user="u", symbol=symbol, outputs=outputs, feeds=(feed,), created_time=1)
 
 
 @pytest.mark.parametrize("count", [3, 500])
@@ -131,3 +139,52 @@ def test_however_a_log_is_cut_into_batches_the_same_is_made() -> None:
     for key in made.touched:
         resumed.restore(key, whole.snapshot(key))
         assert resumed.snapshot(key) == whole.snapshot(key)
+
+
+def test_what_demands_name_makes_what_they_are_for_and_the_rest_all_there_is() -> None:
+    records = [fetched(number, ("BTCUSDT", "ETHUSDT")[number % 2]) for number in range(6000)]
+    made = instruments().apply(records, Standing([demand("bars.tib")]))
+    all_of_it = instruments().apply(records)
+    assert made.counts["trades"] == 6000
+    assert {out.topic for out in of(made, "BTCUSDT")} == {BARS["tib"]}
+    assert of(made, "BTCUSDT") == [out for out in of(all_of_it, "BTCUSDT") if out.topic == BARS["tib"]]
+    assert of(made, "ETHUSDT") == of(all_of_it, "ETHUSDT")
+
+
+def of(made: Made, symbol: str) -> list[Output]:
+    return [out for out in made.outputs if out.record.symbol == symbol]
+
+
+def test_a_withdrawn_demand_leaves_the_folds_as_they_are() -> None:
+    machine = instruments()
+    machine.apply([fetched(number) for number in range(1500)], Standing([demand("bars.tib")]))
+    made = machine.apply([fetched(number) for number in range(1500, 4000)], Standing())
+    assert {out.topic for out in made.outputs} == {BARS["tib"]}
+
+
+def test_records_that_are_none_switch_nothing() -> None:
+    machine = instruments()
+    machine.apply([fetched(1)])
+    before = machine.snapshot(KEY)
+    made = machine.apply([Fetched(2, KEY, b"garbage")], Standing([demand("bars.tib")]))
+    assert not made.touched
+    assert machine.snapshot(KEY) == before
+
+
+def quote(number: int) -> Fetched:
+    now = START_US + number * 400_000
+    one = Quote(venue="KRAKEN", symbol="BTC/USD", received_time=now, bid_price=ONE, ask_price=2 * ONE)
+    return Fetched(number, b"BTC-USD", CODEC.encode(one), topic="raven.quotes")
+
+
+@pytest.mark.parametrize(
+    ("outputs", "published"), [((), True), (("spot_mid",), True), (("quotes",), False), (("bars.tib",), False)]
+)
+def test_samples_that_nobody_wants_are_made_and_not_published(outputs: tuple[str, ...], published: bool) -> None:
+    standing = Standing([demand(*outputs, channel="quotes", symbol="BTC/USD")])
+    machine, other = (MIDS.intake(CODEC, Settings(), CLOCK_HEADER) for _ in range(2))
+    records = [quote(number) for number in range(20)]
+    made, expected = machine.apply(records, standing), other.apply(records, Standing())
+    assert len(expected.outputs) == 7
+    assert made.outputs == (expected.outputs if published else [])
+    assert machine.snapshot(b"BTC-USD") == other.snapshot(b"BTC-USD")

@@ -151,7 +151,7 @@ def test_3_bars_and_the_open_rest_add_up_to_the_tape(
     trades = [trade._replace(sequence=number, trade_id=str(number)) for number, trade in enumerate(trades)]
     symbol = new(chosen)
     done = run(symbol, trades, cuts)
-    for order, (profile, fold) in enumerate(zip(symbol._profiles, symbol._folds, strict=True)):
+    for order, profile, fold in symbol._awake:
         in_records, in_rest, in_tape = CONSERVED[profile.kind]
         closed = in_records([out.record for out in done.outputs if out.order == order])
         total = tuple(map(sum, zip(closed, in_rest(fold), strict=True)))

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -13,6 +14,7 @@ from processors.migrations import LAYOUT
 from processors.symbol import Symbol, check_state
 from ravencore.config import BarsSettings
 from ravencore.records import Vpin
+from ravencore.topics import BARS
 from tests.processors.oracles import Print
 from tests.processors.tapes import DRIVEN, PLAIN, SMALL, SYMBOL, VENUE, Event, Log, LongSteps, apply, run
 
@@ -64,6 +66,23 @@ def test_other_parameters_are_a_mismatch_all_the_same() -> None:
         check_state(1, WRITTEN["parameters"], other, VENUE, SYMBOL)
     with pytest.raises(StateMismatch, match="vpin/default"):
         Symbol(VENUE, SYMBOL, other).restore(base64.b64decode(WRITTEN["payloads"]["150"]), 1)
+
+
+def test_layout_3_takes_it_that_what_slept_has_missed_trades() -> None:
+    fewer = SMALL.model_copy(update={"tib": {}})
+    whole, asleep = Symbol(VENUE, SYMBOL, SMALL), Symbol(VENUE, SYMBOL, fewer)
+    trades = [event for event in TAPE if isinstance(event, Print)]
+    run(whole, trades[:50])
+    asleep.restore(whole.snapshot())
+    admission, awake, slept, _ = msgspec.msgpack.decode(asleep.snapshot())
+    assert {key.partition("/")[0] for key in slept} == {"tib"}
+    older = [admission, awake, {key: one[:2] for key, one in slept.items()}, []]
+    woken = Symbol(VENUE, SYMBOL, SMALL)
+    woken.restore(msgspec.msgpack.encode(older), 3)
+    done = apply(woken, trades[50:], 50).outputs
+    first = {out.record.profile: out.record for out in reversed(done) if out.topic == BARS["tib"]}
+    assert len(first) == len(SMALL.tib)
+    assert all(bar.gap and bar.bar_seq > 0 for bar in first.values())
 
 
 @pytest.mark.parametrize("layout", [0, LAYOUT + 1])

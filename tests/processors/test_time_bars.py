@@ -124,7 +124,7 @@ def test_a_late_trade_is_in_no_time_bar_and_in_all_others() -> None:
         (1, "2", "2"),
     ]
     assert (done.counts["late_trades"], done.counts["trades"]) == (1, 4)
-    assert symbol._folds[1]._bar.ticks == 4  # type: ignore[attr-defined]
+    assert symbol._awake[1].fold._bar.ticks == 4  # type: ignore[attr-defined]
 
 
 def test_allowed_lateness_keeps_windows_open_side_by_side() -> None:

@@ -357,6 +357,11 @@ class Topics:
     def close(self) -> None:
         self._watch.close()
 
+    def ends(self, topic: str) -> list[int]:
+        """Of each partition."""
+        numbers = kafka.partitions(self._watch, topic)
+        return [self._watch.get_watermark_offsets(TopicPartition(topic, number), 10)[1] for number in numbers]
+
     def lag(self, group: str, topic: str) -> int:
         """Records of a topic that a group has not committed; its end counts without transaction markers."""
         client = kafka.consumer(self._settings, group)

@@ -12,9 +12,9 @@ from typer.testing import CliRunner, Result
 
 from processors.transactions import SERVICE as ENGINE
 from ravencore.config import Settings
-from ravencore.records import DeadLetter, Record, Trade
+from ravencore.records import DeadLetter, Demand, FeedName, Record, Trade
 from ravencore.status import now_us
-from ravencore.topics import DEAD_LETTERS, TRADES
+from ravencore.topics import CONTROL, DEAD_LETTERS, TRADES
 from ravenctl import reading
 from ravenctl.cli import app
 from sinks.drain import PAYLOAD_LIMIT
@@ -126,6 +126,19 @@ def test_a_letter_is_replayed_beside_the_running_sink_once(house: House, dlq: Dl
         assert (back.exit_code, back.stdout) == (0, "1 came back, 0 stay\n"), back.stderr
         is_there(house, name, [*others, lost])
     assert running.process.poll() is None
+
+
+def test_a_letter_comes_back_whatever_is_demanded_by_now(house: House, dlq: Dlq) -> None:
+    feeds = (FeedName("VENUE", "trades", house.symbol),)
+    elsewhere = Demand(
+        demand_id=house.symbol, user="u", symbol=house.symbol, stores=("lake",), feeds=feeds, created_time=1
+    )
+    house.topics.send_bytes(CONTROL, house.symbol.encode(), CODEC.encode(elsewhere))
+    bury(house.topics, house.symbol, service="sink-influx")
+    [letter] = waiting(dlq, house.symbol)
+    back = dlq("replay", letter["letter"])
+    assert (back.exit_code, back.stdout) == (0, "1 came back, 0 stay\n"), back.stderr
+    house.all_there("influx", [trade(house.symbol, 7)])
 
 
 DIES_AT = """

@@ -1,18 +1,21 @@
 """The drain as a process: nothing lost and nothing twice through garbage, outages, kills and stops."""
 
-from collections.abc import Callable
+import signal
+import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import pytest
 
 from ravencore.config import ServiceSettings
-from ravencore.records import Record, ServiceStatus
-from ravencore.topics import BARS, GROUP_SINK, TRADES
+from ravencore.demands import QUIET_S
+from ravencore.records import Demand, FeedName, Record, ServiceStatus, Shutdown
+from ravencore.topics import BARS, CONTROL, GROUP_SINK, TRADES
 from sinks.drain import BATCH_RECORDS, PAYLOAD_LIMIT, WAITING_LIMIT
 from sinks.registry import STORES
 from tests.sinks.probe_timescale import TimescaleProbe
-from tests.sinks.rig import CODEC, Cuttable, House, bar, book, instrument, topic_of, trade, until
+from tests.sinks.rig import CODEC, Cuttable, House, Sink, bar, book, instrument, topic_of, trade, until
 
 pytestmark = pytest.mark.stack
 
@@ -262,6 +265,80 @@ def test_a_rebalance_while_the_store_is_away_loses_nothing(
     for one in bars:
         house.all_there("timescale", [one], one.symbol)
     assert first.process.poll() is None, first.log()
+
+
+def demand(symbol: str, *stores: str, outputs: tuple[str, ...] = ("trades",)) -> Demand:
+    feeds = (FeedName("VENUE", "trades", symbol),)
+    name = "-".join(("d", symbol, *stores))
+    return Demand(demand_id=name, user="u", symbol=symbol, outputs=outputs, stores=stores, feeds=feeds, created_time=1)
+
+
+def told(house: House, demands: Sequence[Demand], *sinks: Sink, withdrawn: bool = False) -> None:
+    """Write demands, or withdraw them; and wait until these sinks know."""
+    for one in demands:
+        house.topics.send_bytes(CONTROL, one.demand_id.encode(), None if withdrawn else CODEC.encode(one))
+    house.topics.flush()
+    [end] = house.topics.ends(CONTROL)
+    for sink in sinks:
+        until(lambda sink=sink: (now := sink.status()) and now.gauges["control_offset"] >= end, "the demands are known")  # type: ignore[misc]
+
+
+def test_what_demands_want_in_other_stores_is_left_out_and_nothing_else(house: House) -> None:
+    trades: list[Record] = [trade(house.symbol, number) for number in range(500)]
+    into_influx, into_both, into_lake = (
+        demand(house.symbol, *stores) for stores in (("influx",), ("influx", "lake"), ("lake",))
+    )
+    told(house, [into_influx])
+    house.topics.send(*trades[:100])
+    sinks = [house.start(name, house.settings) for name in ("influx", "lake")]
+    house.all_there("influx", trades[:100])
+    told(house, [into_both], *sinks)
+    house.topics.send(*trades[100:200])
+    house.all_there("lake", trades[100:200])
+    told(house, [into_influx, into_both], *sinks, withdrawn=True)
+    house.topics.send(*trades[200:300])  # what was in flight
+    house.all_there("lake", trades[100:300])
+    told(house, [into_lake], *sinks)
+    house.topics.send(*trades[300:400])
+    for sink in sinks:
+        sink.kill()
+    sinks = [house.start(name, house.settings) for name in ("influx", "lake")]
+    house.topics.send(*trades[400:])
+    house.all_there("lake", trades[100:])
+    until(lambda: house.topics.lag(GROUP_SINK + "influx", TRADES) == 0, "what is left out is committed")
+    house.all_there("influx", trades[:300])
+    until(lambda: (now := sinks[0].status()) and now.counters.get("unwanted", 0) >= 100, "counted")
+    asked = Shutdown(service="sink-influx", user="u", requested_time=1)
+    house.topics.send_bytes(CONTROL, b"shutdown:sink-influx", CODEC.encode(asked))
+    house.topics.flush()
+    assert sinks[0].process.wait(15) == 0
+    assert sinks[1].process.poll() is None
+
+
+def test_what_comes_of_a_demand_is_judged_by_it(house: House) -> None:
+    """Even where thousands of demands and the first records come at the same moment."""
+    again, new = f"{house.symbol}AGAIN", f"{house.symbol}NEW"
+    running = house.start("influx", house.settings)
+    until(lambda: (now := running.status()) and now.lag, "at work")
+    told(house, [demand(again, "lake")], running)
+    house.topics.send(trade(again, 1))
+    until(lambda: (now := running.status()) and now.counters.get("unwanted"), "it was left out")
+    others = [demand(f"{house.symbol}O{number}", "lake") for number in range(10_000)]
+    written = [(one.demand_id.encode(), CODEC.encode(one)) for one in others]
+    time.sleep(QUIET_S)
+    running.process.send_signal(signal.SIGSTOP)
+    for key, value in written:
+        house.topics.send_bytes(CONTROL, key, value)
+    told(house, [demand(again, "influx"), demand(new, "lake")])
+    house.topics.send(*(trade(symbol, number) for number in range(2, 50) for symbol in (again, new, house.symbol)))
+    running.process.send_signal(signal.SIGCONT)
+    house.all_there("influx", [trade(house.symbol, number) for number in range(2, 50)])
+    house.all_there("influx", [trade(again, number) for number in range(2, 50)], again)
+    until(lambda: house.topics.lag(GROUP_SINK + "influx", TRADES) == 0, "all is done")
+    assert house.probes["influx"].count(new) == 0
+    for key, _ in written:
+        house.topics.send_bytes(CONTROL, key, None)
+    house.topics.flush()
 
 
 @pytest.mark.parametrize("arguments", [[], ["oracle"], ["influx", "timescale"]])

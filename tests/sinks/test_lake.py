@@ -517,3 +517,55 @@ def until_available(action: Callable[[], T]) -> T:
     while True:
         with suppress(StoreUnavailable):
             return action()
+
+
+def test_what_is_left_out_is_done_and_holds_up_nothing(tmp_path: Path) -> None:
+    """The tail of a batch, a batch of nothing else, and the offset of what was refused before."""
+    store = a_lake(tmp_path)
+    store.resume(TRADES, 0)
+    store.write([a_read(0), read_of(1, BAD), a_read(4)])
+    store.leave_out({(TRADES, 0): 8, (TRADES, 7): 5})
+    assert (manifest(tmp_path).next_offset, manifest(tmp_path).refused) == (8, ())
+    assert [path.name for path in (tmp_path / "_manifests").iterdir()] == [f"{TRADES}-0.json"], "7 is not held"
+    assert store.restore([a_read(6)]).waiting == []
+    store.leave_out({(TRADES, 0): 20})
+    store.leave_out({(TRADES, 0): 15})
+    store.close()
+
+    store = a_lake(tmp_path)
+    assert store.resume(TRADES, 0) == 20
+    assert store.write([a_read(3), a_read(21), a_read(25)]) == ([], [])
+    store.close()
+    store = a_lake(tmp_path)
+    assert store.resume(TRADES, 0) == 26
+    assert offsets(tmp_path) == [0, 4, 6, 21, 25]
+    store.close()
+
+
+def test_what_was_refused_and_is_left_out_when_it_is_read_again_is_done(tmp_path: Path) -> None:
+    store = a_lake(tmp_path)
+    store.resume(TRADES, 0)
+    store.write([a_read(0), read_of(1, BAD), a_read(2), read_of(3, BAD)])
+    store.close()  # killed before its dead letters were sent
+
+    store = a_lake(tmp_path)
+    assert store.resume(TRADES, 0) == 1
+    store.leave_out({(TRADES, 0): 3})
+    assert (manifest(tmp_path).next_offset, manifest(tmp_path).refused) == (4, (3,))
+    assert [bad.read.offset for bad in store.write([read_of(3, BAD)]).refused] == [3]
+    store.leave_out({(TRADES, 0): 4})
+    assert store.resume(TRADES, 0) == 4
+    assert offsets(tmp_path) == [0, 2]
+    store.close()
+
+
+def test_what_another_process_took_over_is_not_said_to_be_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Lake, "_lock", lambda self, *_: os.open(tmp_path, os.O_RDONLY))
+    first, second = a_lake(tmp_path), a_lake(tmp_path)
+    first.resume(TRADES, 0)
+    second.resume(TRADES, 0)
+    with pytest.raises(StoreUnavailable, match="another process"):
+        first.leave_out({(TRADES, 0): 5})
+    assert manifest(tmp_path).next_offset == 0
+    first.close()
+    second.close()
