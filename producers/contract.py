@@ -56,7 +56,7 @@ ALL = graph.ALL
 """Symbol of a feed that brings every symbol of its venue."""
 
 Scope = Literal["symbol", "market"]
-"""`symbol`: collected for each symbol that is demanded. `market`: as a whole, from the first demand for it."""
+"""`symbol`: collected for each symbol that is demanded, or all. `market`: as a whole, from the first demand for it."""
 
 
 class Feed(NamedTuple):
@@ -250,7 +250,7 @@ class Source(Protocol):
     venue: str
     """The venue its records name, for example BINANCE_FUTURES; its endpoints are the settings `venues.<venue>`."""
     channels: tuple[str, ...]
-    """What it publishes; with scope `symbol`, what is subscribed for each symbol."""
+    """What it publishes."""
     scope: Scope
     selection: str | None
     """With scope `market`: the setting under `venues.<venue>` that lists what to collect; None: all there is."""
@@ -272,7 +272,7 @@ class Source(Protocol):
         """The feed in which a record of this channel and symbol comes."""
 
     def market_feeds(self, instruments: Sequence[Instrument], selected: Sequence[str]) -> Sequence[Feed]:
-        """With scope `market`: what to collect now, of what the venue lists and the user selected.
+        """What to collect now where all is demanded, of what the venue lists and the user selected.
 
         Feeds that no listing is needed for are there before the first listing, when `instruments` is empty.
         """

@@ -6,7 +6,7 @@ from producers.actions import Action, BadBytes, Habits
 from producers.booktape import BookTape
 from producers.contract import BOOKS, KLINES, TRADES, Feed, HasBooks, HasHistory, Stream
 from producers.feedtape import FeedTape, MarketTape
-from producers.line import Line, Tapes
+from producers.line import LAST_FRAMES_SECONDS, Line, Tapes
 from producers.pace import Patience
 from producers.tape import Break, CountedTape, Seen, Waits
 
@@ -72,9 +72,9 @@ class Desk:
             self.restless[id(tape)] = self.source.feed(channel, symbol), symbol, tape
         return tape
 
-    def put_aside(self, now: float) -> None:
-        """Take feeds that have ended for LAST_FRAMES_SECONDS out of the lines."""
-        ended = [line for line in self.lines.values() if line.has_ended(now)]
+    def put_aside(self, now: float, *, hears: bool) -> None:
+        """Take feeds that have ended out of the lines; where there is a connection after LAST_FRAMES_SECONDS."""
+        ended = [line for line in self.lines.values() if line.has_ended(now, LAST_FRAMES_SECONDS if hears else 0.0)]
         for line in ended:
             del self.lines[line.feed]
             if not line.shadow:

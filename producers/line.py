@@ -141,13 +141,13 @@ class Line:
         """What came is how things stand, as a subscription begins with, and tells nothing of the feed's pace."""
         self.tapes.patience.start(now)
 
-    def has_ended(self, now: float) -> bool:
-        """Whether it has been neither wanted nor subscribed for LAST_FRAMES_SECONDS; to be asked again and again."""
+    def has_ended(self, now: float, seconds: float) -> bool:
+        """Whether it has been neither wanted nor subscribed for so long; to be asked again and again."""
         if self.wanted or self.phase != "off":
             self.ended_at = None
             return False
         self.ended_at = now if self.ended_at is None else self.ended_at
-        return now - self.ended_at >= LAST_FRAMES_SECONDS
+        return now - self.ended_at >= seconds
 
     def off(self) -> None:
         """Nothing comes on this connection any more."""

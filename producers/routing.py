@@ -55,8 +55,13 @@ def feeds_of(demand: Demand, sources: Collection[Source], routing: RoutingSettin
 
 
 def is_named(source: Source, channel: str, venues: Collection[str]) -> bool:
+    """Whether venues name what a source brings on a channel."""
+    return not names_of(source, channel).isdisjoint(venues)
+
+
+def names_of(source: Source, channel: str) -> set[str]:
     """Venues are named whole (DERIBIT), by source (BINANCE_FUTURES_KLINES) or by channel (KRAKEN:TRADES)."""
-    return bool({source.name, source.venue, f"{source.venue}:{channel.upper()}"} & set(venues))
+    return {source.name, source.venue, f"{source.venue}:{channel.upper()}"}
 
 
 def _whole(demand: Demand, source: Source, channel: str, by_symbol: Collection[str]) -> bool:

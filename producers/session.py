@@ -158,14 +158,20 @@ class Session:
         self.desk.forget(symbols)
 
     @property
-    def wanted(self) -> int:
-        """How many feeds are wanted, or not ended yet."""
-        return sum(line.wanted or line.phase != "off" for line in self.desk.lines.values())
+    def has_room(self) -> bool:
+        """Whether one feed more may be wanted, beside those that are, or have not ended yet."""
+        most, lines = self.source.limits.feeds_per_connection, self.desk.lines
+        return len(lines) < most or sum(line.wanted or line.phase != "off" for line in lines.values()) < most
 
     @property
     def idle(self) -> bool:
         """Whether a connection would be for nothing."""
         return not any(line.wanted and line.refused is None for line in self.desk.lines.values())
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether time makes no difference to it: there is no connection, and nothing is wanted or held back."""
+        return self.connection is None and not (self.desk.lines or self.desk.restless)
 
     # What it says of itself
 
@@ -264,7 +270,7 @@ class Session:
             self._look_at = now + LOOK_SECONDS
             for line in self.desk.lines.values():
                 out += self._look(line, now, now_us)
-            self.desk.put_aside(now)
+            self.desk.put_aside(now, hears=self.connection is not None)
         if self.connection is not None:
             out += self._clocks(now, now_us)
             out += self._speak(now)

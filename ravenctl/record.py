@@ -20,6 +20,7 @@ from producers.collector.recorder import Recorder, Recording
 from producers.contract import ALL, Poll
 from producers.recording import BODIES, FRAMES, stem
 from producers.registry import SOURCES, configured
+from producers.routing import Wants
 from producers.routing import wanted as collected
 from ravencore.config import RoutingSettings, Settings
 from ravencore.errors import Unavailable
@@ -43,8 +44,7 @@ class Plan:
     """What is recorded, into which files."""
 
     want: Wanted
-    sources: Mapping[str, Collection[str]]
-    """Symbols by source."""
+    sources: Mapping[str, Wants]
     recordings: Sequence[Recording]
     duration_s: float | None
 

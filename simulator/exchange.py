@@ -37,7 +37,8 @@ class Exchange:
         self.skipped: Sequence[Frame] = ()
         """Of the last action: what was not sent in its turn."""
         self.time_ns = market.begins_ns
-        self._subscriptions: Counter[str] = Counter()
+        self.subscriptions: Counter[str] = Counter()
+        """How often each stream was subscribed to."""
         books, symbols = dialect.books, dict.fromkeys([*market.traded, *market.snapshots])
         self._books = (
             {symbol: _Depth(dialect.venue, books, market, symbol) for symbol in symbols} if books is not None else {}
@@ -57,7 +58,7 @@ class Exchange:
         """One connection more for each."""
         for stream in streams:
             self.listeners[stream] += 1
-            self._subscriptions[stream] += 1
+            self.subscriptions[stream] += 1
             self.faults.come_back(stream, self.time_ns)
 
     def unsubscribe(self, streams: Iterable[str], fault: Fault | None = None) -> None:
@@ -88,7 +89,7 @@ class Exchange:
         return stream if stream in self._made and self.listeners[stream] > 0 else ""
 
     def hearing(self, frame: Frame) -> int:
-        return sum(self._subscriptions[stream] for stream in self.streams(frame))
+        return sum(self.subscriptions[stream] for stream in self.streams(frame))
 
     def alone(self, stream: str) -> bool:
         return self.listeners[stream] == 1
@@ -219,7 +220,7 @@ class Exchange:
         if not frame.marks or (self._on_demand and frame.stream.startswith("rest:")):
             return
         heard = self.listeners[frame.stream] > 0
-        since = frame.time_ns // 1_000 if self._subscriptions[frame.stream] else None
+        since = frame.time_ns // 1_000 if self.subscriptions[frame.stream] else None
         self.ledger.issue(frame.marks, heard, since)
         if not heard:
             self.faults.miss(frame)

@@ -92,7 +92,7 @@ class Link:
         self._blocked_at = float("-inf")
         self._stop = asyncio.Event()
         self._socket: ClientConnection | None = None
-        self._wake = asyncio.Event()
+        self._wake, self._unwanted = asyncio.Event(), asyncio.Event()
 
     @property
     def leads(self) -> bool:
@@ -102,7 +102,14 @@ class Link:
     def wake(self) -> None:
         """Something more is wanted of the session; one that was given up is tried again."""
         self.failures, self.given_up = 0, None
+        self._unwanted.clear()
         self._wake.set()
+
+    def unwant(self, feed: Feed) -> None:
+        """End a feed; a connection that is waited for and nothing is wanted of any more is given up."""
+        self.session.unwant(feed)
+        if self.session.idle:
+            self._unwanted.set()
 
     async def run(self) -> None:
         """Be connected while anything is wanted, until stopped."""
@@ -119,7 +126,7 @@ class Link:
 
     async def _keep_connected(self) -> None:
         if self.failures:
-            await self._until_stopped(asyncio.sleep(self._pause_s()))
+            await self._while_wanted(asyncio.sleep(self._pause_s()))
         while not self._stop.is_set():
             await self._once()
 
@@ -161,20 +168,20 @@ class Link:
             self.away = self.given_up
             await self._wake.wait()
             return
-        await self._until_stopped(self._gate.may_connect(self.session.url))
-        if not self._stop.is_set():
+        await self._while_wanted(self._gate.may_connect(self.session.url))
+        if not self._stop.is_set() and not self.session.idle:
             await self._connection()
         if not self.session.idle and not self._stop.is_set():
             self.reconnects += 1
-            await self._until_stopped(asyncio.sleep(self._pause_s()))
+            await self._while_wanted(asyncio.sleep(self._pause_s()))
 
     def _pause_s(self) -> float:
         delays = backoff(RETRY_FIRST_S, RETRY_CAP_S, random.Random())
         return [next(delays) for _ in range(min(self.failures, 12) + 1)][-1]
 
-    async def _until_stopped(self, waiting: Coroutine[None, None, None]) -> None:
-        """Wait for this, but no longer than until `stop`."""
-        tasks = [asyncio.create_task(waiting), asyncio.create_task(self._stop.wait())]
+    async def _while_wanted(self, waiting: Coroutine[None, None, None]) -> None:
+        """Wait for this, but no longer than until `stop`, or until nothing is wanted any more."""
+        tasks = [asyncio.create_task(one) for one in (waiting, self._stop.wait(), self._unwanted.wait())]
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
             task.cancel()
@@ -288,6 +295,8 @@ class Link:
     async def _pump(self) -> None:
         """Let the session's time go on, say what it wants said, ping, and see to it that no connection gets too old."""
         while True:
+            if self.session.at_rest and not self._fetching:
+                await self._wake.wait()
             await self._pulse.beat()
             self._do(self.session.tick(self._pulse.now, now_us()))
             if self._socket is not None:

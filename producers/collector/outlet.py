@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message
+from msgspec.structs import replace
 
 from producers.actions import BadBytes, Clock
 from producers.collector.ticks import Tick, Ticks
@@ -30,6 +31,7 @@ from ravencore.records import (
     OpenInterest,
     OptionTicker,
     Quote,
+    Subscription,
     Trade,
     VolatilityIndex,
     gap_key,
@@ -99,6 +101,8 @@ class Outlet:
         self._refused: str | None = None
         self._pairs: dict[tuple[str, str], bytes] = {}
         self._ticks = Ticks()
+        self._newest_gaps: dict[tuple[str, str, str], Gap] = {}
+        """By venue, channel and symbol, with ALL for any of them."""
         self._writers: dict[type, Callable[[str, Any], None]] = {
             Trade: self._trade,
             Book: self._book,
@@ -137,6 +141,11 @@ class Outlet:
         """Publish Clocks of the pairs and underlyings that are quiet; raises ProducerFailed."""
         for tick in self._ticks.due(now_us):
             self.put("", tick)
+
+    def with_last_gap(self, feed: Subscription) -> Subscription:
+        """The feed as a status shows it, with the newest Gap of it that was published."""
+        gap = self._newest_gaps.get((feed.venue, feed.channel, feed.symbol))
+        return feed if gap is None else replace(feed, last_gap_time=gap.detected_time, last_gap_cause=gap.cause)
 
     async def ready(self) -> None:
         """Return when nothing is blocked."""
@@ -255,9 +264,19 @@ class Outlet:
     def _gap(self, _venue: str, gap: Gap) -> None:
         self._produce(topics.GAPS, self._codec.encode(gap), gap_key(gap))
         self.counters["gaps"] += gap.repair == "NONE"
+        self._note_newest(gap)
         # The first record of thousands of options is no news.
         level = logging.INFO if gap.cause == "COLD_START" else logging.WARNING
         log.log(level, "%s %s:%s: %s, %s missing", gap.cause, gap.channel, gap.symbol, gap.detail, gap.missing)
+
+    def _note_newest(self, gap: Gap) -> None:
+        """Of as many feeds as are kept: options come and go."""
+        for symbol in (gap.symbol, ALL):
+            place = (gap.venue, gap.channel, symbol)
+            self._newest_gaps.pop(place, None)
+            self._newest_gaps[place] = gap
+        while len(self._newest_gaps) > KEPT_KEYS:
+            del self._newest_gaps[next(iter(self._newest_gaps))]
 
     def _instrument(self, _venue: str, instrument: Instrument) -> None:
         self._produce(topics.INSTRUMENTS, self._codec.encode(instrument), market_key(instrument))

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from io import FileIO
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from producers.collector.runner import Runner
 from producers.collector.service import REST_TIMEOUT_S, make_runner
 from producers.contract import CHANNELS, Poll, Source
 from producers.recording import BODIES, FRAMES, ODD, body_line, frame_line, odd_line
+from producers.routing import Wants
 from ravencore.config import Settings
 from ravencore.errors import RavenError
 from ravencore.records import Gap
@@ -182,11 +183,11 @@ class Recorder:
     def __init__(
         self,
         settings: Settings,
-        wanted: Mapping[str, Collection[str]],
+        wanted: Mapping[str, Wants],
         recordings: Iterable[Recording],
         tell: Callable[[str], None],
     ) -> None:
-        """`wanted` are the symbols by source, as `producers.routing.wanted` names them; `tell` hears what is amiss."""
+        """`wanted` is told by `producers.routing.wanted`, by source; `tell` hears what is amiss."""
         self.recordings = {recording.source.name: recording for recording in recordings}
         self.runners: dict[str, Runner] = {}
         self._settings, self._wanted, self._tell = settings, wanted, tell
@@ -221,12 +222,13 @@ class Recorder:
 
     def unlisted(self) -> list[tuple[str, str]]:
         """Source and symbol of what a venue says it does not have."""
-        return [
-            (name, symbol)
+        refused = [
+            (name, feed.symbol)
             for name, runner in self.runners.items()
-            for symbol, state in runner.waiting.items()
+            for feed, state in runner.waiting.items()
             if state == "REFUSED"
         ]
+        return list(dict.fromkeys(refused))
 
     def _open(self, tasks: asyncio.TaskGroup, http: aiohttp.ClientSession) -> None:
         gates: dict[str, Gate] = {}
@@ -245,7 +247,7 @@ class Recorder:
                 tasks=tasks,
                 tap=recording,
             )
-            self.runners[name].demand(set(self._wanted[name]))
+            self.runners[name].demand(self._wanted[name])
 
     async def _keep_flushing(self) -> None:
         while True:

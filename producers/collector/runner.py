@@ -5,6 +5,7 @@ import random
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
+from itertools import chain
 
 from confluent_kafka import KafkaException
 from msgspec.structs import replace
@@ -13,6 +14,7 @@ from producers.collector.ends import Taker, Tap
 from producers.collector.gate import Gate
 from producers.collector.readback import LastSeen
 from producers.contract import ALL, BadFrame, Feed, Get, Source
+from producers.routing import Wants
 from producers.tape import Seen
 from ravencore.errors import Unavailable
 from ravencore.records import Gap, Instrument, Subscription, SubscriptionState
@@ -30,11 +32,15 @@ DELISTED_S = 86_400.0
 """What a market has not listed for so long is forgotten: an option that has expired prints nothing any more."""
 HTTP_OK = 200
 
+Listing = Mapping[str, Instrument]
+"""What a venue lists, by symbol."""
+
 
 class Runner(ABC):
     """One source: from what is demanded of it to feeds that are `begin`-ed and `end`-ed.
 
-    `waiting` holds the demanded symbols that wait for their instrument, or that the venue does not list.
+    Feeds are demanded by their symbols' names, or all of a channel by the symbol ALL: those that the venue lists. One
+    that is demanded both ways goes on until neither is.
     """
 
     def __init__(
@@ -49,18 +55,24 @@ class Runner(ABC):
         tap: Tap | None = None,
     ) -> None:
         self.source = source
-        self.waiting: dict[str, SubscriptionState] = {}
         self.rest_away: str | None = None
         self._gate, self._outlet, self._look_back, self._tell, self._tasks = gate, outlet, look_back, tell, tasks
         self._tap = tap
-        self._demanded: set[str] = set()
-        self._admissions: dict[str, asyncio.Task[None]] = {}
-        self._listings: dict[str, tuple[float, asyncio.Task[Collection[Instrument] | str]]] = {}
-        self._market: set[Feed] = set()
+        self._asked: set[Feed] = set()
+        """What is demanded; with the symbol ALL every symbol that is listed."""
+        self._held: set[Feed] = set()
+        """What has begun and has not been ended."""
+        self._whole: set[Feed] = set()
+        """What a demand for every symbol is for, in channels that it may not name: as the venue was last listed."""
+        self._is_listed = False
+        """Whether that is known for the demand for every symbol that stands."""
+        self._admissions: dict[Feed, asyncio.Task[None]] = {}
+        self._following: asyncio.Task[None] | None = None
+        self._listings: dict[str, tuple[float, asyncio.Task[Listing | str]]] = {}
         self._listed_at: dict[str, float] = {}
-        """When each symbol of a market was last listed."""
-        self._unlisted: dict[str, list[Gap]] = {}
-        """Gaps of what is demanded and the venue does not list."""
+        """When each symbol was last listed, of a source whose listing is followed."""
+        self._refused: dict[Feed, Gap] = {}
+        """What is demanded and the venue does not list."""
         self._sought: set[Feed] = set()
         self._seeking: asyncio.Task[LastSeen] | None = None
         """The next read-back, which has not begun."""
@@ -121,55 +133,78 @@ class Runner(ABC):
 
     # Demand
 
-    def demand(self, symbols: Set[str]) -> None:
-        """Make these the demanded symbols: of a source with scope `market`, ALL or none."""
-        for symbol in self._demanded - symbols:
-            self.waiting.pop(symbol, None)
-            self._end_refusal(symbol)
-            if task := self._admissions.pop(symbol, None):
-                task.cancel()
-            for feed in self._feeds_of(symbol):
-                self.end(feed)
-            self._market.clear()
-        fresh = sorted(symbols - self._demanded)
-        self._demanded = set(symbols)
-        if not fresh:
-            return
-        self.waiting.update(dict.fromkeys(fresh, "WAITING"))
+    def demand(self, wants: Wants) -> None:
+        """Make this what is demanded; of a source with scope `market` whatever is demanded is demanded of ALL."""
         if self.source.scope == "market":
-            self._admissions[fresh[0]] = self._tasks.create_task(self._follow_market(fresh[0]))
-            return
-        feeds = [feed for symbol in fresh for feed in self._feeds_of(symbol) if not self.knows(feed)]
-        seen = self._last_seen(feeds)
-        asks_for_all = len(fresh) >= MANY_SYMBOLS
-        for symbol in fresh:
-            self._admissions[symbol] = self._tasks.create_task(self._admit(symbol, seen, asks_for_all=asks_for_all))
+            wants = {ALL: frozenset(chain.from_iterable(wants.values()))}
+        asked = {Feed(channel, symbol) for symbol, channels in wants.items() for channel in channels}
+        fresh, gone = asked - self._asked, self._asked - asked
+        self._asked = asked
+        for feed in sorted(gone):
+            self._end_refusal(feed)
+            if (task := self._admissions.pop(feed, None)) is not None:
+                task.cancel()
+        self._follow_if_asked(fresh, gone)
+        flowing = {feed.symbol for feed in self._held}
+        self._end_unwanted()
+        self._admit_all({feed for feed in fresh if feed.symbol != ALL} - self._held, flowing)
+
+    @property
+    def waiting(self) -> dict[Feed, SubscriptionState]:
+        """What is demanded and has not begun: it waits for the venue's word, and for Kafka's where it stopped before.
+
+        REFUSED: the venue does not list it.
+        """
+        begun = self._held | {Feed(feed.channel, ALL) for feed in self._held & self._whole}
+        return {feed: "REFUSED" if feed in self._refused else "WAITING" for feed in sorted(self._asked - begun)}
 
     def subscriptions(self) -> Iterator[Subscription]:
-        """As `raven.status` shows them: a source with scope `market` as one line for each of its channels."""
-        venue = self.source.venue
-        feeds = list(self.feeds())
-        if self.source.scope == "symbol":
-            yield from feeds
-        else:
-            for channel in self.source.channels:
-                if these := [feed for feed in feeds if feed.channel == channel]:
-                    yield _as_one(venue, channel, these)
-        for symbol, state in self.waiting.items():
-            for channel in self.source.channels:
-                yield Subscription(venue=venue, channel=channel, symbol=symbol, state=state)
+        """As `raven.status` shows them: feeds that are not demanded by name as one line for each channel."""
+        folded: dict[str, list[Subscription]] = {}
+        for one in self.feeds():
+            feed = Feed(one.channel, one.symbol)
+            by_name = self.source.scope == "symbol" and (feed in self._asked or feed not in self._whole)
+            if by_name:
+                yield one
+            if not by_name or (feed in self._whole and Feed(one.channel, ALL) in self._asked):
+                folded.setdefault(one.channel, []).append(one)
+        opening = {feed.channel for feed in self._whole - self._held if self._is_wanted(feed)}
+        for channel, these in folded.items():
+            yield _as_one(self.source.venue, channel, these, opens=channel in opening)
+        for feed, state in self.waiting.items():
+            yield Subscription(venue=self.source.venue, channel=feed.channel, symbol=feed.symbol, state=state)
+
+    def _is_wanted(self, feed: Feed) -> bool:
+        of_all = Feed(feed.channel, ALL) in self._asked and (feed in self._whole or not self._is_listed)
+        return of_all or feed in self._asked
+
+    def _end_unwanted(self) -> None:
+        for feed in [feed for feed in self._held if not self._is_wanted(feed)]:
+            self._held.discard(feed)
+            self.end(feed)
+
+    async def _open(self, feeds: Collection[Feed], seen: asyncio.Task[LastSeen] | None) -> None:
+        """Begin feeds, when it is known where they stopped, as far as they are wanted still."""
+        last = await asyncio.shield(seen) if seen is not None else {}
+        for feed in sorted(feeds):
+            if feed not in self._held and self._is_wanted(feed):
+                self._held.add(feed)
+                self.begin(feed, last.get(feed, {}))
 
     def _admit_no_more(self) -> None:
-        """End what waits for the venue's word on a symbol or a market, and the Gaps of what it refused."""
-        for symbol in list(self._unlisted):
-            self._end_refusal(symbol)
-        for task in [*self._admissions.values(), *(task for _, task in self._listings.values())]:
+        """End what waits for the venue's word on a symbol or on all, and the Gaps of what it refused."""
+        for feed in list(self._refused):
+            self._end_refusal(feed)
+        following = [self._following] if self._following is not None else []
+        for task in [*self._admissions.values(), *following, *(task for _, task in self._listings.values())]:
             task.cancel()
 
-    def _feeds_of(self, symbol: str) -> Collection[Feed]:
-        if self.source.scope == "market":
-            return tuple(self._market)
-        return [Feed(channel, symbol) for channel in self.source.channels]
+    # Where feeds stopped
+
+    def _last_seen_of(self, feeds: Iterable[Feed]) -> asyncio.Task[LastSeen] | None:
+        """A read-back of those that this process has not had; None where there are none."""
+        unknown = [feed for feed in feeds if not self.knows(feed)]
+        return self._last_seen(unknown) if unknown else None
 
     def _last_seen(self, feeds: Collection[Feed]) -> asyncio.Task[LastSeen]:
         """One read-back at a time: all that comes to be sought meanwhile is sought by the next, together."""
@@ -193,41 +228,51 @@ class Runner(ABC):
             await asyncio.sleep(next(delays))
         return {}
 
-    # One symbol
+    # What is demanded by name
 
-    async def _admit(self, symbol: str, seen: asyncio.Task[LastSeen], *, asks_for_all: bool) -> None:
+    def _admit_all(self, feeds: Set[Feed], flowing: Set[str]) -> None:
+        """Begin feeds; the venue is asked about symbols of which nothing flows yet."""
+        seen = self._last_seen_of(feeds)
+        unheard = {feed.symbol for feed in feeds} - flowing
+        for feed in sorted(feeds):
+            admission = self._admit(
+                feed, seen, is_listed=feed.symbol in flowing, asks_for_all=len(unheard) >= MANY_SYMBOLS
+            )
+            self._admissions[feed] = self._tasks.create_task(admission)
+
+    async def _admit(
+        self, feed: Feed, seen: asyncio.Task[LastSeen] | None, *, is_listed: bool, asks_for_all: bool
+    ) -> None:
         since_us = now_us()
-        found = _listed(await self._listing(None), symbol) if asks_for_all else []
-        listing = found or await self._listing(symbol)
-        found = _listed(listing, symbol)
-        if not found:
-            why = listing if isinstance(listing, str) else "not listed"
-            self._refuse(symbol, f"{self.source.venue} refuses {symbol}: {why}", since_us)
-            return
-        await self._publish(found)
-        last = await asyncio.shield(seen)
-        for feed in self._feeds_of(symbol):
-            self.begin(feed, last.get(feed, {}))
-        self.waiting.pop(symbol, None)
+        if not is_listed:
+            found = await self._described(feed.symbol, asks_for_all=asks_for_all)
+            if isinstance(found, str):
+                self._refuse_by_name(feed, f"{self.source.venue} refuses {feed.symbol}: {found}", since_us)
+                return
+            await self._publish([found])
+        await self._open([feed], seen)
+        del self._admissions[feed]
 
-    def _refuse(self, symbol: str, why: str, since_us: int) -> None:
-        """Nothing comes of what was demanded: a Gap for each feed, written anew with its end when the demand ends."""
-        self.waiting[symbol] = "REFUSED"
-        self._tell(why)
-        if self._market:
-            # It is collected all the same, without what only a listing tells.
-            return
-        gaps = self._unlisted[symbol] = [self._gap(channel, symbol, why, since_us) for channel in self.source.channels]
-        for gap in gaps:
-            self._outlet.put(self.source.venue, gap)
+    async def _described(self, symbol: str, *, asks_for_all: bool) -> Instrument | str:
+        """The instrument; text where there is none."""
+        listing = await self._listing(None) if asks_for_all else {}
+        if isinstance(listing, str) or symbol not in listing:
+            listing = await self._listing(symbol)
+        return listing if isinstance(listing, str) else listing.get(symbol, "not listed")
 
-    def _gap(self, channel: str, symbol: str, why: str, since_us: int) -> Gap:
+    def _refuse_by_name(self, feed: Feed, why: str, since_us: int) -> None:
+        if not any(other.symbol == feed.symbol for other in self._refused):
+            self._tell(why)
+        self._refuse(feed, why, since_us)
+
+    def _refuse(self, feed: Feed, why: str, since_us: int) -> None:
+        """Nothing comes of what was demanded: a Gap, written anew with its end when the demand ends."""
         venue, found_us = self.source.venue, now_us()
-        return Gap(
-            gap_id=f"{venue}:{channel}:{symbol}:t{found_us}",
+        gap = self._refused[feed] = Gap(
+            gap_id=f"{venue}:{feed.channel}:{feed.symbol}:t{found_us}",
             venue=venue,
-            channel=channel,
-            symbol=symbol,
+            channel=feed.channel,
+            symbol=feed.symbol,
             cause="REFUSED",
             from_time=since_us,
             to_time=found_us,
@@ -235,48 +280,68 @@ class Runner(ABC):
             connection=venue,
             detail=why[:300],
         )
+        self._outlet.put(venue, gap)
 
-    def _end_refusal(self, symbol: str) -> None:
-        ended_us = now_us()
-        for gap in self._unlisted.pop(symbol, ()):
+    def _end_refusal(self, feed: Feed) -> None:
+        gap, ended_us = self._refused.pop(feed, None), now_us()
+        if gap is not None:
             self._outlet.put(self.source.venue, replace(gap, to_time=ended_us, detected_time=ended_us))
 
-    # A whole market
+    # All that a venue lists
 
-    async def _follow_market(self, demanded: str) -> None:
+    def _follow_if_asked(self, fresh: Set[Feed], gone: Set[Feed]) -> None:
+        """Follow the listing while any channel is demanded of all symbols; for one more of them, from the start."""
+        is_asked = any(feed.symbol == ALL for feed in self._asked)
+        was_asked = any(feed.symbol == ALL for feed in gone)
+        if not is_asked and not was_asked:
+            # Until now it told of feeds that were ending still that they are of all.
+            self._whole = set()
+        begins = any(feed.symbol == ALL for feed in fresh)
+        if self._following is not None and (begins or not is_asked):
+            self._following.cancel()
+            self._following = None
+        if begins:
+            self._is_listed = False
+            self._following = self._tasks.create_task(self._follow())
+
+    async def _follow(self) -> None:
         """Collect what the venue lists, and look again from time to time."""
         since_us = now_us()
-        await self._collect_market([])
-        if self._market:
-            self.waiting.pop(demanded, None)
+        await self._collect([])
         while True:
             listing = await self._listing(None)
             if isinstance(listing, str):
-                self._refuse(demanded, f"{self.source.name} cannot be listed: {listing}", since_us)
+                self._refuse_all(f"{self.source.name} cannot be listed: {listing}", since_us)
                 return
-            await self._publish(listing)
-            await self._collect_market(listing)
+            await self._publish(listing.values())
+            await self._collect(listing.values())
             self._forget_delisted(listing)
-            self.waiting.pop(demanded, None)
             await asyncio.sleep(RELIST_S)
 
-    async def _collect_market(self, instruments: Collection[Instrument]) -> None:
+    def _refuse_all(self, why: str, since_us: int) -> None:
+        """What needs no listing is collected all the same, without what only a listing tells."""
+        self._is_listed = True
+        self._end_unwanted()
+        self._tell(why)
+        for feed, state in self.waiting.items():
+            if feed.symbol == ALL and state == "WAITING":
+                self._refuse(feed, why, since_us)
+
+    async def _collect(self, instruments: Iterable[Instrument]) -> None:
         selected = getattr(self._gate.endpoints, self.source.selection) if self.source.selection else ()
         feeds = set(self.source.market_feeds(list(instruments), selected))
         if not feeds:
             return
-        for feed in self._market - feeds:
-            self.end(feed)
-        fresh = feeds - self._market
-        last = await asyncio.shield(self._last_seen([feed for feed in fresh if not self.knows(feed)]))
-        self._market = feeds
-        for feed in sorted(fresh):
-            self.begin(feed, last.get(feed, {}))
+        self._whole, self._is_listed = feeds, True
+        self._end_unwanted()
+        fresh = [feed for feed in feeds - self._held if self._is_wanted(feed)]
+        await self._open(fresh, self._last_seen_of(fresh))
 
-    def _forget_delisted(self, listing: Iterable[Instrument]) -> None:
+    def _forget_delisted(self, listing: Iterable[str]) -> None:
         now = time.monotonic()
-        self._listed_at.update((instrument.symbol, now) for instrument in listing)
-        gone = {symbol for symbol, listed_at in self._listed_at.items() if now - listed_at > DELISTED_S}
+        self._listed_at.update(dict.fromkeys(listing, now))
+        old = {symbol for symbol, listed_at in self._listed_at.items() if now - listed_at > DELISTED_S}
+        gone = old - {feed.symbol for feed in self._asked}
         for symbol in gone:
             del self._listed_at[symbol]
             self._gate.published.pop(symbol, None)
@@ -293,7 +358,7 @@ class Runner(ABC):
                 self._outlet.put(self.source.venue, instrument)
                 await self._outlet.ready()
 
-    async def _listing(self, symbol: str | None) -> Collection[Instrument] | str:
+    async def _listing(self, symbol: str | None) -> Listing | str:
         """What the venue says of a symbol, or of all, however long it takes; text where it refuses for good."""
         get = self.source.listing(self._gate.endpoints.rest_url, symbol)
         asked_at, task = self._listings.get(get.url, (-LISTING_FRESH_S, None))
@@ -302,7 +367,7 @@ class Runner(ABC):
             self._listings[get.url] = time.monotonic(), task
         return await asyncio.shield(task)
 
-    async def _ask(self, get: Get) -> Collection[Instrument] | str:
+    async def _ask(self, get: Get) -> Listing | str:
         delays = backoff(RETRY_FIRST_S, RETRY_CAP_S, random.Random())
         while True:
             try:
@@ -312,7 +377,7 @@ class Runner(ABC):
                 if status == HTTP_OK:
                     instruments = self.source.instruments(body, now_us())
                     self.rest_away = None
-                    return instruments
+                    return {instrument.symbol: instrument for instrument in instruments}
                 self._fail(f"{get.url} answers {status}")
             except BadFrame as error:
                 self._fail(f"{get.url} answers what cannot be used: {error}")
@@ -331,13 +396,14 @@ class Runner(ABC):
         self._tell(text)
 
 
-def _listed(listing: Collection[Instrument] | str, symbol: str) -> list[Instrument]:
-    return [] if isinstance(listing, str) else [one for one in listing if one.symbol == symbol]
+def _as_one(venue: str, channel: str, feeds: Sequence[Subscription], *, opens: bool) -> Subscription:
+    """Many feeds of a channel as one line: it flows when something comes and nothing is still being subscribed.
 
-
-def _as_one(venue: str, channel: str, feeds: Sequence[Subscription]) -> Subscription:
-    """Many feeds of a channel as one line: it flows when something comes and nothing is still being subscribed."""
-    states = {feed.state for feed in feeds}
+    `opens`: there are more of them, which have not begun.
+    """
+    states: set[SubscriptionState] = {feed.state for feed in feeds}
+    if opens:
+        states.add("CONNECTING")
     order: tuple[SubscriptionState, ...] = (
         "FAILED",
         "CONNECTING",

@@ -6,14 +6,13 @@ import logging
 import random
 import signal
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import aiohttp
 from confluent_kafka import Message
 
 from producers.actions import Habits
-from producers.collector.demands import Demands
 from producers.collector.ends import Taker
 from producers.collector.gate import Gate
 from producers.collector.outlet import COUNTERS, SERVICE, BadRecord, Outlet
@@ -23,13 +22,15 @@ from producers.collector.runner import Runner
 from producers.collector.streams import StreamRunner
 from producers.contract import Poll, Source, Stream
 from producers.registry import SOURCES, configured
-from producers.routing import wanted
+from producers.routing import names_of, wanted
 from producers.wire import Wire
 from ravencore import kafka
 from ravencore.codec import Codec
 from ravencore.config import Settings, interval_us
-from ravencore.errors import RavenError, Unavailable, Unreadable
-from ravencore.records import Demand, Subscription
+from ravencore.demands import Control
+from ravencore.errors import RavenError, Unavailable
+from ravencore.graph import Standing
+from ravencore.records import Subscription
 from ravencore.retry import backoff
 from ravencore.service import codec as make_codec
 from ravencore.status import Reporter, now_us
@@ -41,38 +42,44 @@ TICK_S = 0.25
 RETRY_FIRST_S, RETRY_CAP_S = 0.25, 30.0
 REST_TIMEOUT_S = 10.0
 LAST_FLUSH_S = 60.0
+NAMES = frozenset(
+    name for source in SOURCES.values() for channel in source.channels for name in names_of(source, channel)
+)
+"""What demands may call the sources."""
 RUNNER_COUNTERS = ("frames", "trades_received", "duplicates", "reconnects")
 
 
 class Collector:
-    """Everything that one process collects."""
+    """Everything that one process collects, until `stop` is set; it is made on the event loop that it runs on."""
 
     def __init__(self, settings: Settings, codec: Codec) -> None:
+        self.stop = asyncio.Event()
         self._settings, self._codec = settings, codec
+        self._loop = asyncio.get_running_loop()
         self._outlet = Outlet(settings, codec)
         self._reporter = Reporter(SERVICE, settings, Wire(codec), self._outlet.producer, now_us())
         self._gates: dict[str, Gate] = {}
         self._runners: dict[str, Runner] = {}
-        self._demands: dict[bytes, Demand] = {}
         self._unserved: set[tuple[str, str]] = set()
         self._told: set[str] = set()
         self._frames, self._frames_at = 0, time.monotonic()
         self._ready = False
-        self._stale = self._revives = False
-        """Whether demands have come that nothing was done about, and one that is no withdrawal."""
+        self._standing = Standing()
+        self._waits = self._revives = False
+        """Whether `_reconcile` waits for its turn on the loop, and whether a demand was written since the last one."""
 
-    async def run(self, stop: asyncio.Event) -> None:
+    async def run(self) -> None:
         """Collect until `stop` is set, then publish all that was received; raises ProducerFailed."""
         timeout = aiohttp.ClientTimeout(total=REST_TIMEOUT_S)
         try:
             async with aiohttp.ClientSession(timeout=timeout, trust_env=True) as http, asyncio.TaskGroup() as tasks:
                 self._open(tasks, http)
                 sending = tasks.create_task(self._outlet.run())
-                demands = Demands(self._settings, self._on_demands, self._on_end)
-                reporting = tasks.create_task(self._keep_reporting())
+                control = Control(self._settings.kafka, self._codec, self._reporter.service, self)
+                reporting = tasks.create_task(self._keep_reporting(control))
                 ticking = tasks.create_task(self._keep_ticking())
-                await stop.wait()
-                await asyncio.to_thread(demands.stop)
+                await self.stop.wait()
+                await asyncio.to_thread(control.stop)
                 await asyncio.gather(*(runner.close() for runner in self._runners.values()))
                 await self._deliver()
                 reporting.cancel()
@@ -112,42 +119,44 @@ class Collector:
         except TimeoutError:
             raise Unavailable(f"{self._outlet.buffered} records could not be written: Kafka is away") from None
 
-    # Demand
+    # Demand: what the reader of `raven.control` tells in its own thread (`ravencore.demands.Listener`)
 
-    def _on_demands(self, messages: Sequence[Message]) -> None:
-        for message in messages:
-            self._note(message)
-        self._revives |= any(message.value() is not None for message in messages)
-        if self._ready and not self._stale:
+    def on_demands(self, standing: Standing, made: bool) -> None:
+        """Demands are now these."""
+        self._loop.call_soon_threadsafe(self._hear, standing, made)
+
+    def on_unreadable(self, message: Message, why: str) -> None:
+        """A record of it is neither a demand nor a request to shut down."""
+        self._loop.call_soon_threadsafe(self._keep_unreadable, message, why)
+
+    def on_shutdown(self, user: str) -> None:
+        """Somebody asks collectors to end."""
+        self._loop.call_soon_threadsafe(self.stop.set)
+
+    # And what becomes of it on the loop
+
+    def _hear(self, standing: Standing, made: bool) -> None:
+        self._standing = standing
+        self._revives |= made
+        if not self._waits:
             # Whatever else waits for its turn on the loop now comes first.
-            self._stale = True
-            asyncio.get_running_loop().call_soon(self._reconcile)
+            self._waits = True
+            self._loop.call_soon(self._reconcile)
 
-    def _note(self, message: Message) -> None:
-        key, value = message.key() or b"", message.value()
-        self._demands.pop(key, None)
-        if value is not None:
-            try:
-                self._demands[key] = self._codec.decode_as(Demand, value)
-            except (Unreadable, Unavailable) as error:
-                self._outlet.put("", BadRecord(message, str(error)))
-                self._tell(f"a demand cannot be read: {error}")
-
-    def _on_end(self) -> None:
-        self._ready = True
-        self._reporter.state = "RUNNING"
-        self._reconcile()
+    def _keep_unreadable(self, message: Message, why: str) -> None:
+        self._outlet.put("", BadRecord(message, why))
+        self._tell(f"a demand cannot be read: {why}")
 
     def _reconcile(self) -> None:
-        revives, self._revives, self._stale = self._revives, False, False
-        demands = self._demands.values()
+        revives, self._revives, self._waits = self._revives, False, False
+        self._ready = True
+        demands = self._standing.demands
         by_source = wanted(demands, SOURCES.values(), self._settings.routing)
         for name, runner in self._runners.items():
-            runner.demand(set(by_source.get(name, {})))
+            runner.demand(by_source.get(name, {}))
             if revives:
                 runner.revive()
-        known = {name for source in SOURCES.values() for name in (source.name, source.venue)}
-        self._unserved = {(name, demand.symbol) for demand in demands for name in demand.venues if name not in known}
+        self._unserved = {(name, demand.symbol) for demand in demands for name in demand.venues if name not in NAMES}
         for name, symbol in self._unserved:
             self._tell(f"{symbol} is demanded of {name}, which this collector does not know")
 
@@ -157,8 +166,9 @@ class Collector:
         log.warning("%s", text)
         self._reporter.error(text, now_us())
 
-    async def _keep_reporting(self) -> None:
+    async def _keep_reporting(self, control: Control) -> None:
         while True:
+            self._note_offset(control)
             self._report()
             await asyncio.sleep(REPORT_S)
 
@@ -166,6 +176,13 @@ class Collector:
         while self._settings.collector.clocks:
             self._outlet.tick(now_us())
             await asyncio.sleep(TICK_S)
+
+    def _note_offset(self, control: Control) -> None:
+        """How far `raven.control` has been read, once all up to there has been seen to."""
+        # In this order: the reader moves its offset last.
+        offset = control.offset
+        if self._standing is control.standing and not self._waits:
+            self._reporter.gauges["control_offset"] = float(offset)
 
     def _report(self) -> None:
         self._outlet.check()
@@ -199,7 +216,7 @@ class Collector:
 
     def _subscriptions(self) -> Iterator[Subscription]:
         for runner in self._runners.values():
-            yield from runner.subscriptions()
+            yield from map(self._outlet.with_last_gap, runner.subscriptions())
         for venue, symbol in sorted(self._unserved):
             yield Subscription(venue=venue, channel="trades", symbol=symbol, state="REFUSED")
 
@@ -238,10 +255,10 @@ def shortest_us(intervals: Iterable[str]) -> int | None:
 
 
 async def _collect(settings: Settings) -> None:
-    stop = asyncio.Event()
+    collector = Collector(settings, make_codec(settings))
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await Collector(settings, make_codec(settings)).run(stop)
+        asyncio.get_running_loop().add_signal_handler(number, collector.stop.set)
+    await collector.run()
 
 
 def collect(settings: Settings) -> None:

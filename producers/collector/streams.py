@@ -71,7 +71,7 @@ class StreamRunner(Runner):
     def end(self, feed: Feed) -> None:
         """Unsubscribe from a feed."""
         for link in self._links:
-            link.session.unwant(feed)
+            link.unwant(feed)
 
     def knows(self, feed: Feed) -> bool:
         """Whether any link has had the feed."""
@@ -134,16 +134,17 @@ class StreamRunner(Runner):
     def _link_for(self, feed: Feed) -> Link:
         url = self.source.socket_url(self._gate.endpoints.ws_url, feed.channel)
         holder = next((link for link in self._links if link.session.knows(feed)), None)
-        roomy = [link for link in self._links if link.session.url == url and self._has_room(link)]
-        if holder is not None and (holder in roomy or not (line := holder.session.release(feed))):
+        if holder is not None and (_has_room(holder, url) or not (line := holder.session.release(feed))):
             return holder
-        link = roomy[0] if roomy else self._new_link(Session(self.source, url, self._habits))
+        link = self._roomy_link(url)
         if holder is not None and line is not None:
             link.session.adopt(line)
         return link
 
-    def _has_room(self, link: Link) -> bool:
-        return link.heir is None and link.session.wanted < self.source.limits.feeds_per_connection
+    def _roomy_link(self, url: str, instead_of: Link | None = None) -> Link:
+        """One for another feed: the newest has most room, and of thousands of feeds each asks."""
+        roomy = (link for link in reversed(self._links) if link is not instead_of and _has_room(link, url))
+        return next(roomy, None) or self._new_link(Session(self.source, url, self._habits))
 
     def _new_link(self, session: Session) -> Link:
         if self._beating is None:
@@ -213,10 +214,13 @@ class StreamRunner(Runner):
         urls = [self.source.socket_url(base, feed.channel) for base in bases]
         at = urls.index(link.session.url) if link.session.url in urls else 0
         url = urls[(at + 1) % len(urls)]
-        others = [one for one in self._links if one is not link and one.session.url == url and self._has_room(one)]
-        target = others[0] if others else self._new_link(Session(self.source, url, self._habits))
+        target = self._roomy_link(url, instead_of=link)
         target.session.adopt(line)
         target.wake()
+
+
+def _has_room(link: Link, url: str) -> bool:
+    return link.heir is None and link.session.url == url and link.session.has_room
 
 
 def _counted(link: Link) -> Counter[str]:

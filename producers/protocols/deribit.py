@@ -160,7 +160,7 @@ class Deribit:
     # subscribe: ~3.3 a second; get_instruments: 1 a second; 32 connections per address, of which we take few.
     limits = Limits(
         rest=Rate(1, 1.0),
-        connects=Rate(1, 1.0),
+        connects=Rate(2, 1.0),
         messages=Rate(3, 1.0),
         feeds_per_connection=500,
         feeds_per_message=100,

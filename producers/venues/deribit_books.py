@@ -22,7 +22,7 @@ from typing import Literal
 import msgspec
 
 from producers.books.deribit import DeribitBook
-from producers.contract import BOOKS, BadFrame, BookUpdate, Event, Feed, Receipt
+from producers.contract import BOOKS, BadFrame, BookUpdate, Event, Feed, Get, Receipt
 from producers.protocols.by_symbol import BySymbol
 from producers.protocols.deribit import (
     INTERVALS,
@@ -101,6 +101,12 @@ class DeribitBooks(BySymbol, Deribit):
         if base.endswith("_"):
             return f"{base}{quote}"
         return PERPETUALS.get(quote, "{}_" + quote).format(base)
+
+    def listing(self, base: str, symbol: str | None) -> Get:
+        """get_instrument, or get_instruments of all kinds: there are books of all."""
+        if symbol is None:
+            return Get(f"{base.rstrip('/')}/public/get_instruments?currency=any&expired=false")
+        return super().listing(base, symbol)
 
     def channel_of(self, feed: Feed) -> str:
         """`book.BTC-PERPETUAL.100ms`."""

@@ -257,7 +257,7 @@ class Kraken(BySymbol):
     # About 150 connections in 10 minutes; public REST once a second; a heartbeat every second.
     limits = Limits(
         rest=Rate(1, 1.0),
-        connects=Rate(1, 4.0),
+        connects=Rate(135, 600.0),
         messages=Rate(2, 1.0),
         feeds_per_connection=400,
         feeds_per_message=100,

@@ -101,6 +101,8 @@ def venue_stats(venue: Venue) -> dict[str, Any]:
         "connections": {"open": len(venue.connections), "accepted": venue.accepted},
         "notes": list(venue.market.notes),
         "unmet": sorted(exchange.unmet),
+        "listened": sorted(stream for stream, count in exchange.listeners.items() if count > 0),
+        "subscriptions": dict(exchange.subscriptions),
         **report,
     }
 

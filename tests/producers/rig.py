@@ -17,8 +17,9 @@ from typing import Any, Self, TypeVar
 from ravencore import kafka, topics
 from ravencore.codec import Codec
 from ravencore.config import KafkaSettings
+from ravencore.demands import SHUTDOWN
 from ravencore.errors import Unreadable
-from ravencore.records import Demand, Gap, Record, ServiceStatus, Trade
+from ravencore.records import Demand, Gap, Record, ServiceStatus, Shutdown, Trade
 from ravencore.status import now_us
 
 PATIENCE_S = 90.0
@@ -67,6 +68,7 @@ class Rig:
         self._processes: list[subprocess.Popen[bytes]] = []
         self._demanded: set[str] = set()
         kafka.ensure_topics(self.settings)
+        self._producer = kafka.producer(self.settings)
 
     def __enter__(self) -> Self:
         return self
@@ -90,21 +92,38 @@ class Rig:
         self._processes.append(collector.process)
         return collector
 
-    def demand(self, symbol: str, *venues: str) -> None:
-        demand = Demand(demand_id=f"rig-{symbol}", user="rig", venues=venues, symbol=symbol, created_time=now_us())
+    def demand(self, symbol: str, *venues: str, outputs: Sequence[str] = ()) -> None:
+        """Demands of a symbol for other outputs are others."""
+        demand = Demand(
+            demand_id=_name(symbol, outputs),
+            user="rig",
+            venues=venues,
+            symbol=symbol,
+            outputs=tuple(outputs),
+            created_time=now_us(),
+        )
         self._write(demand.demand_id, CODEC.encode(demand))
 
-    def withdraw(self, symbol: str) -> None:
-        self._write(f"rig-{symbol}", None)
+    def withdraw(self, symbol: str, outputs: Sequence[str] = ()) -> None:
+        self._write(_name(symbol, outputs), None)
+
+    def shut_down(self, service: str) -> None:
+        asked = Shutdown(service=service, user="rig", requested_time=now_us())
+        self.produce(topics.CONTROL, f"{SHUTDOWN}{service}".encode(), CODEC.encode(asked))
+
+    @property
+    def written(self) -> int:
+        """The offset after the newest record of `raven.control`."""
+        ends = kafka.read_to_end(self.settings, topics.CONTROL, "rig", lambda _: None)
+        return ends[0]
 
     def _write(self, name: str, value: bytes | None) -> None:
         self.produce(topics.CONTROL, name.encode(), value)
         (self._demanded.discard if value is None else self._demanded.add)(name)
 
     def produce(self, topic: str, key: bytes, value: bytes | None) -> None:
-        producer = kafka.producer(self.settings)
-        producer.produce(topic, value, key)
-        assert producer.flush(30) == 0
+        self._producer.produce(topic, value, key)
+        assert self._producer.flush(30) == 0
 
     def records(self, topic: str, cls: type[R]) -> list[R]:
         """All records of a topic; Clocks, tombstones and what a test made unreadable left out."""
@@ -129,6 +148,10 @@ class Rig:
 
     def holes(self, symbol: str) -> Counter[tuple[str, int | None]]:
         return Counter((gap.cause, gap.missing) for gap in self.gaps(symbol))
+
+
+def _name(symbol: str, outputs: Sequence[str]) -> str:
+    return "-".join(("rig", symbol, *outputs))
 
 
 class Collector:

@@ -1,6 +1,7 @@
 """The collector as a process, between a real broker and a simulated exchange; each test has symbols of its own."""
 
 import asyncio
+import functools
 import http.server
 import itertools
 import json
@@ -15,7 +16,6 @@ import pytest
 from aiohttp import WSMsgType, web
 
 from producers.collector import readback
-from producers.collector.demands import Demands
 from producers.collector.gate import Gate
 from producers.collector.link import Bonds, Link
 from producers.collector.outlet import Outlet
@@ -106,29 +106,6 @@ def test_last_ids_are_found_behind_other_symbols_clocks_repairs_and_rubbish(
     assert set(last_seen(settings, CODEC, BinanceSpot(), feeds[:2])) == {Feed("trades", "BACK2")}
 
 
-def test_demands_that_are_there_at_one_time_are_handed_over_together(rig: Rig) -> None:
-    settings = Settings(kafka=rig.settings)
-    handed: list[list[bytes | None]] = []
-
-    async def test() -> None:
-        ended = asyncio.Event()
-        demands = Demands(settings, lambda some: handed.append([message.key() for message in some]), ended.set)
-        await asyncio.wait_for(ended.wait(), 30)
-        before = len(handed)
-        producer = kafka.producer(rig.settings)
-        for number in range(500):
-            producer.produce(topics.CONTROL, None, b"together-%d" % number)
-        assert producer.flush(30) == 0
-        async with asyncio.timeout(30):
-            while sum(map(len, handed[before:])) < 500:  # noqa: ASYNC110 - nobody tells
-                await asyncio.sleep(0.01)
-        assert len(handed) - before < 50
-        assert {key for some in handed for key in some} >= {b"together-%d" % number for number in range(500)}
-        await asyncio.to_thread(demands.stop)
-
-    asyncio.run(test())
-
-
 # Collecting
 
 
@@ -182,8 +159,18 @@ def test_a_stop_ends_the_subscription_at_the_exchange(rig: Rig) -> None:
     rig.demand("SOLUSDT")
     service.flows("ETHUSDT", "SOLUSDT")
     rig.withdraw("ETHUSDT")
-    left = {f"{channel} SOLUSDT": "FLOWING" for channel in ("trades", "books", "quotes")}
-    until(lambda: service.states() == left, "one is ended", 3.0)
+    end = rig.written
+
+    def is_done() -> bool:
+        """A feed that a status lacks, of a collector that has come so far, has ended."""
+        status = service.status()
+        assert status is not None
+        named = {feed.symbol for feed in status.subscriptions}
+        return status.gauges["control_offset"] >= end and "ETHUSDT" not in named
+
+    until(is_done, "the withdrawal is known, and nothing of it is left", 3.0)
+    assert [stream for stream in exchange.stats()["listened"] if "ethusdt" in stream] == []
+    assert service.states() == {f"{channel} SOLUSDT": "FLOWING" for channel in ("trades", "books", "quotes")}
     time.sleep(0.5)
     before = rig.trades("ETHUSDT")
     rig.withdraw("SOLUSDT")
@@ -253,19 +240,116 @@ def test_an_unknown_symbol_is_refused_and_harms_no_other(rig: Rig) -> None:
         assert (gap.cause, gap.detail) == ("REFUSED", status.last_error)
 
 
-def test_a_demand_that_cannot_be_read_is_kept_as_a_dead_letter(rig: Rig) -> None:
-    exchange = rig.simulator("--synthetic", "--symbols", "DOGEUSDT", "--speed", "1")
+def test_a_demand_that_cannot_be_read_is_a_dead_letter_and_harms_no_other(rig: Rig) -> None:
+    exchange = rig.simulator("--synthetic", "--symbols", "DOGEUSDT,SOLUSDT", "--speed", "1")
     service = rig.collector(exchange.environment)
     service.running()
     rig.produce(topics.CONTROL, b"rig-bad", b"rubbish")
     rig.demand("DOGEUSDT")
-    service.flows("DOGEUSDT")
+    rig.demand("SOLUSDT")
+    service.flows("DOGEUSDT", "SOLUSDT")
+    rig.produce(topics.CONTROL, b"rig-SOLUSDT", b"rubbish")
+    left = {f"{channel} DOGEUSDT": "FLOWING" for channel in ("trades", "books", "quotes")}
+    until(lambda: service.states() == left, "what stood there is ended, and the other goes on")
+    status = service.status()
+    assert status is not None
+    assert (status.state, status.last_error) == (
+        "RUNNING",
+        "a demand cannot be read: not in Confluent framing: 72756262697368",
+    )
     rig.produce(topics.CONTROL, b"rig-bad", None)
     service.stop()
-    letters = [letter for letter in rig.records(topics.DEAD_LETTERS, DeadLetter) if letter.key == b"rig-bad"]
-    assert [(letter.payload, letter.reason, letter.topic) for letter in letters] == [
-        (b"rubbish", "unreadable_record", topics.CONTROL)
+    letters = [letter for letter in rig.records(topics.DEAD_LETTERS, DeadLetter) if letter.topic == topics.CONTROL]
+    assert [(letter.key, letter.payload, letter.reason) for letter in letters] == [
+        (key, b"rubbish", "unreadable_record") for key in (b"rig-bad", b"rig-SOLUSDT")
     ]
+
+
+def test_outputs_that_need_trades_alone_start_no_books_and_books_come_and_go_beside_them(rig: Rig) -> None:
+    exchange = rig.simulator("--synthetic", "--symbols", "DOTUSDT", "--feeds", "", "--speed", "1")
+    service = rig.collector(exchange.environment)
+    trades = {"trades DOTUSDT": "FLOWING"}
+    rig.demand("DOTUSDT", outputs=["bars.tib"])
+    until(lambda: service.states() == trades, "trades flow, and nothing else is told")
+    assert hears(exchange, ["dotusdt@trade"])
+    for turn in range(2):
+        if turn:
+            rig.withdraw("DOTUSDT", outputs=["books"])
+            until(functools.partial(hears, exchange, ["dotusdt@trade"]), "books are ended")
+            until(lambda: service.states() == trades, "and told no more")
+        rig.demand("DOTUSDT", outputs=["books"])
+        both = ["dotusdt@depth20@100ms", "dotusdt@trade"]
+        until(functools.partial(hears, exchange, both), "books are subscribed as well")
+        until(lambda: service.states() == trades | {"books DOTUSDT": "FLOWING"}, "and flow")
+    stats = exchange.stats()
+    assert (stats["subscriptions"]["dotusdt@trade"], stats["connections"]["accepted"]) == (1, 1)
+    status = service.status()
+    assert status is not None
+    last = {feed.channel: (feed.last_gap_cause, feed.last_gap_time) for feed in status.subscriptions}
+    (cold,) = rig.gaps("DOTUSDT")
+    *_, away = rig.gaps("DOTUSDT", "books")
+    assert (cold.cause, away.detail) == ("COLD_START", "not demanded for a time")
+    assert last == {gap.channel: (gap.cause, gap.detected_time) for gap in (cold, away)}
+    service.stop()
+
+
+def test_whoever_asks_for_it_ends_the_collector_as_a_signal_does(rig: Rig) -> None:
+    exchange = rig.simulator("--synthetic", "--symbols", "ETHBTC", "--speed", "1")
+    rig.shut_down("collector")  # before it started: not meant for it
+    service = rig.collector(exchange.environment)
+    rig.demand("ETHBTC")
+    service.flows("ETHBTC")
+    rig.shut_down("engine")
+    rig.shut_down("collector")
+    assert service.process.wait(30) == 0
+    status = service.status()
+    assert status is not None
+    assert (status.state, status.subscriptions) == ("STOPPED", ())
+    assert status.counters["trades_received"] == status.counters["trades_published"] == len(rig.trades("ETHBTC")) > 0
+    assert exchange.stats()["connections"]["open"] == 0
+
+
+TOGGLED = {
+    "LTCUSDT": ("BINANCE_SPOT", "BINANCE_FUTURES"),
+    "ETH/USD": ("KRAKEN", "COINBASE", "DERIBIT_BOOKS"),
+    "*": ("DERIBIT_INDEX", "BINANCE_FUTURES_FUNDING"),
+}
+"""By symbol, sources of which something comes all the time."""
+TOGGLED_VENUES = ("BINANCE_SPOT", "BINANCE_FUTURES", "KRAKEN", "COINBASE", "DERIBIT")
+
+
+def test_venues_are_left_alone_while_nothing_is_demanded_of_them_and_send_again_when_it_is(rig: Rig) -> None:
+    """How long it takes is in docs/running.md."""
+    market = ("--synthetic", "--venues", ",".join(TOGGLED_VENUES), "--symbols", "LTCUSDT,ETH/USD", "--speed", "1")
+    exchange = rig.simulator(*market, "--feeds", "")
+    service = rig.collector(exchange.environment)
+    for _ in range(2):
+        before = {venue: exchange.stats(venue)["frames"] for venue in TOGGLED_VENUES}
+        for symbol, sources in TOGGLED.items():
+            rig.demand(symbol, *sources)
+        for venue in TOGGLED_VENUES:
+            until(functools.partial(has_sent_more, exchange, venue, before[venue]), f"{venue} sends")
+        until(lambda: set(service.states().values()) == {"FLOWING"}, "all that is demanded flows")
+        for symbol in TOGGLED:
+            rig.withdraw(symbol)
+        for venue in TOGGLED_VENUES:
+            until(functools.partial(is_left_alone, exchange, venue), f"{venue} is left alone")
+        until(lambda: service.states() == {}, "nothing is told")
+    service.stop()
+
+
+def hears(exchange: Simulator, streams: list[str]) -> bool:
+    """Whether somebody listens to these, and to no others."""
+    return bool(exchange.stats()["listened"] == streams)
+
+
+def has_sent_more(exchange: Simulator, venue: str, frames: int) -> bool:
+    return bool(exchange.stats(venue)["frames"] > frames)
+
+
+def is_left_alone(exchange: Simulator, venue: str) -> bool:
+    stats = exchange.stats(venue)
+    return (stats["listened"], stats["connections"]["open"]) == ([], 0)
 
 
 def test_clocks_close_the_windows_of_a_quiet_market(rig: Rig) -> None:

@@ -19,7 +19,19 @@ from producers.contract import BOOKS, TRADES, Feed
 from producers.pace import Patience
 from producers.tape import Seen
 from ravencore.records import Book, Gap, Trade
-from tests.producers.test_streams import HOT, Exchange, Kept, OneEach, OneRouteEach, collecting, ids, run, trade, until
+from tests.producers.test_streams import (
+    HOT,
+    Exchange,
+    Kept,
+    OneEach,
+    OneRouteEach,
+    collecting,
+    ids,
+    run,
+    trade,
+    until,
+    wants,
+)
 
 SEEN = {Feed(TRADES, HOT): {HOT: Seen(0, 1)}}
 
@@ -85,7 +97,7 @@ def test_connections_are_replaced_again_and_again_and_nothing_is_lost(monkeypatc
     async def test() -> None:
         exchange = Exchange(HOT)
         async with collecting(exchange, OneRouteEach(), SEEN, life_s=0.5) as (runner, kept), talking(exchange) as busy:
-            runner.demand({HOT})
+            runner.demand(wants(HOT))
             await until(lambda: exchange.attempts >= 8, "four connections on each of the routes")
             last = busy.number
             await until(lambda: last in ids(kept, HOT) and last in books(kept), "the newest came")
@@ -109,7 +121,7 @@ def test_an_heir_waits_for_an_old_connection_that_is_far_behind(monkeypatch: pyt
     async def test() -> None:
         exchange = Exchange(HOT)
         async with collecting(exchange, OneEach(), SEEN) as (runner, kept), talking(exchange) as busy:
-            runner.demand({HOT})
+            runner.demand(wants(HOT))
             await until(lambda: ids(kept, HOT) and books(kept), "both flow")
             old = exchange.socket_of("hotusdt@depth20@100ms")
             busy.behind[old] = deque()
@@ -139,7 +151,7 @@ def test_a_farewell_is_answered_with_another_connection(monkeypatch: pytest.Monk
     async def test() -> None:
         exchange = Exchange(HOT)
         async with collecting(exchange, OneEach(), SEEN) as (runner, kept), talking(exchange):
-            runner.demand({HOT})
+            runner.demand(wants(HOT))
             await until(lambda: ids(kept, HOT) and books(kept), "both flow")
             old = exchange.socket_of("hotusdt@aggTrade")
             await old.send_str('{"stream":"!serverShutdown","data":{"e":"serverShutdown","E":1770123456789}}')
@@ -161,7 +173,7 @@ def test_a_feed_that_stays_silent_is_had_over_another_address(monkeypatch: pytes
     async def test() -> None:
         exchange = Exchange(HOT)
         async with collecting(exchange, OneRouteEach(), SEEN) as (runner, kept), talking(exchange) as busy:
-            runner.demand({HOT})
+            runner.demand(wants(HOT))
             await until(lambda: len(books(kept)) > 5, "books flow")
             busy.silent.add("hotusdt@depth20@100ms")
             first = exchange.socket_of("hotusdt@depth20@100ms")
@@ -190,7 +202,7 @@ def test_what_fails_too_often_is_given_up_until_it_is_demanded_again(monkeypatch
         exchange = Exchange(HOT)
         exchange.closed = True
         async with collecting(exchange, OneRouteEach(), SEEN, failures_allowed=3) as (runner, kept):
-            runner.demand({HOT})
+            runner.demand(wants(HOT))
             await until(lambda: {line.state for line in runner.subscriptions()} == {"FAILED"}, "both are given up")
             assert exchange.attempts == 6
             assert all("given up after 3 failures in a row" in text for text in runner.away)
@@ -228,7 +240,7 @@ def test_a_venue_that_accepts_connections_and_ends_them_at_once_is_given_up(monk
     async def test() -> None:
         exchange = Shutting(HOT)
         async with collecting(exchange, OneRouteEach(), SEEN, failures_allowed=5) as (runner, kept):
-            runner.demand({HOT})
+            runner.demand(wants(HOT))
             await until(lambda: {line.state for line in runner.subscriptions()} == {"FAILED"}, "both are given up")
             assert exchange.attempts == 10
             assert all("5 failures in a row" in text and "policy violation" in text for text in runner.away)
@@ -251,7 +263,7 @@ def test_what_is_acknowledged_and_then_ended_is_given_up_as_well(monkeypatch: py
         exchange = Shutting(HOT)
         exchange.acknowledges = True
         async with collecting(exchange, OneRouteEach(), SEEN, failures_allowed=4) as (runner, _):
-            runner.demand({HOT})
+            runner.demand(wants(HOT))
             await until(lambda: {line.state for line in runner.subscriptions()} == {"FAILED"}, "both are given up")
             assert exchange.attempts == 8
             assert list(runner._gate.broken) == []
@@ -263,7 +275,7 @@ def test_an_error_of_ours_ends_one_connection_and_not_the_collector(monkeypatch:
     async def test() -> None:
         exchange = Exchange(HOT)
         async with collecting(exchange, OneRouteEach(), SEEN) as (runner, kept):
-            runner.demand({HOT})
+            runner.demand(wants(HOT))
             await until(lambda: len(exchange.streams) == 2, "both are subscribed")
             parse, failing = OneRouteEach.parse, [True]
 
@@ -287,7 +299,7 @@ def test_an_error_of_ours_at_a_tick_is_not_silent_either(monkeypatch: pytest.Mon
     async def test() -> None:
         exchange = Exchange(HOT)
         async with collecting(exchange, OneRouteEach(), SEEN) as (runner, kept):
-            runner.demand({HOT})
+            runner.demand(wants(HOT))
             await until(lambda: len(exchange.streams) == 2, "both are subscribed")
             tick, failing = session.Session.tick, [True]
 
@@ -334,7 +346,7 @@ def test_what_was_being_asked_for_when_an_error_of_ours_struck_is_asked_for_agai
     async def test() -> None:
         exchange = Telling(HOT)
         async with collecting(exchange, OneRouteEach(), SEEN) as (runner, kept):
-            runner.demand({HOT})
+            runner.demand(wants(HOT))
             await until(lambda: "hotusdt@aggTrade" in exchange.streams, "trades are subscribed")
             await exchange.socket_of("hotusdt@aggTrade").send_str(trade(HOT, ROUND))
             await until(lambda: exchange.spans, "what was missed is asked for")

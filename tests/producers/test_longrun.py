@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import Set
 from typing import Any
 
 import pytest
@@ -12,11 +11,13 @@ from producers.collector.service import Collector
 from producers.contract import BOOKS, OPTION_TICKERS, TRADES, Feed
 from producers.feedtape import FeedTape
 from producers.line import LAST_FRAMES_SECONDS
+from producers.routing import Wants
 from producers.session import Session
 from producers.tape import Seen
 from producers.venues.deribit_trades import DeribitTrades
 from ravencore.codec import Codec
 from ravencore.config import KafkaSettings, Settings
+from ravencore.graph import Standing
 from ravencore.records import Demand, Quote, Trade
 from tests.producers.made import LOST, SYMBOL, URL, Driver, book_frame, new_session, unwant, us, want
 
@@ -95,7 +96,7 @@ def test_a_feed_that_is_ended_and_wanted_again_while_its_connection_is_replaced_
         unwant(session, SYMBOL)
     want(driver.session, SYMBOL)
     driver.session.bequeath(heir, LOST, driver.now, us(driver.now))
-    assert heir.wanted == 2
+    assert sum(line.wanted for line in heir.desk.lines.values()) == 2
     assert not heir.idle
 
 
@@ -161,31 +162,25 @@ def test_a_feed_of_many_forgets_what_was_said_of_one_and_no_other() -> None:
 # Demands
 
 
-class Written:
-    """A record of `raven.control`."""
-
-    def __init__(self, key: bytes, value: bytes | None) -> None:
-        self._key, self._value = key, value
-
-    def key(self) -> bytes:
-        return self._key
-
-    def value(self) -> bytes | None:
-        return self._value
-
-
 class Told:
     """Notes what is demanded of it."""
 
     def __init__(self) -> None:
-        self.demands: list[Set[str]] = []
+        self.demands: list[Wants] = []
         self.revived = 0
 
-    def demand(self, symbols: Set[str]) -> None:
-        self.demands.append(symbols)
+    def demand(self, wants: Wants) -> None:
+        self.demands.append(wants)
 
     def revive(self) -> None:
         self.revived += 1
+
+
+class Read:
+    """What has been read of `raven.control`."""
+
+    def __init__(self, standing: Standing, offset: int) -> None:
+        self.standing, self.offset = standing, offset
 
 
 @pytest.fixture
@@ -193,23 +188,71 @@ def codec() -> Codec:
     return Codec()
 
 
+def standing(*symbols: str) -> Standing:
+    return Standing(
+        Demand(demand_id=symbol, user="u", venues=("BINANCE_SPOT",), symbol=symbol, outputs=("vpin",), created_time=1)
+        for symbol in symbols
+    )
+
+
+def trades_of(*symbols: str) -> Wants:
+    return dict.fromkeys(symbols, frozenset({"trades"}))
+
+
+async def their_turn() -> None:
+    """What was told is heard, and then seen to."""
+    for _ in range(2):
+        await asyncio.sleep(0)
+
+
 def test_demands_that_wait_together_are_seen_to_together(codec: Codec) -> None:
     async def test() -> None:
         collector: Any = Collector(Settings(kafka=KafkaSettings(bootstrap="127.0.0.1:1")), codec)
         told = Told()
         collector._runners = {"BINANCE_SPOT": told}
-        symbols = {f"S{number}USDT" for number in range(50)}
-        collector._on_end()
-        assert told.demands == [set()]
-        for symbol in sorted(symbols):
-            demand = Demand(demand_id=symbol, user="u", venues=("BINANCE_SPOT",), symbol=symbol, created_time=1)
-            collector._on_demands([Written(symbol.encode(), codec.encode(demand))])
+        symbols = [f"S{number}USDT" for number in range(50)]
+        collector.on_demands(Standing(), True)
+        await their_turn()
+        assert told.demands == [{}]
+        order: list[str] = []
+        for number in range(1, 51):
+            collector.on_demands(standing(*symbols[:number]), True)
+            asyncio.get_running_loop().call_soon(lambda: order.append(f"after {len(told.demands)}"))
+        await their_turn()
+        assert told.demands == [{}, trades_of(*symbols)]
+        assert order == ["after 1"] * 50
+        assert told.revived == 2
+        collector.on_demands(standing(*symbols[1:]), False)
+        collector.on_demands(standing(*symbols[2:]), False)
+        await their_turn()
+        assert told.demands[2:] == [trades_of(*symbols[2:])]
+        assert told.revived == 2
+
+    asyncio.run(test())
+
+
+def test_an_offset_is_told_when_the_demands_up_to_it_are_seen_to(codec: Codec) -> None:
+    async def test() -> None:
+        collector: Any = Collector(Settings(kafka=KafkaSettings(bootstrap="127.0.0.1:1")), codec)
+
+        def told(read: Read) -> Any:
+            collector._note_offset(read)
+            return collector._reporter.gauges.get("control_offset")
+
+        read = Read(Standing(), 0)
+        assert told(read) is None  # the topic has not been read to its end
+        collector.on_demands(read.standing, True)
         await asyncio.sleep(0)
-        assert told.demands == [set(), symbols]
-        assert told.revived == 1
-        collector._on_demands([Written(b"S1USDT", None), Written(b"S2USDT", None)])
-        await asyncio.sleep(0)
-        assert told.demands[2:] == [symbols - {"S1USDT", "S2USDT"}]
-        assert told.revived == 1
+        assert told(read) is None  # heard, and not seen to
+        await their_turn()
+        assert told(read) == 0
+        read.standing = standing("BTCUSDT")
+        collector.on_demands(read.standing, True)
+        read.offset = 1
+        assert told(read) == 0
+        await their_turn()
+        assert told(read) == 1
+        read.offset = 2  # a record that is no demand
+        assert told(read) == 2
 
     asyncio.run(test())

@@ -5,6 +5,7 @@ import functools
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -22,15 +23,16 @@ from producers.collector.outlet import Published
 from producers.collector.readback import LastSeen
 from producers.collector.runner import MANY_SYMBOLS
 from producers.collector.streams import StreamRunner
-from producers.contract import ALL, TRADES, Feed, Get, Rate
+from producers.contract import ALL, BOOKS, KLINES, TRADES, Feed, Get, Rate
 from producers.line import LAST_FRAMES_SECONDS
+from producers.routing import Wants
 from producers.tape import Seen
 from producers.venues.binance_futures import BinanceFutures
 from producers.venues.binance_futures_klines import BinanceFuturesKlines
 from producers.venues.coinbase import Coinbase
 from producers.venues.coinbase_books import CoinbaseBooks
 from ravencore.config import BinanceFuturesSettings
-from ravencore.records import Gap, Instrument, Trade
+from ravencore.records import Gap, Instrument, SubscriptionState, Trade
 from ravencore.status import now_us
 
 PATIENCE_S = 20.0
@@ -72,6 +74,10 @@ class Exchange:
         self.asked: list[float] = []
         self.queries: list[str] = []
         self.sockets: dict[web.WebSocketResponse, set[str]] = {}
+        self.taken_up: Counter[str] = Counter()
+        """How often each stream was subscribed to."""
+        self.broken: set[str] = set()
+        """Symbols that are listed and do not trade."""
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         if request.headers.get("Upgrade", "").lower() == "websocket":
@@ -84,7 +90,8 @@ class Exchange:
                 {"code": -1003, "msg": "Too many requests"}, status=429, headers={"Retry-After": "1"}
             )
         only = request.query.get("symbol")
-        return web.json_response({"symbols": [listed(symbol) for symbol in self.symbols if only in {None, symbol}]})
+        symbols = [listed(symbol, symbol in self.broken) for symbol in self.symbols if only in {None, symbol}]
+        return web.json_response({"symbols": symbols})
 
     async def _converse(self, request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse()
@@ -95,6 +102,7 @@ class Exchange:
                 asked = json.loads(message.data)
                 change = streams.update if asked["method"] == "SUBSCRIBE" else streams.difference_update
                 change(asked["params"])
+                self.taken_up.update(asked["params"] if asked["method"] == "SUBSCRIBE" else ())
                 await socket.send_json({"result": None, "id": asked["id"]})
         del self.sockets[socket]
         return socket
@@ -107,9 +115,9 @@ class Exchange:
         return next(socket for socket, streams in self.sockets.items() if stream in streams)
 
 
-def listed(symbol: str) -> dict[str, Any]:
-    base = symbol.removesuffix("USDT")
-    kind = {"contractType": "PERPETUAL", "status": "TRADING", "onboardDate": 0, "deliveryDate": 4133404800000}
+def listed(symbol: str, broken: bool) -> dict[str, Any]:
+    base, status = symbol.removesuffix("USDT"), "SETTLING" if broken else "TRADING"
+    kind = {"contractType": "PERPETUAL", "status": status, "onboardDate": 0, "deliveryDate": 4133404800000}
     return {"symbol": symbol, "pair": symbol, "baseAsset": base, "quoteAsset": "USDT", "filters": [], **kind}
 
 
@@ -181,6 +189,14 @@ async def closing(server: web.AppRunner) -> AsyncIterator[None]:
         await server.cleanup()
 
 
+def wants(*symbols: str, channels: Collection[str] = (TRADES, BOOKS)) -> Wants:
+    return dict.fromkeys(symbols, frozenset(channels))
+
+
+def refused(symbol: str) -> dict[Feed, SubscriptionState]:
+    return {Feed(BOOKS, symbol): "REFUSED", Feed(TRADES, symbol): "REFUSED"}
+
+
 async def until(condition: Callable[[], Any], what: str) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while not condition():
@@ -197,12 +213,12 @@ def test_many_symbols_at_once_are_looked_for_in_one_listing() -> None:
         symbols = {f"S{number}USDT" for number in range(MANY_SYMBOLS)}
         exchange = Exchange(*symbols)
         async with collecting(exchange, ListsOne()) as (runner, kept):
-            runner.demand({*symbols, "NONEUSDT"})
+            runner.demand(wants(*symbols, "NONEUSDT"))
             await until(lambda: len(exchange.streams) == 2 * MANY_SYMBOLS, "all that is listed is subscribed")
-            await until(lambda: runner.waiting == {"NONEUSDT": "REFUSED"}, "the other one is refused")
+            await until(lambda: runner.waiting == refused("NONEUSDT"), "the other one is refused")
             assert exchange.queries == ["", "symbol=NONEUSDT"]
             assert {record.symbol for record in kept.records if isinstance(record, Instrument)} == symbols
-            runner.demand({*symbols, "NEWUSDT"})
+            runner.demand(wants(*symbols, "NEWUSDT"))
             await until(lambda: len(exchange.queries) > 2, "one more is asked for by itself")
             assert exchange.queries[2:] == ["symbol=NEWUSDT"]
 
@@ -213,7 +229,7 @@ def test_a_market_is_shared_out_over_as_many_connections_as_it_takes() -> None:
     async def test() -> None:
         exchange = Exchange(*(f"S{number}USDT" for number in range(545)))
         async with collecting(exchange, Klines()) as (runner, kept):
-            runner.demand({ALL})
+            runner.demand(wants(ALL, channels=[KLINES]))
             await until(lambda: len(exchange.streams) == 545, "all are subscribed")
             assert sorted(map(len, exchange.sockets.values())) == [45, *[50] * 10]
             assert sum(isinstance(record, Instrument) for record in kept.records) == 545
@@ -221,7 +237,7 @@ def test_a_market_is_shared_out_over_as_many_connections_as_it_takes() -> None:
             await until(
                 lambda: [(one.channel, one.symbol, one.state) for one in runner.subscriptions()] == line, "shown"
             )
-            runner.demand(set())
+            runner.demand({})
             await until(lambda: not exchange.sockets, "all connections are closed")
             assert list(runner.subscriptions()) == []
 
@@ -235,7 +251,7 @@ def test_new_listings_are_picked_up_and_delisted_symbols_ended(monkeypatch: pyte
     async def test() -> None:
         exchange = Exchange("AUSDT", "BUSDT")
         async with collecting(exchange, Klines()) as (runner, kept):
-            runner.demand({ALL})
+            runner.demand(wants(ALL, channels=[KLINES]))
             await until(lambda: exchange.streams == {"ausdt@kline_1m", "busdt@kline_1m"}, "both are subscribed")
             exchange.symbols = ["BUSDT", "CUSDT"]
             await until(lambda: exchange.streams == {"busdt@kline_1m", "cusdt@kline_1m"}, "the new one came")
@@ -253,7 +269,7 @@ def test_what_the_venue_has_not_listed_for_long_is_forgotten(monkeypatch: pytest
     async def test() -> None:
         exchange = Exchange("AUSDT", "BUSDT")
         async with collecting(exchange, Klines()) as (runner, _):
-            runner.demand({ALL})
+            runner.demand(wants(ALL, channels=[KLINES]))
             await until(lambda: len(exchange.streams) == 2, "both are subscribed")
             exchange.symbols = ["BUSDT"]
             await until(lambda: exchange.streams == {"busdt@kline_1m"}, "one is ended")
@@ -283,24 +299,24 @@ def test_what_the_venue_does_not_list_is_a_gap_for_as_long_as_it_is_demanded(mon
                 return [record for record in kept.records if isinstance(record, Gap) and record.symbol == COLD]
 
             before_us = now_us()
-            runner.demand({HOT, COLD})
+            runner.demand(wants(HOT, COLD))
             await until(gaps, "it is told")
-            runner.demand({HOT, COLD})
+            runner.demand(wants(HOT, COLD))
             told = gaps()
-            assert [(gap.channel, gap.cause) for gap in told] == [("trades", "REFUSED"), ("books", "REFUSED")]
+            assert [(gap.channel, gap.cause) for gap in told] == [("books", "REFUSED"), ("trades", "REFUSED")]
             assert {gap.detail for gap in told} == {"BINANCE_FUTURES refuses COLDUSDT: not listed"}
             assert all(before_us <= (gap.from_time or 0) <= gap.to_time == gap.detected_time for gap in told)
             withdrawn_us = now_us()
-            runner.demand({HOT})
+            runner.demand(wants(HOT))
             ended = gaps()[2:]
             assert [(gap.gap_id, gap.from_time) for gap in ended] == [(gap.gap_id, gap.from_time) for gap in told]
             assert all(withdrawn_us <= gap.to_time == gap.detected_time for gap in ended)
             exchange.symbols.append(COLD)
-            runner.demand({HOT, COLD})
+            runner.demand(wants(HOT, COLD))
             await until(lambda: "coldusdt@aggTrade" in exchange.streams, "it is collected now")
             assert len(gaps()) == 4
-            runner.demand({HOT, "NOPEUSDT"})
-            await until(lambda: runner.waiting == {"NOPEUSDT": "REFUSED"}, "another is refused")
+            runner.demand(wants(HOT, "NOPEUSDT"))
+            await until(lambda: runner.waiting == refused("NOPEUSDT"), "another is refused")
         ends = [record for record in kept.records if isinstance(record, Gap) and record.symbol == "NOPEUSDT"]
         assert [gap.gap_id for gap in ends[:2]] == [gap.gap_id for gap in ends[2:]]
 
@@ -314,7 +330,7 @@ def test_a_market_that_cannot_be_listed_is_a_gap_of_all_of_it() -> None:
 
     async def test() -> None:
         async with collecting(Exchange(HOT), Refusing()) as (runner, kept):
-            runner.demand({ALL})
+            runner.demand(wants(ALL, channels=[KLINES]))
             await until(lambda: kept.records, "it is told")
             (gap,) = kept.records
             assert isinstance(gap, Gap)
@@ -328,9 +344,9 @@ def test_a_market_that_is_demanded_again_is_collected_again() -> None:
         exchange = Exchange("AUSDT")
         async with collecting(exchange, Klines()) as (runner, _):
             for _ in range(2):
-                runner.demand({ALL})
+                runner.demand(wants(ALL, channels=[KLINES]))
                 await until(lambda: exchange.streams == {"ausdt@kline_1m"}, "it is subscribed")
-                runner.demand(set())
+                runner.demand({})
                 await until(lambda: not exchange.sockets, "it is ended")
 
     run(test())
@@ -351,10 +367,10 @@ def test_what_is_demanded_during_a_read_back_is_read_back_together() -> None:
     async def test() -> None:
         exchange = Exchange(*symbols)
         async with collecting(exchange, OneRouteEach(), look_back=look_back) as (runner, kept):
-            runner.demand(set(symbols[:1]))
+            runner.demand(wants(*symbols[:1]))
             await until(reading.is_set, "the first is read back")
             for count in range(2, 21):
-                runner.demand(set(symbols[:count]))
+                runner.demand(wants(*symbols[:count]))
                 await asyncio.sleep(0)
             may_end.set()
             await until(lambda: len(exchange.streams) == 40, "all are subscribed")
@@ -371,7 +387,7 @@ def test_routes_never_share_a_connection() -> None:
     async def test() -> None:
         exchange = Exchange("AUSDT", "BUSDT")
         async with collecting(exchange, OneRouteEach()) as (runner, _):
-            runner.demand({"AUSDT", "BUSDT"})
+            runner.demand(wants("AUSDT", "BUSDT"))
             await until(lambda: len(exchange.streams) == 4, "all are subscribed")
             shared = sorted(
                 sorted(stream.partition("@")[2] for stream in streams) for streams in exchange.sockets.values()
@@ -389,15 +405,15 @@ def test_a_feed_that_comes_back_goes_where_there_is_room_and_keeps_its_last_id()
     async def test() -> None:
         exchange = Exchange("AUSDT", "BUSDT")
         async with collecting(exchange, OneEach()) as (runner, kept):
-            runner.demand({"AUSDT"})
+            runner.demand(wants("AUSDT"))
             await until(lambda: "ausdt@aggTrade" in exchange.streams, "it is subscribed")
             await exchange.socket_of("ausdt@aggTrade").send_str(trade("AUSDT", 7))
             await until(lambda: any(isinstance(record, Trade) for record in kept.records), "the trade came")
-            runner.demand(set())
+            runner.demand({})
             await until(lambda: not exchange.sockets, "it is ended")
-            runner.demand({"BUSDT"})
+            runner.demand(wants("BUSDT"))
             await until(lambda: "busdt@aggTrade" in exchange.streams, "another took its place")
-            runner.demand({"AUSDT", "BUSDT"})
+            runner.demand(wants("AUSDT", "BUSDT"))
             await until(lambda: "ausdt@aggTrade" in exchange.streams, "it is back")
             assert max(map(len, exchange.sockets.values())) == 1
             await exchange.socket_of("ausdt@aggTrade").send_str(trade("AUSDT", 9))
@@ -419,7 +435,7 @@ def test_a_hot_symbol_holds_up_no_other() -> None:
         exchange = Exchange(HOT, COLD)
         seen = {Feed(TRADES, symbol): {symbol: Seen(-1, 1)} for symbol in (HOT, COLD)}
         async with collecting(exchange, OneEach(), seen) as (runner, kept):
-            runner.demand({HOT, COLD})
+            runner.demand(wants(HOT, COLD))
             await until(lambda: len(exchange.streams) == 4, "both are subscribed")
             kept.block()
             hot, cold = (exchange.socket_of(f"{symbol.lower()}@aggTrade") for symbol in (HOT, COLD))
@@ -455,7 +471,7 @@ def test_a_venue_that_is_asked_too_often_is_left_alone_by_all_of_its_sources() -
         exchange = Exchange("AUSDT")
         exchange.busy_answers = 1
         async with collecting(exchange, OneEach()) as (runner, _):
-            runner.demand({"AUSDT"})
+            runner.demand(wants("AUSDT"))
             await until(lambda: len(exchange.streams) == 2, "it is subscribed in the end")
         assert exchange.asked[1] - exchange.asked[0] >= 1.0
 
@@ -485,7 +501,7 @@ def test_every_record_says_its_connection_and_its_frame() -> None:
     async def test() -> None:
         exchange = Exchange(HOT)
         async with collecting(exchange, OneEach()) as (runner, kept):
-            runner.demand({HOT})
+            runner.demand(wants(HOT))
             await until(lambda: len(exchange.streams) == 2, "it is subscribed")
             for number in range(2):
                 socket = exchange.socket_of("hotusdt@aggTrade")

@@ -294,10 +294,9 @@ def test_every_byte_is_kept_over_a_reconnect_and_in_order(tmp_path: Path) -> Non
         endpoints = BinanceSpotSettings(ws_url=f"ws://{address}", rest_url=f"http://{address}")
         settings = Settings(venues=VenuesSettings(BINANCE_SPOT=endpoints))
         told: list[str] = []
+        wants = {"BINANCE_SPOT": {"BTCUSDT": frozenset({"trades", "books", "quotes"})}}
         stop = asyncio.Event()
-        task = asyncio.create_task(
-            Recorder(settings, {"BINANCE_SPOT": {"BTCUSDT"}}, [recording], told.append).run(stop)
-        )
+        task = asyncio.create_task(Recorder(settings, wants, [recording], told.append).run(stop))
         async with asyncio.timeout(30):
             while recording.counts["frames"] < len(SAID) + 2:  # noqa: ASYNC110 - it tells nobody
                 await asyncio.sleep(0.01)
