@@ -61,14 +61,19 @@ def standing_demands(settings: KafkaSettings, codec: Codec) -> tuple[dict[str, D
 
 def apply(settings: KafkaSettings, codec: Codec, changes: Changes) -> int:
     """Write the changes and return when the broker has them: the offset after the last; raises Unavailable."""
+    return write(settings, {name: codec.encode(demand) if demand else None for name, demand in changes.items()})
+
+
+def write(settings: KafkaSettings, records: Mapping[str, bytes | None]) -> int:
+    """Write records of `raven.control` by key; the offset after the last; raises Unavailable."""
     client = kafka.producer(settings, **QUIET)
     reached = [0]
     noted = partial(_note_offset, reached)
-    for name, demand in changes.items():
-        client.produce(CONTROL, codec.encode(demand) if demand else None, name.encode(), on_delivery=noted)
+    for key, value in records.items():
+        client.produce(CONTROL, value, key.encode(), on_delivery=noted)
     if client.flush(FLUSH_S):
         client.purge()
-        raise Unavailable(f"Kafka at {settings.bootstrap} did not take the demand within {FLUSH_S:.0f} s: try again")
+        raise Unavailable(f"Kafka at {settings.bootstrap} did not take it within {FLUSH_S:.0f} s: try again")
     return reached[0]
 
 

@@ -1,6 +1,5 @@
 """Demands as people make them: from options to records, and what a start or a stop changes of what stands; pure."""
 
-import difflib
 import hashlib
 import json
 import re
@@ -16,7 +15,7 @@ from ravencore.config import RoutingSettings
 from ravencore.graph import SHORT, STORES
 from ravencore.pairs import pair_of
 from ravencore.records import Demand, FeedName
-from ravenctl.shell import WrongUse
+from ravenctl.shell import WrongUse, nearest
 
 SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9._/-]{0,63}")
 VENUES = tuple(dict.fromkeys(source.venue for source in SOURCES.values()))
@@ -141,12 +140,12 @@ def known_venues() -> tuple[str, ...]:
     return tuple(dict.fromkeys((*VENUES, *SOURCES, *composite)))
 
 
-def _known(name: str, known: Collection[str], what: str) -> str:
-    if name in known:
-        return name
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    meant = f"did you mean {near[0]}? " if near else ""
-    raise WrongUse(f"{what} {name} is unknown: {meant}known are {', '.join(one for one in known if ':' not in one)}")
+def _known(name: str, known: Iterable[str], what: str) -> str:
+    names = list(known)
+    if name not in names:
+        alike = [one for one in names if (":" in one) == (":" in name)]
+        raise WrongUse(f"{what} {name} is unknown: {nearest(name, alike)}")
+    return name
 
 
 def places(names: Iterable[str]) -> frozenset[Place]:

@@ -5,21 +5,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from ravencore import kafka
 from ravencore.codec import Codec
 from ravencore.config import Settings
 from ravencore.demands import SHUTDOWN
-from ravencore.errors import Unavailable
 from ravencore.records import ServiceStatus, Shutdown
-from ravencore.topics import CONTROL
-from ravenctl.cluster import QUIET, stack_of
+from ravenctl import control
+from ravenctl.cluster import stack_of
 from ravenctl.local.state import MemberState
 from ravenctl.services import rank, supervised
 from ravenctl.shell import SERVICES, WrongUse, nearest
 from ravenctl.statusview import StatusFeed, fresh, is_gone
 
 POLL_S = 0.25
-FLUSH_S = 15.0
 
 
 class Ended(NamedTuple):
@@ -88,15 +85,8 @@ def _check(names: Iterable[str], statuses: Mapping[str, ServiceStatus]) -> None:
 
 
 def _ask(settings: Settings, codec: Codec, services: Iterable[str], user: str) -> None:
-    client = kafka.producer(settings.kafka, **QUIET)
-    for name in sorted(services):
-        asked = Shutdown(service=name, user=user, requested_time=now_us())
-        client.produce(CONTROL, codec.encode(asked), f"{SHUTDOWN}{name}".encode())
-    if client.flush(FLUSH_S):
-        client.purge()
-        raise Unavailable(
-            f"Kafka at {settings.kafka.bootstrap} did not take the request within {FLUSH_S:.0f} s: try again"
-        )
+    asked = (Shutdown(service=name, user=user, requested_time=now_us()) for name in sorted(services))
+    control.write(settings.kafka, {f"{SHUTDOWN}{one.service}": codec.encode(one) for one in asked})
 
 
 def _await_end(

@@ -124,7 +124,7 @@ def test_a_shell_is_offered_values(words: str, offered: set[str], monkeypatch: p
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (["start", "--symbol", "BTCUSDT", "--venue", "NYSE"], "known are BINANCE_SPOT"),
+        (["start", "--symbol", "BTCUSDT", "--venue", "NYSE"], "there are BINANCE_SPOT"),
         (["start", "--symbol", "BTC USDT"], "is no symbol"),
         (["schemas", "trad"], "there is no record trad: did you mean trade?"),
         (["demo", "--speed", "fast"], "is no speed"),
