@@ -1,6 +1,6 @@
 """What demands come to, and so what a start or a stop would begin and end; pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ravencore.config import RoutingSettings
-from ravencore.graph import STORES, made_for, origin
+from ravencore.graph import NEEDS, SHORT, STORES, made_for, origin
 from ravencore.records import Demand, FeedName
 from ravenctl.demands import Changes, after, feeds_of
 
@@ -130,27 +130,38 @@ def show(found: Plan) -> RenderableType:
             parts += [Text(f"{title}:", style=f"bold {style}"), _table(things), Text()]
     if found.stays:
         parts.append(Text("stays:", style="bold"))
-        parts += [
-            Text(f"  {feed.venue}:{feed.symbol} {feed.channel}, wanted by {', '.join(users)}")
-            for feed, users in found.stays.items()
-        ]
+        parts += [Text(f"  {line}") for line in _stays(found.stays)]
     return Group(*parts) if parts else Text("nothing would change")
+
+
+def _stays(stays: Mapping[FeedName, tuple[str, ...]]) -> Iterator[str]:
+    """A line for each symbol of a venue and those who want it."""
+    channels: dict[tuple[str, str], list[str]] = {}
+    for feed, users in stays.items():
+        channels.setdefault((f"{feed.venue}:{feed.symbol}", ", ".join(users)), []).append(feed.channel)
+    for (instrument, users), named in channels.items():
+        yield f"{instrument}  {', '.join(named)}, for {users}"
 
 
 def _table(things: Iterable[Thing]) -> Table:
     """A line for each symbol of a venue: its feeds, what is made of them, and the stores that keep any of it."""
-    rows: dict[str, tuple[dict[str, None], dict[str, None], dict[str, None]]] = {}
+    rows: dict[str, list[Thing]] = {}
     for thing in things:
-        feeds, outputs, stores = rows.setdefault(f"{thing.venue}:{thing.symbol}", ({}, {}, {}))
-        if isinstance(thing, FeedName):
-            feeds[thing.channel] = None
-        elif isinstance(thing, Kept):
-            stores[thing.store] = None
-        elif origin(thing.output) != thing.output:
-            outputs[thing.output] = None
+        rows.setdefault(f"{thing.venue}:{thing.symbol}", []).append(thing)
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for name in ("  INSTRUMENT", "COLLECTED", "MADE OF IT", "KEPT IN"):
         table.add_column(name, overflow="fold")
-    for instrument, columns in rows.items():
+    for instrument, those in rows.items():
+        feeds = [thing.channel for thing in those if isinstance(thing, FeedName)]
+        made = {thing.output for thing in those if isinstance(thing, Made) and origin(thing.output) != thing.output}
+        stores = {thing.store for thing in those if isinstance(thing, Kept)}
+        columns = (feeds, _short(made), [store for store in STORES if store in stores])
         table.add_row(f"  {instrument}", *(", ".join(column) or "-" for column in columns))
     return table
+
+
+def _short(outputs: set[str]) -> list[str]:
+    """Outputs in the order of the graph; all kinds of bars in a word."""
+    whole = outputs.issuperset(SHORT["bars"])
+    named = [output for output in NEEDS if output in outputs and not (whole and output in SHORT["bars"])]
+    return ["all bars", *named] if whole else named
