@@ -139,8 +139,8 @@ def _stays(stays: Mapping[FeedName, tuple[str, ...]]) -> Iterator[str]:
     channels: dict[tuple[str, str], list[str]] = {}
     for feed, users in stays.items():
         channels.setdefault((f"{feed.venue}:{feed.symbol}", ", ".join(users)), []).append(feed.channel)
-    for (instrument, users), named in channels.items():
-        yield f"{instrument}  {', '.join(named)}, for {users}"
+    for (instrument, who), named in channels.items():
+        yield f"{instrument}  {', '.join(named)}, for {who}"
 
 
 def _table(things: Iterable[Thing]) -> Table:
