@@ -172,6 +172,15 @@ def test_demands_stand_until_withdrawn_and_unreadable_ones_do_no_harm(settings: 
     assert "strange" not in unreadable
 
 
+def test_a_demand_that_cannot_be_read_is_listed_and_withdrawn_by_its_key(settings: KafkaSettings) -> None:
+    kafka.ensure_topics(settings)
+    produce_to_control(settings, b"odd", b"not avro")
+    assert "odd" in json.loads("".join(ravenctl(settings, "user", "--json")))["unreadable"]
+    assert "odd: cannot be read; withdraw it with `ravenctl stop --id odd`" in ravenctl(settings, "user")
+    assert "1 demand withdrawn" in "".join(ravenctl(settings, "stop", "--id", "odd"))
+    assert "odd" not in json.loads("".join(ravenctl(settings, "user", "--json")))["unreadable"]
+
+
 def produce_to_control(settings: KafkaSettings, key: bytes, value: bytes | None) -> None:
     client = kafka.producer(settings)
     client.produce(CONTROL, value, key)
