@@ -30,8 +30,8 @@ SELDOM = frozenset({KLINES, LIQUIDATIONS, TRADES})
 """Channels of whole markets that may bring nothing for a minute: closed candles, liquidations, trades of options."""
 FLUSH_S = 60.0
 """A broker that has only just started, on a machine that starts much else, may take half a minute."""
-SILENT_S = 5.0
-"""Services report every second: who hears nothing for so long has lost Kafka, or there are none."""
+SILENT_S = 10.0
+"""Services report every second: who has heard some, and then none for so long, has lost Kafka."""
 SEEN = "control_offset"
 """Gauge of every service: as far as it has read `raven.control`."""
 
@@ -224,7 +224,7 @@ class Watch:
         self._feed.close()
 
     def until(self, progress: Callable[[Collection[ServiceStatus]], Progress], otherwise: str) -> Progress:
-        """Return when nothing is missing; raises CommandFailed when something never comes, or not in time."""
+        """Return when nothing is missing, or something will never come; raises CommandFailed when it is not in time."""
         found = Progress(("nothing was heard from any service",))
         while time.monotonic() < self._deadline:
             before = dict(self._feed.latest)
@@ -234,14 +234,14 @@ class Watch:
             found = progress(self._feed.latest.values())
             if found.refused or not found.missing:
                 return found
+            if self._feed.latest and time.monotonic() - self._heard_at > SILENT_S:
+                raise Unavailable(
+                    f"Kafka at {self._settings.kafka.bootstrap} has brought nothing for {SILENT_S:.0f} s; "
+                    f"{otherwise}: look with `ravenctl doctor`"
+                )
             # At first, not all services have been heard of.
             if reasons := [reason for reason in found.missing if "not seen" not in reason]:
                 self._telling.wait(reasons)
-        if self._feed.latest and time.monotonic() - self._heard_at > SILENT_S:
-            raise Unavailable(
-                f"Kafka at {self._settings.kafka.bootstrap} has brought nothing for "
-                f"{time.monotonic() - self._heard_at:.0f} s; {otherwise}: look with `ravenctl doctor`"
-            )
         lines = "".join(f"\n  {reason}" for reason in found.missing)
         raise CommandFailed(f"not done after {self._timeout_s:g} s; {otherwise}:{lines}")
 

@@ -20,7 +20,7 @@ def test_a_start_says_that_kafka_went_away_and_that_the_demand_stands(tmp_path: 
         env = {**os.environ, "RAVEN_KAFKA__BOOTSTRAP": broker.bootstrap}
         collector = subprocess.Popen([sys.executable, "-P", str(SERVICE), "collector", str(tmp_path)], env=env)
         start = subprocess.Popen(
-            [sys.executable, "-m", "ravenctl", "start", "--symbol", "BTCUSDT", "--timeout", "25s"],
+            [sys.executable, "-m", "ravenctl", "start", "--symbol", "BTCUSDT", "--timeout", "5m"],
             cwd=tmp_path,
             env=env,
             stdout=subprocess.PIPE,
@@ -43,4 +43,4 @@ def test_a_start_says_that_kafka_went_away_and_that_the_demand_stands(tmp_path: 
     assert f"Kafka at {broker.bootstrap} has brought nothing for" in error
     assert "the demand stands" in error
     assert len(error.splitlines()) == 1
-    assert time.monotonic() - began < 40
+    assert time.monotonic() - began < 100
