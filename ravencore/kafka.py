@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -15,6 +15,7 @@ from ravencore.errors import Unavailable
 from ravencore.topics import GROUP_READER, TOPICS, Topic
 
 log = logging.getLogger("raven.kafka")
+T = TypeVar("T")
 
 CLOCK_HEADER = "clock"
 """Header of a Clock record: microseconds of venue time as decimal text; its value is null."""
@@ -130,10 +131,7 @@ def ensure_topics(settings: KafkaSettings, topics: Iterable[Topic] = TOPICS) -> 
     Safe to run twice and by several processes at once. Raises Unavailable when the broker is away.
     """
     client = admin(settings)
-    try:
-        present = client.list_topics(timeout=TIMEOUT_S).topics
-    except KafkaException as error:
-        raise Unavailable(_away(settings, error)) from None
+    present = _listed(settings, client)
     missing = [_new_topic(topic, settings) for topic in topics if topic.name not in present]
     created = []
     for name, future in (client.create_topics(missing, operation_timeout=TIMEOUT_S) if missing else {}).items():
@@ -157,11 +155,15 @@ def _await_leaders(settings: KafkaSettings, client: AdminClient, names: Iterable
             time.sleep(RETRY_S)
 
 
-def _has_leaders(settings: KafkaSettings, client: AdminClient, name: str) -> bool:
+def _listed(settings: KafkaSettings, client: AdminClient, *name: str) -> Any:
     try:
-        topic = client.list_topics(name, timeout=TIMEOUT_S).topics[name]
+        return client.list_topics(*name, timeout=TIMEOUT_S).topics
     except KafkaException as error:
         raise Unavailable(_away(settings, error)) from None
+
+
+def _has_leaders(settings: KafkaSettings, client: AdminClient, name: str) -> bool:
+    topic = _listed(settings, client, name)[name]
     return bool(topic.partitions) and all(one.leader >= 0 for one in topic.partitions.values())
 
 
@@ -178,10 +180,15 @@ def partitions(client: Consumer | AdminClient, topic: str) -> list[int]:
 
 def watermarks(client: Consumer, topic: str, partition: int) -> tuple[int, int]:
     """First offset and the one after the last committed record; raises KafkaException when the broker stays away."""
+    return patiently(lambda: client.get_watermark_offsets(TopicPartition(topic, partition), TIMEOUT_S))
+
+
+def patiently(ask: Callable[[], T]) -> T:
+    """What the broker answers, asked again while a partition has no leader yet; raises KafkaException."""
     deadline = time.monotonic() + LEADER_S
     while True:
         try:
-            return client.get_watermark_offsets(TopicPartition(topic, partition), TIMEOUT_S)
+            return ask()
         except KafkaException as error:
             if error.args[0].code() not in LEADERLESS or time.monotonic() > deadline:
                 raise
@@ -227,11 +234,8 @@ def _note(message: Message, each: Callable[[Message], None], unread: set[int]) -
 def compacted(settings: KafkaSettings, topic: str, name: str) -> Mapping[bytes, bytes]:
     """The newest value of each key of a compacted topic, tombstones left out; none where it is not made yet."""
     latest: dict[bytes, bytes] = {}
-    try:
-        if topic not in admin(settings).list_topics(timeout=TIMEOUT_S).topics:
-            return latest
-    except KafkaException as error:
-        raise Unavailable(_away(settings, error)) from None
+    if topic not in _listed(settings, admin(settings)):
+        return latest
 
     def keep(message: Message) -> None:
         key, value = message.key() or b"", message.value()

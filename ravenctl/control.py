@@ -20,7 +20,7 @@ from ravencore.topics import CONTROL
 from ravenctl import demands as asking
 from ravenctl.cluster import QUIET
 from ravenctl.demands import Changes, Wanted, feeds_of
-from ravenctl.plans import Plan, plan
+from ravenctl.plans import Plan
 from ravenctl.shell import CommandFailed, Telling
 from ravenctl.statusview import GONE_US, StatusFeed
 
@@ -314,14 +314,14 @@ def _settled(progress: Progress, want: Wanted, telling: Telling) -> None:
 def stop(
     settings: Settings,
     codec: Codec,
-    changes: Callable[[Mapping[str, Demand]], Changes],
+    planned: Callable[[Mapping[str, Demand]], Plan],
     timeout_s: float,
     telling: Telling,
 ) -> Plan:
-    """Make changes of what stands and return when what they end has ended; raises CommandFailed otherwise."""
+    """Do what is planned of what stands and return when all has ended that shall; raises CommandFailed otherwise."""
     kafka.ensure_topics(settings.kafka)
     standing, _ = standing_demands(settings.kafka, codec)
-    found = plan(standing, changes(standing), settings.routing)
+    found = planned(standing)
     watch = Watch(settings, codec, timeout_s, telling)
     try:
         offset = apply(settings.kafka, codec, found.changes)

@@ -40,8 +40,8 @@ from ravenctl.shell import (
 if TYPE_CHECKING:
     from ravencore.config import Settings
     from ravencore.records import Demand, ServiceStatus
-    from ravenctl.demands import Changes, Wanted
-    from ravenctl.plans import Thing
+    from ravenctl.demands import Wanted
+    from ravenctl.plans import Plan, Thing
 
 app = typer.Typer(cls=RavenGroup)
 Ids = Annotated[
@@ -201,16 +201,15 @@ def _check_stop(want: Wanted, ids: list[str] | None) -> None:
 
 def _stop(settings: Settings, want: Wanted, ids: Sequence[str], timeout: float, *, all_users: bool) -> None:
     from ravencore import service
-    from ravenctl import control
-    from ravenctl.demands import to_stop
+    from ravenctl import control, plans
 
-    def changes(standing: Mapping[str, Demand]) -> Changes:
+    def planned(standing: Mapping[str, Demand]) -> Plan:
         if ids:
-            return dict.fromkeys(ids)
-        return to_stop(want, standing, settings.routing, all_users=all_users)
+            return plans.plan(standing, dict.fromkeys(ids), settings.routing, ids)
+        return plans.plan_stop(want, standing, settings.routing, all_users=all_users)
 
     with telling() as voice:
-        control.stop(settings, service.codec(settings), changes, timeout, voice)
+        control.stop(settings, service.codec(settings), planned, timeout, voice)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -253,12 +252,10 @@ def plan(
     )
     check(settings)
     standing, _ = control.standing_demands(settings.kafka, service.codec(settings))
-    changes: Changes = (
-        demands.to_stop(want, standing, settings.routing, all_users=all_users)
-        if to_stop
-        else demands.to_start(want, standing, settings.routing, _now_us())
-    )
-    found = plans.plan(standing, changes, settings.routing)
+    if to_stop:
+        found = plans.plan_stop(want, standing, settings.routing, all_users=all_users)
+    else:
+        found = plans.plan(standing, demands.to_start(want, standing, settings.routing, _now_us()), settings.routing)
     if as_json:
         typer.echo(json.dumps(plans.for_scripts(found), indent=2))
     else:

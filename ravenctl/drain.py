@@ -1,9 +1,9 @@
 """Waits until everything that was sent has arrived everywhere, by asking Kafka and not the clock."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -54,8 +54,13 @@ class Offsets:
     def _ends(self, level: IsolationLevel) -> dict[Place, int]:
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         asked = {TopicPartition(*place): latest for place in self._places}
-        futures = self._client.list_offsets(asked, isolation_level=level, request_timeout=REQUEST_S)
-        return {(str(place.topic), place.partition): _result(future).offset for place, future in futures.items()}
+
+        def ask() -> dict[Place, int]:
+            futures = self._client.list_offsets(asked, isolation_level=level, request_timeout=REQUEST_S)
+            return {(str(one.topic), one.partition): future.result(REQUEST_S).offset for one, future in futures.items()}
+
+        with _answering():
+            return kafka.patiently(ask)
 
     def committed(self, group: str) -> dict[Place, int]:
         """The offsets a group has committed; raises Unavailable."""
@@ -63,13 +68,15 @@ class Offsets:
         (future,) = self._client.list_consumer_group_offsets(
             asked, require_stable=True, request_timeout=REQUEST_S
         ).values()
-        places = _result(future).topic_partitions or []
+        with _answering():
+            places = future.result(REQUEST_S).topic_partitions or []
         return {(str(place.topic), place.partition): place.offset for place in places}
 
 
-def _result(future: Any) -> Any:
+@contextmanager
+def _answering() -> Iterator[None]:
     try:
-        return future.result(REQUEST_S)
+        yield
     except (KafkaException, TimeoutError) as error:
         raise Unavailable(f"Kafka does not answer: {error}") from None
 

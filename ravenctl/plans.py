@@ -1,6 +1,6 @@
 """What demands come to, and so what a start or a stop would begin and end; pure."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from rich.text import Text
 from ravencore.config import RoutingSettings
 from ravencore.graph import NEEDS, SHORT, STORES, made_for, origin
 from ravencore.records import Demand, FeedName
-from ravenctl.demands import Changes, after, feeds_of
+from ravenctl.demands import Changes, Wanted, after, feeds_of, to_stop
 
 
 class Made(NamedTuple):
@@ -67,19 +67,31 @@ def _things(demand: Demand, routing: RoutingSettings) -> Iterable[Thing]:
                     yield Kept(store, feed.venue, feed.symbol, output)
 
 
-def plan(standing: Mapping[str, Demand], changes: Changes, routing: RoutingSettings) -> Plan:
-    """What becomes of what runs when the changes are made."""
+def plan(
+    standing: Mapping[str, Demand], changes: Changes, routing: RoutingSettings, named: Collection[str] = ()
+) -> Plan:
+    """What becomes of what runs when the changes are made.
+
+    `named`: the demands that an end was asked of, by whomever they are; what they come to and goes on is said.
+    """
     before = running(standing.values(), routing)
     now = running(after(standing, changes).values(), routing)
-    withdrawn = [standing[name] for name, demand in changes.items() if demand is None and name in standing]
     narrowed = running([demand for demand in changes.values() if demand], routing)
-    named = running(withdrawn, routing).keys() - narrowed.keys()
+    meant = running([standing[name] for name in named if name in standing], routing).keys() - narrowed.keys()
     return Plan(
         changes,
         begins=tuple(thing for thing in now if thing not in before),
         ends=tuple(thing for thing in before if thing not in now),
-        stays={thing: users for thing, users in now.items() if thing in named and isinstance(thing, FeedName)},
+        stays={thing: users for thing, users in now.items() if thing in meant and isinstance(thing, FeedName)},
     )
+
+
+def plan_stop(
+    want: Wanted, standing: Mapping[str, Demand], routing: RoutingSettings, *, all_users: bool = False
+) -> Plan:
+    """What a stop would do; of others' demands for the same, what stays for them."""
+    changes = to_stop(want, standing, routing, all_users=all_users)
+    return plan(standing, changes, routing, to_stop(want, standing, routing, all_users=True))
 
 
 def for_scripts(found: Plan) -> dict[str, Any]:

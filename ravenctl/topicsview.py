@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ravencore import topics
+from ravencore import kafka, topics
 from ravencore.codec import load_schema
 from ravencore.config import KafkaSettings
 from ravencore.errors import Unavailable
@@ -109,8 +109,12 @@ def _offsets(client: AdminClient, places: Iterable[TopicPartition], spec: Any) -
     asked = dict.fromkeys(places, spec)
     if not asked:
         return {}
-    futures = client.list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=TIMEOUT_S)
-    return {place: future.result() for place, future in futures.items()}
+
+    def ask() -> dict[TopicPartition, Any]:
+        futures = client.list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=TIMEOUT_S)
+        return {place: future.result() for place, future in futures.items()}
+
+    return kafka.patiently(ask)
 
 
 def _configs(client: AdminClient, names: Sequence[str]) -> dict[str, dict[str, str]]:

@@ -301,13 +301,14 @@ def test_what_is_planned_is_what_then_happens(made: list[Demand], want: Wanted, 
     """What the rooms do after, less what they do before, is what the plan says begins; and so for what ends."""
     before = standing(*made)
     try:
-        changes: demands.Changes = (
-            demands.to_stop(want, before, ROUTING, all_users=everybody) if stops else start(want, before)
+        found = (
+            plans.plan_stop(want, before, ROUTING, all_users=everybody)
+            if stops
+            else plans.plan(before, start(want, before), ROUTING)
         )
     except WrongUse:
         return
-    found = plans.plan(before, changes, ROUTING)
-    now = demands.after(before, changes)
+    now = demands.after(before, found.changes)
     for had, have in zip(in_the_plan(plans.running(now.values(), ROUTING)), in_the_rooms(now.values()), strict=True):
         assert had == have
     (feeds_before, derived_before), (feeds_now, derived_now) = (in_the_rooms(one.values()) for one in (before, now))
@@ -324,10 +325,14 @@ def test_what_is_planned_is_what_then_happens(made: list[Demand], want: Wanted, 
 def test_a_plan_says_what_stays_and_for_whom() -> None:
     ann, bob = (make(user, [SPOT], "BTCUSDT") for user in ("ann", "bob"))
     before = standing(ann, bob)
-    found = plans.plan(before, demands.to_stop(BTC, before, ROUTING), ROUTING)
+    found = plans.plan_stop(BTC, before, ROUTING)
     assert found.stays == dict.fromkeys(BTC_FEEDS, ("bob",))
     assert not found.begins
     assert not found.ends
+    # Also to whom has no demand of it.
+    others = plans.plan_stop(Wanted("carl", ("BTCUSDT",)), before, ROUTING)
+    assert others.stays == dict.fromkeys(BTC_FEEDS, ("ann", "bob"))
+    assert not others.changes
 
 
 def test_a_plan_of_tib_alone() -> None:
