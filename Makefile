@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 ARGS   ?=
 
-.PHONY: help demo test chaos kills lint format docs bench bench-here bench-feeds bench-many bench-folds bench-stores bench-outage rivals lock clean
+.PHONY: help demo up test chaos kills lint format docs bench bench-here bench-feeds bench-many bench-folds bench-stores bench-outage rivals lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -25,6 +25,9 @@ $(VENV)/%.stamp: requirements/%.lock pyproject.toml $(VENV)/bin/python
 
 demo: $(VENV)/local.stamp  ## local stack, simulator and all services, with a live view; ARGS="--speed max ..."
 	@$(BIN)/ravenctl demo $(ARGS)
+
+up: $(VENV)/local.stamp  ## Kafka, databases and Raven's services on this machine, to stay; then: .venv/bin/ravenctl start ...
+	@$(BIN)/ravenctl local up $(ARGS)
 
 # Two workers, for two cores; each file that starts servers stays on one of them.
 test: $(VENV)/dev.stamp  ## format, lint, types, then all tests; ARGS="-k tib"
