@@ -134,7 +134,10 @@ class Telling:
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        typer.echo(text)
+        if self._waiting is None:
+            typer.echo(text)
+        else:
+            self._waiting.console.print(text, markup=False, soft_wrap=True)
 
     def wait(self, reasons: Sequence[str]) -> None:
         """What is waited for, a sentence each; where it is piped, each once."""
