@@ -117,13 +117,15 @@ def collect(
 
 def _start(settings: Settings, want: Wanted, timeout: float, *, strict: bool) -> None:
     from ravencore import service
-    from ravenctl import cluster, control
+    from ravenctl import cluster, control, plans
     from ravenctl.demands import feeds_of, told
 
     needed = control.services_of(want.demands(settings.routing, 0))
     with telling() as voice:
         for name in cluster.wake(settings, needed):
             voice.say(f"{name} started")
+        for output in sorted(plans.without_profile(settings.bars).intersection(want.outputs)):
+            voice.say(f"{output}: no profile is configured, so nothing is made of it: see docs/configuration.md")
         made = control.start(settings, service.codec(settings), want, timeout, voice, strict=strict)
     channel = feeds_of(made, settings.routing)[0].channel
     typer.echo(f"running: {told(want)}. Look: ravenctl tail {channel} --follow")
@@ -205,8 +207,8 @@ def _stop(settings: Settings, want: Wanted, ids: Sequence[str], timeout: float, 
 
     def planned(standing: Mapping[str, Demand]) -> Plan:
         if ids:
-            return plans.plan(standing, dict.fromkeys(ids), settings.routing, ids)
-        return plans.plan_stop(want, standing, settings.routing, all_users=all_users)
+            return plans.plan(standing, dict.fromkeys(ids), settings, ids)
+        return plans.plan_stop(want, standing, settings, all_users=all_users)
 
     with telling() as voice:
         control.stop(settings, service.codec(settings), planned, timeout, voice)
@@ -253,9 +255,9 @@ def plan(
     check(settings)
     standing, _ = control.standing_demands(settings.kafka, service.codec(settings))
     if to_stop:
-        found = plans.plan_stop(want, standing, settings.routing, all_users=all_users)
+        found = plans.plan_stop(want, standing, settings, all_users=all_users)
     else:
-        found = plans.plan(standing, demands.to_start(want, standing, settings.routing, _now_us()), settings.routing)
+        found = plans.plan(standing, demands.to_start(want, standing, settings.routing, _now_us()), settings)
     if as_json:
         typer.echo(json.dumps(plans.for_scripts(found), indent=2))
     else:
@@ -329,7 +331,7 @@ def graph(
     from ravenctl import graphs
 
     settings, things, statuses = _seen(given_bootstrap(ctx, bootstrap), configured=configured)
-    found = graphs.graph(settings.routing, things, statuses)
+    found = graphs.graph(settings, things, statuses)
     match how:
         case Format.text:
             show(console(), graphs.as_text(found))
@@ -358,7 +360,7 @@ def _seen(
     feed = StatusFeed(settings.kafka, codec)
     try:
         feed.catch_up()
-        return settings, plans.running(standing.values(), settings.routing), fresh(feed.latest, _now_us())
+        return settings, plans.running(standing.values(), settings), fresh(feed.latest, _now_us())
     finally:
         feed.close()
 

@@ -10,10 +10,10 @@ from rich.tree import Tree
 
 from producers.registry import SOURCES
 from producers.routing import is_named
-from ravencore.config import RoutingSettings
+from ravencore.config import Settings
 from ravencore.graph import NEEDS, STORES
 from ravencore.records import FeedName, ServiceStatus
-from ravenctl.plans import Made, Thing
+from ravenctl.plans import Made, Thing, without_profile
 
 Format = Literal["text", "dot", "mermaid"]
 Kind = Literal["venue", "output", "store"]
@@ -51,11 +51,13 @@ class Graph:
         return any(node in edge for edge in self.running)
 
 
-def graph(
-    routing: RoutingSettings, things: Mapping[Thing, tuple[str, ...]], statuses: Iterable[ServiceStatus]
-) -> Graph:
-    """The graph of the configured venues and of those that demands name, with what runs of it."""
-    edges = tuple(dict.fromkeys([*_configured(routing.venues), *_running(things)]))
+def graph(settings: Settings, things: Mapping[Thing, tuple[str, ...]], statuses: Iterable[ServiceStatus]) -> Graph:
+    """The graph of the configured venues and profiles, and of what demands name, with what runs of it."""
+    unmade = without_profile(settings.bars)
+    configured = [
+        edge for edge in _configured(settings.routing.venues) if unmade.isdisjoint(node.name for node in edge)
+    ]
+    edges = tuple(dict.fromkeys([*configured, *_running(things)]))
     ordered = sorted(edges, key=lambda edge: ("venue", "output", "store").index(edge.source.kind))
     return Graph(tuple(ordered), frozenset(_running(things)), dict(_words(things, list(statuses))))
 

@@ -8,10 +8,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ravencore.config import RoutingSettings
-from ravencore.graph import NEEDS, SHORT, STORES, made_for, origin
+from processors.registry import FOLDS
+from ravencore.config import BarsSettings, RoutingSettings, Settings
+from ravencore.graph import NEEDS, SHORT, STORES, made_for, origin, output_of
 from ravencore.records import Demand, FeedName
 from ravenctl.demands import Changes, Wanted, after, feeds_of, to_stop
+
+MANY_BARS = 4
+"""So many kinds of bars are told in a word."""
 
 
 class Made(NamedTuple):
@@ -45,17 +49,22 @@ class Plan:
     stays: Mapping[FeedName, tuple[str, ...]]
 
 
-def running(demands: Iterable[Demand], routing: RoutingSettings) -> dict[Thing, tuple[str, ...]]:
-    """All that demands come to, each with the users that want it."""
+def running(demands: Iterable[Demand], settings: Settings) -> dict[Thing, tuple[str, ...]]:
+    """All that demands come to with these settings, each with the users that want it."""
     users: dict[Thing, dict[str, None]] = {}
+    unmade = without_profile(settings.bars)
     for demand in demands:
-        for thing in _things(demand, routing):
+        for thing in _things(demand, made_for(demand) - unmade, settings.routing):
             users.setdefault(thing, {})[demand.user] = None
     return {thing: tuple(sorted(who)) for thing, who in users.items()}
 
 
-def _things(demand: Demand, routing: RoutingSettings) -> Iterable[Thing]:
-    outputs = made_for(demand)
+def without_profile(bars: BarsSettings) -> frozenset[str]:
+    """Outputs of which nothing is made, as the settings have no profile of them."""
+    return frozenset(output_of(kind.topic) or "" for kind in FOLDS if not kind.parameters(bars, "VENUE", "SYMBOL"))
+
+
+def _things(demand: Demand, outputs: Collection[str], routing: RoutingSettings) -> Iterable[Thing]:
     for feed in feeds_of([demand], routing):
         yield feed
         for output in sorted(outputs):
@@ -67,17 +76,15 @@ def _things(demand: Demand, routing: RoutingSettings) -> Iterable[Thing]:
                     yield Kept(store, feed.venue, feed.symbol, output)
 
 
-def plan(
-    standing: Mapping[str, Demand], changes: Changes, routing: RoutingSettings, named: Collection[str] = ()
-) -> Plan:
+def plan(standing: Mapping[str, Demand], changes: Changes, settings: Settings, named: Collection[str] = ()) -> Plan:
     """What becomes of what runs when the changes are made.
 
     `named`: the demands that an end was asked of, by whomever they are; what they come to and goes on is said.
     """
-    before = running(standing.values(), routing)
-    now = running(after(standing, changes).values(), routing)
-    narrowed = running([demand for demand in changes.values() if demand], routing)
-    meant = running([standing[name] for name in named if name in standing], routing).keys() - narrowed.keys()
+    before = running(standing.values(), settings)
+    now = running(after(standing, changes).values(), settings)
+    narrowed = running([demand for demand in changes.values() if demand], settings)
+    meant = running([standing[name] for name in named if name in standing], settings).keys() - narrowed.keys()
     return Plan(
         changes,
         begins=tuple(thing for thing in now if thing not in before),
@@ -86,12 +93,10 @@ def plan(
     )
 
 
-def plan_stop(
-    want: Wanted, standing: Mapping[str, Demand], routing: RoutingSettings, *, all_users: bool = False
-) -> Plan:
+def plan_stop(want: Wanted, standing: Mapping[str, Demand], settings: Settings, *, all_users: bool = False) -> Plan:
     """What a stop would do; of others' demands for the same, what stays for them."""
-    changes = to_stop(want, standing, routing, all_users=all_users)
-    return plan(standing, changes, routing, to_stop(want, standing, routing, all_users=True))
+    changes = to_stop(want, standing, settings.routing, all_users=all_users)
+    return plan(standing, changes, settings, to_stop(want, standing, settings.routing, all_users=True))
 
 
 def for_scripts(found: Plan) -> dict[str, Any]:
@@ -174,6 +179,8 @@ def _table(things: Iterable[Thing]) -> Table:
 
 def _short(outputs: set[str]) -> list[str]:
     """Outputs in the order of the graph; all kinds of bars in a word."""
-    whole = outputs.issuperset(SHORT["bars"])
-    named = [output for output in NEEDS if output in outputs and not (whole and output in SHORT["bars"])]
-    return ["all bars", *named] if whole else named
+    bars = outputs.intersection(SHORT["bars"])
+    named = [output for output in NEEDS if output in outputs]
+    if len(bars) < MANY_BARS:
+        return named
+    return [f"{len(bars)} kinds of bars", *(output for output in named if output not in bars)]

@@ -46,7 +46,7 @@ BATCH_RECORDS = 5_000
 BATCH_S = 0.2
 TICK_S = 1.0
 POLL_S = 0.1
-READY_S = 2.0
+READY_S = 5.0
 FIRST_RETRY_S, RETRY_CAP_S = 0.2, 5.0
 LONG_CALL_S = 30.0
 """A call that takes longer is waited for with the group kept alive (max.poll.interval.ms is 300 s)."""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from producers.registry import SOURCES
 from producers.routing import wanted as collected
-from ravencore.config import RoutingSettings
+from ravencore.config import BarsSettings, PlainBarProfile, RoutingSettings, Settings
 from ravencore.graph import ALL, NEEDS, STORES, Standing, origin
 from ravencore.pairs import pair_of
 from ravencore.records import Demand, FeedName
@@ -20,6 +20,14 @@ from ravenctl.shell import WrongUse
 SPOT = "BINANCE_SPOT"
 VENUES = (SPOT, "KRAKEN", "COINBASE")
 ROUTING = RoutingSettings(venues=list(VENUES), symbols=["BTC/USDT"])
+BARS = BarsSettings.model_validate(
+    {
+        **dict.fromkeys(("dib", "vrb", "drb"), {"x": {}}),
+        **dict.fromkeys(("tick", "volume", "dollar"), {"x": PlainBarProfile(size="1")}),
+    }
+)
+SETTINGS = Settings(routing=ROUTING, bars=BARS)
+"""With a profile of every kind of bar."""
 BTC = Wanted("ann", ("BTCUSDT",), (SPOT,))
 BTC_FEEDS = [FeedName(SPOT, channel, "BTCUSDT") for channel in ("trades", "books", "quotes")]
 
@@ -302,14 +310,14 @@ def test_what_is_planned_is_what_then_happens(made: list[Demand], want: Wanted, 
     before = standing(*made)
     try:
         found = (
-            plans.plan_stop(want, before, ROUTING, all_users=everybody)
+            plans.plan_stop(want, before, SETTINGS, all_users=everybody)
             if stops
-            else plans.plan(before, start(want, before), ROUTING)
+            else plans.plan(before, start(want, before), SETTINGS)
         )
     except WrongUse:
         return
     now = demands.after(before, found.changes)
-    for had, have in zip(in_the_plan(plans.running(now.values(), ROUTING)), in_the_rooms(now.values()), strict=True):
+    for had, have in zip(in_the_plan(plans.running(now.values(), SETTINGS)), in_the_rooms(now.values()), strict=True):
         assert had == have
     (feeds_before, derived_before), (feeds_now, derived_now) = (in_the_rooms(one.values()) for one in (before, now))
     begun, ended = in_the_plan(found.begins), in_the_plan(found.ends)
@@ -325,18 +333,18 @@ def test_what_is_planned_is_what_then_happens(made: list[Demand], want: Wanted, 
 def test_a_plan_says_what_stays_and_for_whom() -> None:
     ann, bob = (make(user, [SPOT], "BTCUSDT") for user in ("ann", "bob"))
     before = standing(ann, bob)
-    found = plans.plan_stop(BTC, before, ROUTING)
+    found = plans.plan_stop(BTC, before, SETTINGS)
     assert found.stays == dict.fromkeys(BTC_FEEDS, ("bob",))
     assert not found.begins
     assert not found.ends
     # Also to whom has no demand of it.
-    others = plans.plan_stop(Wanted("carl", ("BTCUSDT",)), before, ROUTING)
+    others = plans.plan_stop(Wanted("carl", ("BTCUSDT",)), before, SETTINGS)
     assert others.stays == dict.fromkeys(BTC_FEEDS, ("ann", "bob"))
     assert not others.changes
 
 
 def test_a_plan_of_tib_alone() -> None:
-    found = plans.plan({}, start(Wanted("ann", ("BTCUSDT",), (SPOT,), ("bars.tib",), ("timescale",)), {}), ROUTING)
+    found = plans.plan({}, start(Wanted("ann", ("BTCUSDT",), (SPOT,), ("bars.tib",), ("timescale",)), {}), SETTINGS)
     assert found.begins == (
         FeedName(SPOT, "trades", "BTCUSDT"),
         plans.Made(SPOT, "BTCUSDT", "bars.tib"),

@@ -7,7 +7,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from producers.registry import SOURCES
-from ravencore.config import RoutingSettings
+from ravencore.config import RoutingSettings, Settings
 from ravencore.graph import NEEDS, STORES
 from ravencore.records import ServiceStatus, Subscription
 from ravenctl import graphs, plans
@@ -15,7 +15,8 @@ from ravenctl.cli import app
 from ravenctl.demands import Wanted
 from ravenctl.graphs import Edge, Node
 
-ROUTING = RoutingSettings()
+SETTINGS = Settings()
+ROUTING = SETTINGS.routing
 TIB = Wanted("ann", ("BTCUSDT",), ("BINANCE_SPOT",), ("bars.tib",), ("timescale",)).demands(ROUTING, 1)
 TRADES = Subscription(venue="BINANCE_SPOT", channel="trades", symbol="BTCUSDT", state="FLOWING")
 COLLECTOR = ServiceStatus(
@@ -29,17 +30,21 @@ COLLECTOR = ServiceStatus(
     reported_time=0,
     subscriptions=(TRADES,),
 )
-RUNNING = graphs.graph(ROUTING, plans.running(TIB, ROUTING), [COLLECTOR])
+RUNNING = graphs.graph(SETTINGS, plans.running(TIB, SETTINGS), [COLLECTOR])
 
 
 def test_as_configured_it_holds_every_edge_once_and_nothing_runs() -> None:
-    found = graphs.graph(ROUTING, {}, [])
+    found = graphs.graph(SETTINGS, {}, [])
     assert len(found.edges) == len(set(found.edges))
     assert found.running == frozenset()
     names = {(edge.source.name, edge.target.name) for edge in found.edges}
     assert {(source.venue, channel) for source in SOURCES.values() for channel in source.channels} <= names
-    assert {(need, output) for output, needs in NEEDS.items() for need in needs} <= names
-    assert {(output, store) for store, outputs in STORES.items() for output in outputs} <= names
+    unmade = plans.without_profile(SETTINGS.bars)
+    assert unmade == {f"bars.{kind}" for kind in ("dib", "vrb", "drb", "tick", "volume", "dollar")}
+    made = NEEDS.keys() - unmade
+    assert {(need, output) for output in made for need in NEEDS[output]} <= names
+    assert {(output, store) for store, outputs in STORES.items() for output in outputs & made} <= names
+    assert not unmade & {name for edge in names for name in edge}
 
 
 def test_what_a_demand_needs_runs_and_nothing_else() -> None:
@@ -52,8 +57,8 @@ def test_what_a_demand_needs_runs_and_nothing_else() -> None:
 
 
 def test_a_venue_that_is_demanded_and_not_configured_is_drawn() -> None:
-    only = RoutingSettings(venues=["KRAKEN"])
-    found = graphs.graph(only, plans.running(TIB, ROUTING), [])
+    only = SETTINGS.model_copy(update={"routing": RoutingSettings(venues=["KRAKEN"])})
+    found = graphs.graph(only, plans.running(TIB, SETTINGS), [])
     assert {node.name for node in found.nodes if node.kind == "venue"} == {"BINANCE_SPOT", "KRAKEN"}
 
 
