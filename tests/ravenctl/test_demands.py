@@ -22,8 +22,8 @@ VENUES = (SPOT, "KRAKEN", "COINBASE")
 ROUTING = RoutingSettings(venues=list(VENUES), symbols=["BTC/USDT"])
 BARS = BarsSettings.model_validate(
     {
-        **dict.fromkeys(("dib", "vrb", "drb"), {"x": {}}),
-        **dict.fromkeys(("tick", "volume", "dollar"), {"x": PlainBarProfile(size="1")}),
+        **{key: {"x": {}} for key in ("dib", "vrb", "drb")},
+        **{key: {"x": PlainBarProfile(size="1")} for key in ("tick", "volume", "dollar")},
     }
 )
 SETTINGS = Settings(routing=ROUTING, bars=BARS)
