@@ -11,6 +11,7 @@ from typing import Any
 
 from ravencore.codec import Schema
 from ravencore.errors import Unavailable, Unreadable
+from ravencore.hiding import without_password
 
 TIMEOUT_S = 5.0
 NOT_FOUND = 404
@@ -21,6 +22,7 @@ class SchemaRegistry:
 
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/")
+        self._shown = without_password(url)
 
     def id_of(self, record: str, schema: Schema) -> int:
         """Id of a schema under subject `raven.<record>`, registered where it is new; raises Unavailable."""
@@ -42,9 +44,9 @@ class SchemaRegistry:
                 return json.load(response)
         except urllib.error.HTTPError as error:
             if error.code == NOT_FOUND:
-                raise Unreadable(f"the schema registry at {self._url} has nothing at {path}") from None
+                raise Unreadable(f"the schema registry at {self._shown} has nothing at {path}") from None
             raise Unavailable(
-                f"the schema registry at {self._url} refused {path}: {error.code} {error.reason}"
+                f"the schema registry at {self._shown} refused {path}: {error.code} {error.reason}"
             ) from None
         except OSError as error:
-            raise Unavailable(f"the schema registry at {self._url} does not answer: {error}") from None
+            raise Unavailable(f"the schema registry at {self._shown} does not answer: {error}") from None

@@ -33,8 +33,9 @@ class Running(NamedTuple):
 def resolve(bootstrap: str | None = None) -> Settings:
     """The settings with the cluster they mean.
 
-    That is the one given, else the configured one, else a local stack that runs in RAVEN_HOME or in `.raven` of this
-    folder or one above it, with its stores, else a demo that was kept there, else the default. Raises ConfigError.
+    That is the one given, else the configured one, else a local stack that runs in RAVEN_HOME, or where that is unset
+    in `.raven` of this folder or one above it, with its stores, else a demo that was kept there, else the default.
+    Raises ConfigError.
     """
     settings = load()
     named = bootstrap or configured(settings)
@@ -95,7 +96,7 @@ def wake(settings: Settings, services: Collection[str]) -> list[str]:
 def running_stack(folder: Path) -> Running | None:
     """The stack that runs in RAVEN_HOME, in this folder or in one above it."""
     named = [Path(os.environ["RAVEN_HOME"])] if os.environ.get("RAVEN_HOME") else []
-    homes = [*named, *(above / HOME for above in (folder, *folder.parents))]
+    homes = named or [above / HOME for above in (folder, *folder.parents)]
     places = [home / part for home in homes for part in ("", DEMO)]
     found = ((home, Stack(home).status()) for home in places if (home / "stack.json").is_file())
     return next((Running(home, state) for home, state in found if state), None)
@@ -110,6 +111,10 @@ def reach(bootstrap: str | None = None) -> Settings:
 
 def check(settings: Settings) -> None:
     """Raises Unavailable within seconds when Kafka does not answer."""
+    home = os.environ.get("RAVEN_HOME")
+    if home and configured(settings) is None:
+        # Not some other Kafka that happens to listen where they usually do.
+        raise Unavailable(f"nothing runs in {home}, which RAVEN_HOME names: run `ravenctl local up`, or unset it")
     servers = settings.kafka.bootstrap
     if not any(accepts(server) for server in servers.split(",")):
         raise Unavailable(_away(servers, "nothing listens there"))

@@ -16,13 +16,12 @@ from processors.check import check as check_processors
 from producers.check import check as check_producers
 from ravencore.config import PREFIX, Settings, config_files, load
 from ravencore.errors import ConfigError
+from ravencore.hiding import HIDDEN, without_password
 from ravenctl.cluster import Running, pointed_at, told_by
 from ravenctl.shell import WrongUse, complete_setting, nearest
 from sinks.stores.timescale_policies import policies
 
-HIDDEN = "***"
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
-_SECRET_QUERY = re.compile(r"(?i)([?&][^=&]*(?:pass|pwd|secret|token|key|sig|credential)[^=&]*=)[^&\s]*")
 
 
 class Source(NamedTuple):
@@ -118,16 +117,6 @@ def shown(value: Any) -> Any:
             return [shown(one) for one in value]
         case _:
             return value
-
-
-def without_password(text: str) -> str:
-    """A text in which the password of a URL, before its host or in its query, is hidden."""
-    scheme, found, rest = text.partition("://")
-    if found and "@" in rest:
-        user, _, host = rest.rpartition("@")
-        name, colon, _ = user.partition(":")
-        text = f"{scheme}://{name + colon if colon else ''}{HIDDEN}@{host}"
-    return _SECRET_QUERY.sub(rf"\1{HIDDEN}", text)
 
 
 def dotted(path: Sequence[str]) -> str:

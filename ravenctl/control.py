@@ -32,6 +32,8 @@ FLUSH_S = 60.0
 """A broker that has only just started, on a machine that starts much else, may take half a minute."""
 SILENT_S = 10.0
 """Services report every second: who has heard some, and then none for so long, has lost Kafka."""
+ODD = "surrogateescape"
+"""How a key that is no text becomes text and bytes again, as in the arguments of a command."""
 SEEN = "control_offset"
 """Gauge of every service: as far as it has read `raven.control`."""
 
@@ -49,7 +51,7 @@ def standing_demands(settings: KafkaSettings, codec: Codec) -> tuple[dict[str, D
     demands: dict[str, Demand] = {}
     unreadable = []
     for key, value in kafka.compacted(settings, CONTROL, "ravenctl").items():
-        name = key.decode(errors="replace")
+        name = key.decode(errors=ODD)
         if name.startswith(SHUTDOWN):
             continue
         try:
@@ -70,7 +72,7 @@ def write(settings: KafkaSettings, records: Mapping[str, bytes | None]) -> int:
     reached = [0]
     noted = partial(_note_offset, reached)
     for key, value in records.items():
-        client.produce(CONTROL, value, key.encode(), on_delivery=noted)
+        client.produce(CONTROL, value, key.encode(errors=ODD), on_delivery=noted)
     if client.flush(FLUSH_S):
         client.purge()
         raise Unavailable(f"Kafka at {settings.bootstrap} did not take it within {FLUSH_S:.0f} s: try again")
@@ -326,7 +328,8 @@ def stop(
     try:
         offset = apply(settings.kafka, codec, found.changes)
         withdrawn = sum(demand is None for demand in found.changes.values())
-        telling.say(f"{withdrawn or 'no'} demand{'s' * (withdrawn != 1)} withdrawn at {settings.kafka.bootstrap}")
+        hint = "" if withdrawn else ": `ravenctl user` lists what stands"
+        telling.say(f"{withdrawn or 'no'} demand{'s' * (withdrawn != 1)} withdrawn at {settings.kafka.bootstrap}{hint}")
         for name, users in _by_symbol(found.stays).items():
             telling.say(f"{name} stays: {', '.join(users)} still want{'s' * (len(users) == 1)} it")
         ended = [thing for thing in found.ends if isinstance(thing, FeedName)]

@@ -33,6 +33,7 @@ from ravenctl.shell import (
     WrongUse,
     console,
     given_bootstrap,
+    shell_word,
     show,
     telling,
 )
@@ -207,11 +208,27 @@ def _stop(settings: Settings, want: Wanted, ids: Sequence[str], timeout: float, 
 
     def planned(standing: Mapping[str, Demand]) -> Plan:
         if ids:
-            return plans.plan(standing, dict.fromkeys(ids), settings, ids)
+            return plans.plan(standing, _named(settings, standing, ids, want.user, all_users=all_users), settings, ids)
         return plans.plan_stop(want, standing, settings, all_users=all_users)
 
     with telling() as voice:
         control.stop(settings, service.codec(settings), planned, timeout, voice)
+
+
+def _named(
+    settings: Settings, standing: Mapping[str, Demand], ids: Sequence[str], user: str, *, all_users: bool
+) -> dict[str, None]:
+    """The withdrawal of demands by their ids; raises WrongUse for one that is not there, or is somebody else's."""
+    from ravencore import service
+    from ravenctl import control
+
+    _, unreadable = control.standing_demands(settings.kafka, service.codec(settings))
+    for name in ids:
+        if name not in standing and name not in unreadable:
+            raise WrongUse(f"no demand {name!r} stands: `ravenctl user` lists those that do")
+        if name in standing and standing[name].user != user and not all_users:
+            raise WrongUse(f"{name} is a demand of {standing[name].user}: add --all-users to withdraw it")
+    return dict.fromkeys(ids)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -302,7 +319,8 @@ def _demands(standing: list[Demand], unreadable: list[str]) -> RenderableType:
             _time(one.created_time),
             one.demand_id,
         )
-    left = [Text(f"{name}: cannot be read; withdraw it with `ravenctl stop --id {name}`") for name in unreadable]
+    words = [shell_word(name) for name in unreadable]
+    left = [Text(f"{word}: cannot be read; withdraw it with `ravenctl stop --id {word}`") for word in words]
     return Group(table, *left)
 
 

@@ -93,9 +93,12 @@ def wanted(
 
 
 def listed(values: Iterable[str] | None) -> Iterator[str]:
-    """Values of an option that may be repeated, or hold several with commas between."""
+    """Values of an option that is repeated, or holds several with commas between; raises WrongUse on an empty one."""
     for value in values or ():
-        yield from (part.strip() for part in value.split(",") if part.strip())
+        parts = [part.strip() for part in value.split(",")]
+        if not all(parts):
+            raise WrongUse(f"{value!r} names nothing: leave the option out to mean all")
+        yield from parts
 
 
 def named_venues(names: Iterable[str] | None) -> tuple[str, ...]:
@@ -270,8 +273,9 @@ def to_stop(
         if feeds and not any((feed.venue, feed.channel) in stopped for feed in feeds):
             continue
         changes[name] = None
-        rest = places(demand.venues or routing.venues) - stopped
-        if want.venues and rest and (narrowed := _narrowed(demand, rest, routing)).feeds:
+        left = tuple(feed for feed in feeds if (feed.venue, feed.channel) not in stopped)
+        if want.venues and left:
+            narrowed = _narrowed(demand, left, stopped)
             changes[narrowed.demand_id] = narrowed
     return changes
 
@@ -290,16 +294,12 @@ def same_symbol(one: str, other: str) -> bool:
     return one == other or (pair_of(one) is not None and pair_of(one) == pair_of(other))
 
 
-def _narrowed(demand: Demand, rest: Collection[Place], routing: RoutingSettings) -> Demand:
-    return make(
-        demand.user,
-        names_of(rest),
-        demand.symbol,
-        demand.outputs,
-        demand.stores,
-        routing=routing,
-        now_us=demand.created_time,
-    )
+def _narrowed(demand: Demand, left: tuple[FeedName, ...], stopped: Collection[Place]) -> Demand:
+    """The demand for the feeds that are left of it, whatever the settings here are."""
+    own = places(demand.venues) if demand.venues else {(feed.venue, feed.channel) for feed in left}
+    venues = names_of(own - set(stopped))
+    name = demand_id(demand.user, venues, demand.symbol, demand.outputs, demand.stores)
+    return changed(demand, demand_id=name, venues=venues, feeds=left)
 
 
 def after(standing: Mapping[str, Demand], changes: Changes) -> dict[str, Demand]:
@@ -312,6 +312,7 @@ def after(standing: Mapping[str, Demand], changes: Changes) -> dict[str, Demand]
 
 def told(want: Wanted) -> str:
     """What is wanted, in a few words."""
-    what = ", ".join(want.symbols) if want.symbols else "all that is configured"
+    of_venues = f" of {', '.join(want.venues)}" if want.venues else ""
+    what = ", ".join(want.symbols) if want.symbols else f"all that is configured{of_venues}"
     what = what.replace(ALL, f"every symbol of {', '.join(want.venues)}")
     return f"{', '.join(want.outputs)} of {what}" if want.outputs else what

@@ -1,6 +1,6 @@
 """The dependency graph, as it is configured and as it runs: for a person, for Graphviz and for Mermaid; pure."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -51,15 +51,24 @@ class Graph:
         return any(node in edge for edge in self.running)
 
 
-def graph(settings: Settings, things: Mapping[Thing, tuple[str, ...]], statuses: Iterable[ServiceStatus]) -> Graph:
+def graph(settings: Settings, things: Mapping[Thing, tuple[str, ...]], statuses: Sequence[ServiceStatus]) -> Graph:
     """The graph of the configured venues and profiles, and of what demands name, with what runs of it."""
     unmade = without_profile(settings.bars)
-    configured = [
-        edge for edge in _configured(settings.routing.venues) if unmade.isdisjoint(node.name for node in edge)
-    ]
-    edges = tuple(dict.fromkeys([*configured, *_running(things)]))
-    ordered = sorted(edges, key=lambda edge: ("venue", "output", "store").index(edge.source.kind))
-    return Graph(tuple(ordered), frozenset(_running(things)), dict(_words(things, list(statuses))))
+    drawn = [edge for edge in _configured(settings.routing.venues) if unmade.isdisjoint(node.name for node in edge)]
+    demanded = [*_demanded(things)]
+    there = {status.service for status in statuses}
+    ordered = sorted(
+        dict.fromkeys([*drawn, *demanded]), key=lambda edge: ("venue", "output", "store").index(edge.source.kind)
+    )
+    running = frozenset(edge for edge in demanded if _service(edge) in there)
+    return Graph(tuple(ordered), running, dict(_words(things, statuses)))
+
+
+def _service(edge: Edge) -> str:
+    """Who lets it flow."""
+    if edge.target.kind == "store":
+        return f"sink-{edge.target.name}"
+    return "collector" if edge.source.kind == "venue" else "engine"
 
 
 def _configured(venues: Collection[str]) -> Iterator[Edge]:
@@ -73,7 +82,7 @@ def _configured(venues: Collection[str]) -> Iterator[Edge]:
         yield from (Edge(Node("output", output), Node("store", store)) for output in NEEDS if output in outputs)
 
 
-def _running(things: Iterable[Thing]) -> Iterator[Edge]:
+def _demanded(things: Iterable[Thing]) -> Iterator[Edge]:
     for thing in things:
         if isinstance(thing, FeedName):
             yield Edge(Node("venue", thing.venue), Node("output", thing.channel))
@@ -83,7 +92,7 @@ def _running(things: Iterable[Thing]) -> Iterator[Edge]:
             yield Edge(Node("output", thing.output), Node("store", thing.store))
 
 
-def _words(things: Mapping[Thing, tuple[str, ...]], statuses: list[ServiceStatus]) -> Iterator[tuple[Node, str]]:
+def _words(things: Mapping[Thing, tuple[str, ...]], statuses: Sequence[ServiceStatus]) -> Iterator[tuple[Node, str]]:
     """Of a channel, how many of its feeds flow; of a store, how its sink is."""
     flowing = {
         FeedName(feed.venue, feed.channel, feed.symbol)

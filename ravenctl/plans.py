@@ -10,7 +10,7 @@ from rich.text import Text
 
 from processors.registry import FOLDS
 from ravencore.config import BarsSettings, RoutingSettings, Settings
-from ravencore.graph import NEEDS, SHORT, STORES, made_for, origin, output_of
+from ravencore.graph import ALL, NEEDS, SHORT, STORES, made_for, origin, output_of
 from ravencore.records import Demand, FeedName
 from ravenctl.demands import Changes, Wanted, after, feeds_of, to_stop
 
@@ -87,10 +87,22 @@ def plan(standing: Mapping[str, Demand], changes: Changes, settings: Settings, n
     meant = running([standing[name] for name in named if name in standing], settings).keys() - narrowed.keys()
     return Plan(
         changes,
-        begins=tuple(thing for thing in now if thing not in before),
-        ends=tuple(thing for thing in before if thing not in now),
-        stays={thing: users for thing, users in now.items() if thing in meant and isinstance(thing, FeedName)},
+        begins=tuple(thing for thing in now if not wanting(before, thing)),
+        ends=tuple(thing for thing in before if not wanting(now, thing)),
+        stays={thing: users for thing in meant if isinstance(thing, FeedName) and (users := wanting(now, thing))},
     )
+
+
+def wanting(things: Mapping[Thing, tuple[str, ...]], thing: Thing) -> tuple[str, ...]:
+    """The users that want a thing, by its name or with every symbol of its venue."""
+    users = {*things.get(thing, ()), *things.get(_of_all(thing), ())}
+    return tuple(sorted(users))
+
+
+def _of_all(thing: Thing) -> Thing:
+    if isinstance(thing, FeedName):
+        return FeedName(thing.venue, thing.channel, ALL)
+    return thing._replace(symbol=ALL)
 
 
 def plan_stop(want: Wanted, standing: Mapping[str, Demand], settings: Settings, *, all_users: bool = False) -> Plan:

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from ravencore.codec import load_schema, pinned_id, pinned_schemas
 from ravencore.errors import Unavailable
+from ravencore.hiding import without_password
 from ravencore.records import RECORDS
 from ravenctl.shell import WrongUse, nearest
 
@@ -31,9 +32,10 @@ def import_schemas(url: str) -> str:
     present = _call(url, "GET", "/subjects?deleted=true")
     ours = versions()
     if set(present) >= set(ours) and all(_id_of(url, subject) == ids[-1][0] for subject, ids in ours.items()):
-        return f"schemas: the registry at {url} holds all {len(ours)} with their pinned ids"
+        return f"schemas: the registry at {without_password(url)} holds all {len(ours)} with their pinned ids"
     if present:
-        return f"schemas: the registry at {url} is in use; services register theirs there, with the ids it gives"
+        where = without_password(url)
+        return f"schemas: the registry at {where} is in use; services register theirs there, with the ids it gives"
     _call(url, "PUT", "/mode", {"mode": "IMPORT"})
     try:
         for subject, ids in ours.items():
@@ -42,7 +44,7 @@ def import_schemas(url: str) -> str:
                 _call(url, "POST", f"/subjects/{subject}/versions", body)
     finally:
         _call(url, "PUT", "/mode", {"mode": "READWRITE"})
-    return f"schemas: {len(ours)} imported into the registry at {url} with their pinned ids"
+    return f"schemas: {len(ours)} imported into the registry at {without_password(url)} with their pinned ids"
 
 
 def versions() -> dict[str, list[tuple[int, Any]]]:
@@ -67,9 +69,11 @@ def _call(url: str, method: str, path: str, body: dict[str, Any] | None = None) 
             return json.load(response)
     except urllib.error.HTTPError as error:
         said = error.read(300).decode(errors="replace")
-        raise Unavailable(f"the schema registry at {url} refused {method} {path}: {error.code} {said}") from None
+        raise Unavailable(
+            f"the schema registry at {without_password(url)} refused {method} {path}: {error.code} {said}"
+        ) from None
     except (OSError, ValueError) as error:
-        raise Unavailable(f"the schema registry at {url} does not answer: {error}") from None
+        raise Unavailable(f"the schema registry at {without_password(url)} does not answer: {error}") from None
 
 
 # Looking

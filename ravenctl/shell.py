@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import typer
 from rich.console import Console, RenderableType
 from rich.status import Status
 from rich.text import Text
+from typer._click.exceptions import NoArgsIsHelpError, UsageError  # typer's own copy of click, told nowhere else
 from typer.core import TyperCommand, TyperGroup
 
 from ravencore.errors import ConfigError, RavenError, Unavailable
@@ -70,15 +72,42 @@ def require(library: str, what: str, extra: str) -> None:
 
 
 class RavenGroup(TyperGroup):
-    """Turns the errors that Raven raises on purpose into one line and an exit code."""
+    """Turns wrong use, and the errors that Raven raises on purpose, into one line and an exit code."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse what stands before the command."""
+        with _in_one_line():
+            return super().parse_args(ctx, args)
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
         """Run the command."""
         try:
-            return super().invoke(ctx)
+            with _in_one_line():
+                return super().invoke(ctx)
         except RavenError as error:
             typer.echo(f"ravenctl: {error}", err=True)
             raise typer.Exit(exit_code(error)) from None
+
+
+@contextmanager
+def _in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except NoArgsIsHelpError:
+        raise
+    except UsageError as error:
+        command = error.ctx.command_path if error.ctx else "ravenctl"
+        said = error.format_message().replace("Value error, ", "").replace("\n", " ").rstrip(".")
+        typer.echo(f"ravenctl: {said}: see `{command} --help`", err=True)
+        raise typer.Exit(USAGE) from None
+
+
+def shell_word(name: str) -> str:
+    """A name as a shell takes it, also one that is no text."""
+    raw = name.encode(errors="surrogateescape")
+    if all(0x20 <= byte < 0x7F for byte in raw):
+        return shlex.quote(name)
+    return "$'" + "".join(f"\\x{byte:02x}" for byte in raw) + "'"
 
 
 class SpreadCommand(TyperCommand):

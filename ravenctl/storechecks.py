@@ -15,7 +15,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from ravencore.config import Settings
-from ravenctl.configview import without_password
+from ravencore.hiding import without_password
 from ravenctl.findings import Finding, failed, ok, warning
 from sinks.migrations import facts
 from sinks.stores.influx_lines import MEASUREMENTS

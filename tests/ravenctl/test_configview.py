@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 from ravencore.config import Settings, load, paths
+from ravencore.hiding import without_password
 from ravenctl.cli import app
-from ravenctl.configview import resolved, without_password
+from ravenctl.configview import resolved
 from ravenctl.shell import CONFIG, USAGE
 
 ROOT = Path(__file__).parents[2]

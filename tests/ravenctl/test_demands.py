@@ -197,6 +197,32 @@ def test_stopping_one_venue_of_several_narrows_the_demand() -> None:
     assert rest.venues == ("COINBASE:QUOTES", "COINBASE_BOOKS", "KRAKEN")
 
 
+def test_a_stop_narrows_by_what_the_demand_says_and_not_by_the_settings_here() -> None:
+    before = standing(make("ann", [], "BTCUSDT"))
+    elsewhere = RoutingSettings(venues=["KRAKEN"], symbol_map={"COINBASE": {"BTC/USDT": "ODD"}})
+    want = Wanted("ann", ("BTCUSDT",), ("KRAKEN",))
+    (rest,) = demands.after(before, demands.to_stop(want, before, elsewhere)).values()
+    (whole,) = before.values()
+    assert rest.venues == ("BINANCE_SPOT", "COINBASE")
+    assert set(rest.feeds) == {feed for feed in whole.feeds if feed.venue != "KRAKEN"}
+
+
+def test_what_every_symbol_is_wanted_for_neither_begins_nor_ends_with_one() -> None:
+    every, one = make("ann", ["KRAKEN"], ALL), make("bob", ["KRAKEN"], "BTCUSDT")
+    want = Wanted("bob", ("BTCUSDT",), ("KRAKEN",))
+    assert plans.plan(standing(every), start(want, standing(every)), SETTINGS).begins == ()
+    found = plans.plan_stop(want, standing(every, one), SETTINGS)
+    assert found.ends == ()
+    assert set(found.stays.values()) == {("ann",)}
+    assert {feed.symbol for feed in found.stays} == {"BTC/USDT"}
+
+
+@pytest.mark.parametrize("empty", ["", " ", "tib,"])
+def test_an_empty_name_is_not_all(empty: str) -> None:
+    with pytest.raises(WrongUse, match="names nothing"):
+        demands.named_outputs([empty])
+
+
 def test_with_outputs_or_stores_only_demands_made_so_are_stopped() -> None:
     everything, tib, kept = (
         make("ann", [], "BTCUSDT"),

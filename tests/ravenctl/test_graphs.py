@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from msgspec.structs import replace
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -30,7 +31,8 @@ COLLECTOR = ServiceStatus(
     reported_time=0,
     subscriptions=(TRADES,),
 )
-RUNNING = graphs.graph(SETTINGS, plans.running(TIB, SETTINGS), [COLLECTOR])
+SERVICES = [COLLECTOR, *(replace(COLLECTOR, service=name, subscriptions=()) for name in ("engine", "sink-timescale"))]
+RUNNING = graphs.graph(SETTINGS, plans.running(TIB, SETTINGS), SERVICES)
 
 
 def test_as_configured_it_holds_every_edge_once_and_nothing_runs() -> None:
@@ -54,6 +56,11 @@ def test_what_a_demand_needs_runs_and_nothing_else() -> None:
         Edge(Node("output", "bars.tib"), Node("store", "timescale")),
     }
     assert RUNNING.words[Node("output", "trades")] == "1 of 1 flow, for ann"
+
+
+def test_nothing_runs_where_its_service_does_not() -> None:
+    found = graphs.graph(SETTINGS, plans.running(TIB, SETTINGS), SERVICES[:1])
+    assert {edge.source.name for edge in found.running} == {"BINANCE_SPOT"}
 
 
 def test_a_venue_that_is_demanded_and_not_configured_is_drawn() -> None:

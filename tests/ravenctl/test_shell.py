@@ -126,6 +126,15 @@ def test_a_shell_is_offered_values(words: str, offered: set[str], monkeypatch: p
     [
         (["start", "--symbol", "BTCUSDT", "--venue", "NYSE"], "there are BINANCE_SPOT"),
         (["start", "--symbol", "BTC USDT"], "is no symbol"),
+        (["start", "--symbol", "BTCUSDT", "--with", ""], "names nothing"),
+        (["start", "--symbol"], "'--symbol' requires an argument: see `ravenctl"),
+        (["start", "--timeout", "soon"], "is no duration"),
+        (["status", "--jsn"], "--json"),
+        (["strat"], "'start'"),
+        (["graph", "--format", "svg"], "'mermaid'"),
+        (["collect", "--coin", "BTC"], "Missing option '--quote'"),
+        (["local", "nosuch"], "see `ravenctl local --help`"),
+        (["--nosuch"], "No such option: --nosuch"),
         (["schemas", "trad"], "there is no record trad: did you mean trade?"),
         (["demo", "--speed", "fast"], "is no speed"),
         (["demo", "--speed", "nan"], "is no speed"),
@@ -302,3 +311,13 @@ def test_live_needs_no_simulator() -> None:
     assert next(one.name for one in services(plan(live=True))) == "collector"
     assert plan(live=True).symbols == ("BTCUSDT", "ETHUSDT")
     assert plan(live=True, venues="KRAKEN").sources == ["KRAKEN"]
+
+
+def test_a_home_that_is_named_and_has_no_stack_is_not_some_other_kafka(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAVEN_HOME", str(tmp_path / "away"))
+    result = CliRunner().invoke(app, ["stop-all"])
+    assert result.exit_code == UNAVAILABLE
+    assert f"nothing runs in {tmp_path / 'away'}, which RAVEN_HOME names" in result.stderr

@@ -44,9 +44,11 @@ def topic(settings: KafkaSettings) -> str:
 
 
 def produce(settings: KafkaSettings, topic: str, *values: bytes | None, **extra: Any) -> None:
-    client = kafka.producer(settings)
+    """One after the other, each a millisecond later."""
+    client, now_ms = kafka.producer(settings), time.time_ns() // 1_000_000
     for number, value in enumerate(values):
-        client.produce(topic, value, b"BINANCE_SPOT:BTCUSDT", partition=number % 3, **extra)
+        at = {"partition": number % 3, "timestamp": now_ms + number}
+        client.produce(topic, value, b"BINANCE_SPOT:BTCUSDT", **at, **extra)
         assert client.flush(10) == 0
 
 
@@ -179,6 +181,24 @@ def test_a_demand_that_cannot_be_read_is_listed_and_withdrawn_by_its_key(setting
     assert "odd: cannot be read; withdraw it with `ravenctl stop --id odd`" in ravenctl(settings, "user")
     assert "1 demand withdrawn" in "".join(ravenctl(settings, "stop", "--id", "odd"))
     assert "odd" not in json.loads("".join(ravenctl(settings, "user", "--json")))["unreadable"]
+    produce_to_control(settings, b"\xff\xfe 1", b"not avro")
+    assert r"`ravenctl stop --id $'\xff\xfe\x20\x31'`" in "".join(ravenctl(settings, "user"))
+    ravenctl(settings, "stop", "--id", b"\xff\xfe 1".decode(errors="surrogateescape"))
+    assert control.standing_demands(settings, CODEC)[1] == []
+
+
+def test_only_demands_that_stand_and_are_ones_own_are_withdrawn_by_id(settings: KafkaSettings) -> None:
+    kafka.ensure_topics(settings)
+    user = f"user-{uuid.uuid4().hex}"
+    made = demands.to_start(demands.Wanted(user, ("BTCUSDT",)), {}, RoutingSettings(), 1)
+    control.apply(settings, CODEC, made)
+    (name,) = made
+    stop = ["--bootstrap", settings.bootstrap, "stop", "--id"]
+    assert "no demand 'nosuch' stands" in CliRunner().invoke(app, [*stop, "nosuch"]).stderr
+    assert f"{name} is a demand of {user}: add --all-users" in CliRunner().invoke(app, [*stop, name]).stderr
+    assert name in control.standing_demands(settings, CODEC)[0]
+    assert CliRunner().invoke(app, [*stop, name, "--user", user]).exit_code == 0
+    assert name not in control.standing_demands(settings, CODEC)[0]
 
 
 def produce_to_control(settings: KafkaSettings, key: bytes, value: bytes | None) -> None:
