@@ -47,7 +47,7 @@ def produce(settings: KafkaSettings, topic: str, *values: bytes | None, **extra:
     """One after the other, each a millisecond later."""
     client, now_ms = kafka.producer(settings), time.time_ns() // 1_000_000
     for number, value in enumerate(values):
-        at = {"partition": number % 3, "timestamp": now_ms + number}
+        at: dict[str, Any] = {"partition": number % 3, "timestamp": now_ms + number}
         client.produce(topic, value, b"BINANCE_SPOT:BTCUSDT", **at, **extra)
         assert client.flush(10) == 0
 
