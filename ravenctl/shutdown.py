@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
+from ravencore import kafka
 from ravencore.codec import Codec
 from ravencore.config import Settings
 from ravencore.demands import SHUTDOWN
@@ -36,6 +37,7 @@ def shut_down(
 
     What is received is so still worked off. Raises WrongUse for a name that is none, Unavailable.
     """
+    kafka.ensure_topics(settings.kafka)
     feed = StatusFeed(settings.kafka, codec)
     try:
         feed.catch_up()

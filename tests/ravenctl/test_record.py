@@ -334,7 +334,7 @@ def test_nobody_there_is_one_line_and_exit_code_4(tmp_path: Path, monkeypatch: p
         ([], "name a --symbol"),
         (["--venue", "BINANCE_SPOT"], "is collected by symbol"),
         (["--venue", "BINANCE_OPTIONS", "--symbol", "BTCUSDT"], "leave --symbol out"),
-        (["--venue", "NYSE", "--symbol", "X"], "known are"),
+        (["--venue", "NYSE", "--symbol", "X"], "there are"),
         (["--venue", "BINANCE_SPOT", "--symbol", "BTCUSDT", "--out", "x.zst"], "is called like NAME.frames.zst"),
         (["--venue", "BINANCE_SPOT", "--symbol", "BTCUSDT", "--out", ".frames.zst"], "is called like NAME.frames.zst"),
         (["--venue", "BINANCE_OPTIONS", "--out", "x.frames.zst"], "is called like NAME.rest.jsonl.zst"),
