@@ -18,7 +18,7 @@ from ravenctl.shell import HOME
 
 DEMO = "demo"
 CONNECT_S = 3.0
-METADATA_S = 6.0
+METADATA_S = 10.0
 QUIET = {"log_level": 0}
 """For librdkafka's clients: a command says itself, once, what is wrong."""
 

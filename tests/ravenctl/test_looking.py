@@ -190,7 +190,7 @@ def test_what_does_not_end_is_told_and_what_comes_after_it_is_not_asked(stack: S
 
 def test_a_service_that_is_none_is_a_wrong_use() -> None:
     done = run("shutdown", "--service", "enginee")
-    assert done.exit_code == USAGE
+    assert done.exit_code == USAGE, done.output
     assert "did you mean engine?" in done.output
 
 
