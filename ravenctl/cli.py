@@ -1,7 +1,6 @@
 """ravenctl: Raven's command line. Each command reads its options here and is carried out in a module of its own."""
 
 import json
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +28,7 @@ from ravenctl.shell import (
     complete_venue,
     console,
     given_bootstrap,
+    now_us,
     seconds,
     show,
 )
@@ -143,17 +143,17 @@ def gaps(
     from ravenctl.cluster import reach
 
     settings = reach(given_bootstrap(ctx, bootstrap))
-    now_us, codec = _now_us(), service.codec(settings)
+    at_us, codec = now_us(), service.codec(settings)
     choice = ledger.choose(
         venues=venue,
         symbols=symbol,
         channels=channel,
         causes=cause,
-        since_us=ledger.since(since, now_us),
+        since_us=ledger.since(since, at_us),
         routing=settings.routing,
     )
     with ledger.Waiting() as waiting:
-        found = ledger.report(settings, codec, choice, now_us, waiting.say)
+        found = ledger.report(settings, codec, choice, at_us, waiting.say)
     if as_json:
         typer.echo(json.dumps(gapsview.for_scripts(found), indent=2))
     else:
@@ -263,7 +263,7 @@ def record(
 
     want = wanted(symbol, venue, whoami(), outputs)
     settings = load()
-    plan = recording.make_plan(want, settings, out, duration, _now_us())
+    plan = recording.make_plan(want, settings, out, duration, now_us())
     if recording.run(plan, settings, console()):
         raise typer.Exit(INTERRUPTED)
 
@@ -436,7 +436,7 @@ def list_letters(
     from ravenctl.cluster import reach
 
     settings = reach(given_bootstrap(ctx, bootstrap))
-    choice = dlq.choose(names=(), services=service_, reasons=reason, topics=topic, since=since, now_us=_now_us())
+    choice = dlq.choose(names=(), services=service_, reasons=reason, topics=topic, since=since, now_us=now_us())
     found = dlq.find(settings.kafka, service.codec(settings), choice)
     if as_json:
         for one in found:
@@ -495,7 +495,7 @@ def replay(
     settings = reach(given_bootstrap(ctx, bootstrap))
     codec = service.codec(settings)
     choice = dlq.choose(
-        names=letter or (), services=service_, reasons=reason, topics=topic, since=since, now_us=_now_us()
+        names=letter or (), services=service_, reasons=reason, topics=topic, since=since, now_us=now_us()
     )
     found = dlq.find(settings.kafka, codec, choice)
     done = dlq.replay(settings, codec, found)
@@ -504,10 +504,6 @@ def replay(
     typer.echo(f"{len(done.back):,} came back, {len(done.left):,} stay")
     if done.left:
         raise typer.Exit(FAILED)
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1000
 
 
 def main() -> None:

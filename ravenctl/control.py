@@ -316,14 +316,17 @@ def _settled(progress: Progress, want: Wanted, telling: Telling) -> None:
 def stop(
     settings: Settings,
     codec: Codec,
-    planned: Callable[[Mapping[str, Demand]], Plan],
+    planned: Callable[[Mapping[str, Demand], Collection[str]], Plan],
     timeout_s: float,
     telling: Telling,
 ) -> Plan:
-    """Do what is planned of what stands and return when all has ended that shall; raises CommandFailed otherwise."""
+    """Do what is planned of what stands, and return when all has ended that shall; raises CommandFailed otherwise.
+
+    `planned` is asked with the demands by id, and with the ids of those that cannot be read.
+    """
     kafka.ensure_topics(settings.kafka)
-    standing, _ = standing_demands(settings.kafka, codec)
-    found = planned(standing)
+    standing, unreadable = standing_demands(settings.kafka, codec)
+    found = planned(standing, unreadable)
     watch = Watch(settings, codec, timeout_s, telling)
     try:
         offset = apply(settings.kafka, codec, found.changes)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated
@@ -33,6 +32,7 @@ from ravenctl.shell import (
     WrongUse,
     console,
     given_bootstrap,
+    now_us,
     shell_word,
     show,
     telling,
@@ -206,29 +206,25 @@ def _stop(settings: Settings, want: Wanted, ids: Sequence[str], timeout: float, 
     from ravencore import service
     from ravenctl import control, plans
 
-    def planned(standing: Mapping[str, Demand]) -> Plan:
+    def planned(standing: Mapping[str, Demand], unreadable: Collection[str]) -> Plan:
         if ids:
-            return plans.plan(standing, _named(settings, standing, ids, want.user, all_users=all_users), settings, ids)
+            for name in ids:
+                _check_id(name, standing, unreadable, want.user, all_users=all_users)
+            return plans.plan(standing, dict.fromkeys(ids), settings, ids)
         return plans.plan_stop(want, standing, settings, all_users=all_users)
 
     with telling() as voice:
         control.stop(settings, service.codec(settings), planned, timeout, voice)
 
 
-def _named(
-    settings: Settings, standing: Mapping[str, Demand], ids: Sequence[str], user: str, *, all_users: bool
-) -> dict[str, None]:
-    """The withdrawal of demands by their ids; raises WrongUse for one that is not there, or is somebody else's."""
-    from ravencore import service
-    from ravenctl import control
-
-    _, unreadable = control.standing_demands(settings.kafka, service.codec(settings))
-    for name in ids:
-        if name not in standing and name not in unreadable:
-            raise WrongUse(f"no demand {name!r} stands: `ravenctl user` lists those that do")
-        if name in standing and standing[name].user != user and not all_users:
-            raise WrongUse(f"{name} is a demand of {standing[name].user}: add --all-users to withdraw it")
-    return dict.fromkeys(ids)
+def _check_id(
+    name: str, standing: Mapping[str, Demand], unreadable: Collection[str], user: str, *, all_users: bool
+) -> None:
+    """Raises WrongUse for a demand that is not there, or is somebody else's."""
+    if name not in standing and name not in unreadable:
+        raise WrongUse(f"no demand {name!r} stands: `ravenctl user` lists those that do")
+    if name in standing and standing[name].user != user and not all_users:
+        raise WrongUse(f"{name} is a demand of {standing[name].user}: add --all-users to withdraw it")
 
 
 @app.command(epilog=EXIT_CODES)
@@ -274,7 +270,7 @@ def plan(
     if to_stop:
         found = plans.plan_stop(want, standing, settings, all_users=all_users)
     else:
-        found = plans.plan(standing, demands.to_start(want, standing, settings.routing, _now_us()), settings)
+        found = plans.plan(standing, demands.to_start(want, standing, settings.routing, now_us()), settings)
     if as_json:
         typer.echo(json.dumps(plans.for_scripts(found), indent=2))
     else:
@@ -378,7 +374,7 @@ def _seen(
     feed = StatusFeed(settings.kafka, codec)
     try:
         feed.catch_up()
-        return settings, plans.running(standing.values(), settings), fresh(feed.latest, _now_us())
+        return settings, plans.running(standing.values(), settings), fresh(feed.latest, now_us())
     finally:
         feed.close()
 
@@ -410,7 +406,3 @@ def _wanted(
 
 def _time(micros: int) -> str:
     return datetime.fromtimestamp(micros / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1000

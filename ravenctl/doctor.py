@@ -36,7 +36,7 @@ from ravenctl.gaps import still_open
 from ravenctl.local.redis_server import program
 from ravenctl.schemas import registered, versions
 from ravenctl.services import Seen, seen
-from ravenctl.shell import HOME
+from ravenctl.shell import HOME, now_us
 from ravenctl.statusview import StatusFeed, ago
 from ravenctl.survey import offsets
 
@@ -406,8 +406,3 @@ def listed(found: Sequence[Finding]) -> RenderableType:
             said.append(f": {finding.todo}", style="bold" if finding.level == "FAILED" else "")
         table.add_row(Text(finding.level, style=STYLES[finding.level]), finding.check, said)
     return table
-
-
-def now_us() -> int:
-    """Microseconds since the epoch."""
-    return time.time_ns() // 1000

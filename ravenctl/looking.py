@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +11,7 @@ import typer
 from ravenctl.shell import (
     EXIT_CODES,
     FAILED,
+    AsJson,
     Bootstrap,
     Timeout,
     User,
@@ -21,6 +21,7 @@ from ravenctl.shell import (
     complete_topic,
     console,
     given_bootstrap,
+    now_us,
     show,
 )
 
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 app = typer.Typer()
 config_app = typer.Typer(help="The configuration.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(config_app, name="config")
-
-AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")]
 
 
 @app.command(epilog=EXIT_CODES)
@@ -71,17 +70,17 @@ def status(
 def _for_scripts(settings: Settings, feed: StatusFeed) -> list[dict[str, object]]:
     from ravenctl import cluster, services
 
-    found = services.seen(feed.latest, cluster.stack_of(settings), _now_us())
-    return [services.for_scripts(one, _now_us()) for one in found]
+    found = services.seen(feed.latest, cluster.stack_of(settings), now_us())
+    return [services.for_scripts(one, now_us()) for one in found]
 
 
 def _show_once(settings: Settings, feed: StatusFeed) -> None:
     from ravenctl import cluster, services, statusscreen
 
-    found = services.seen(feed.latest, cluster.stack_of(settings), _now_us())
+    found = services.seen(feed.latest, cluster.stack_of(settings), now_us())
     if found:
         screen = console()
-        show(screen, statusscreen.show(found, _now_us(), screen.width))
+        show(screen, statusscreen.show(found, now_us(), screen.width))
     else:
         typer.echo("no service has reported yet: start them with `ravenctl local up`")
 
@@ -97,9 +96,9 @@ def _watch(settings: Settings, feed: StatusFeed, *, as_json: bool) -> None:
     with Live(console=screen, screen=True, auto_refresh=False) as live:
 
         def draw(latest: Statuses) -> None:
-            found = services.seen(latest, cluster.stack_of(settings), _now_us())
+            found = services.seen(latest, cluster.stack_of(settings), now_us())
             away = f"Kafka at {settings.kafka.bootstrap} does not answer" if feed.away else None
-            live.update(statusscreen.show(found, _now_us(), screen.width, screen.height, away), refresh=True)
+            live.update(statusscreen.show(found, now_us(), screen.width, screen.height, away), refresh=True)
 
         statusview.watch(feed, draw)
 
@@ -144,9 +143,9 @@ def topics(ctx: typer.Context, *, as_json: AsJson = False, bootstrap: Bootstrap 
 
     found = topicsview.survey(reach(given_bootstrap(ctx, bootstrap)).kafka)
     if as_json:
-        typer.echo(json.dumps([topicsview.for_scripts(told, _now_us()) for told in found], indent=2))
+        typer.echo(json.dumps([topicsview.for_scripts(told, now_us()) for told in found], indent=2))
     else:
-        show(console(), topicsview.listed(found, _now_us()))
+        show(console(), topicsview.listed(found, now_us()))
 
 
 @app.command(epilog=EXIT_CODES)
@@ -273,7 +272,3 @@ def shutdown(
             typer.echo(line)
     if done.left:
         raise typer.Exit(FAILED)
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1000

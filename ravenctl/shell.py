@@ -4,6 +4,7 @@ import difflib
 import re
 import shlex
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -189,6 +190,11 @@ def telling() -> Iterator[Telling]:
         return
     with screen.status("looking at what runs") as waiting:
         yield Telling(waiting)
+
+
+def now_us() -> int:
+    """Microseconds since the epoch."""
+    return time.time_ns() // 1000
 
 
 def given_bootstrap(ctx: typer.Context, own: str | None) -> str | None:

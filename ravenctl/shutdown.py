@@ -14,7 +14,7 @@ from ravenctl import control
 from ravenctl.cluster import stack_of
 from ravenctl.local.state import MemberState
 from ravenctl.services import rank, supervised
-from ravenctl.shell import SERVICES, WrongUse, nearest
+from ravenctl.shell import SERVICES, WrongUse, nearest, now_us
 from ravenctl.statusview import StatusFeed, fresh, is_gone
 
 POLL_S = 0.25
@@ -129,8 +129,3 @@ def _goodbye(before: ServiceStatus, now: ServiceStatus | None) -> str | None:
     if now.started_time != before.started_time:
         return "ended, and was started again"
     return "reports no more: it is gone" if is_gone(now, now_us()) else None
-
-
-def now_us() -> int:
-    """Microseconds since the epoch."""
-    return time.time_ns() // 1000
