@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 from ravencore.errors import ConfigError
 
@@ -25,6 +32,12 @@ OTHER_VARIABLES = (
     *("RAVEN_RECORDINGS", "RAVEN_NO_SKIPS", "RAVEN_TESTS_POSTGRES", "RAVEN_TESTS_S3"),
 )
 """Environment variables that mean something to Raven, its compose file or its tests, and are no settings."""
+JSON_EXAMPLES = {
+    "list_type": '["KRAKEN", "COINBASE"]',
+    "dict_type": '{"name": "value"}',
+    "model_type": '{"setting": "value"}',
+}
+"""What is written in an environment variable, by the error that pydantic has for another value."""
 UNITS_US = {"ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
 
 
@@ -378,7 +391,18 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Environment over local.toml over the chosen file over the defaults."""
         files = [TomlConfigSettingsSource(settings_cls, path) for path in config_files()]
-        return (init_settings, env_settings, *files)
+        return (init_settings, _Environment(settings_cls), *files)
+
+
+class _Environment(EnvSettingsSource):
+    """Variables as they are: pydantic's own source stops at the first that is no JSON, and does not name it."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        """What a variable of a list or a map holds; its text where that is no JSON, for validation to find."""
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            return value
 
 
 def config_files() -> list[Path]:
@@ -440,7 +464,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def _explain(item: Any) -> str:
     path = ".".join(map(str, item["loc"]))
     if item["type"] != "extra_forbidden":
-        return f"setting {path}: {item['msg']}"
+        variable = f"{PREFIX}{path.replace('.', '__')}".upper()
+        set_here = any(name.upper() == variable for name in os.environ)
+        example = JSON_EXAMPLES.get(item["type"]) if set_here else None
+        return f"setting {path}: {item['msg']}" + (f": write {variable} as JSON, like {example}" if example else "")
     return f"setting {path} is unknown{did_you_mean(path, paths(Settings))}"
 
 

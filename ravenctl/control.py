@@ -46,18 +46,18 @@ def whoami() -> str:
         return "unknown"
 
 
-def standing_demands(settings: KafkaSettings, codec: Codec) -> tuple[dict[str, Demand], list[str]]:
-    """Demands by id as they stand, and ids of those that cannot be read; raises Unavailable."""
+def standing_demands(settings: KafkaSettings, codec: Codec) -> tuple[dict[str, Demand], dict[str, str]]:
+    """Demands by id as they stand, and of those that cannot be read why, by id; raises Unavailable."""
     demands: dict[str, Demand] = {}
-    unreadable = []
+    unreadable: dict[str, str] = {}
     for key, value in kafka.compacted(settings, CONTROL, "ravenctl").items():
         name = key.decode(errors=ODD)
         if name.startswith(SHUTDOWN):
             continue
         try:
             demands[name] = codec.decode_as(Demand, value)
-        except Unreadable:
-            unreadable.append(name)
+        except Unreadable as error:
+            unreadable[name] = str(error)
     return demands, unreadable
 
 

@@ -64,6 +64,7 @@ def start(
     into: Stores = None,
     user: User = None,
     timeout: Timeout = "60s",  # type: ignore[assignment]
+    as_json: AsJson = False,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Demand an instrument and wait until it flows, and bars and stores run; or say what does not, and why.
@@ -90,7 +91,7 @@ def start(
         user=user,
     )
     check(settings)
-    _start(settings, want, timeout, strict=bool(want.symbols and venue))
+    _start(settings, want, timeout, strict=bool(want.symbols and venue), as_json=as_json)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -101,6 +102,7 @@ def collect(
     quote: Annotated[str, typer.Option("--quote", metavar="QUOTE", help="For example USDT.")],
     user: User = None,
     timeout: Timeout = "60s",  # type: ignore[assignment]
+    as_json: AsJson = False,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Demand the whole pipeline for one instrument, on all venues that list it, configured or not.
@@ -113,21 +115,26 @@ def collect(
 
     settings = reach(given_bootstrap(ctx, bootstrap))
     want = wanted([f"{coin}/{quote}"], VENUES, user or whoami())
-    _start(settings, want, timeout, strict=False)
+    _start(settings, want, timeout, strict=False, as_json=as_json)
 
 
-def _start(settings: Settings, want: Wanted, timeout: float, *, strict: bool) -> None:
+def _start(settings: Settings, want: Wanted, timeout: float, *, strict: bool, as_json: bool) -> None:
     from ravencore import service
     from ravenctl import cluster, control, plans
     from ravenctl.demands import feeds_of, told
 
     needed = control.services_of(want.demands(settings.routing, 0))
-    with telling() as voice:
-        for name in cluster.wake(settings, needed):
+    with telling(stderr=as_json) as voice:
+        woken = cluster.wake(settings, needed)
+        for name in woken:
             voice.say(f"{name} started")
         for output in sorted(plans.without_profile(settings.bars).intersection(want.outputs)):
             voice.say(f"{output}: no profile is configured, so nothing is made of it: see docs/configuration.md")
         made = control.start(settings, service.codec(settings), want, timeout, voice, strict=strict)
+    if as_json:
+        feeds = feeds_of(made, settings.routing)
+        typer.echo(json.dumps(plans.started_for_scripts(made, feeds, woken), indent=2))
+        return
     channel = feeds_of(made, settings.routing)[0].channel
     typer.echo(f"running: {told(want)}. Look: ravenctl tail {channel} --follow")
 
@@ -148,6 +155,7 @@ def stop(
     user: User = None,
     all_users: AllUsers = False,
     timeout: Timeout = "30s",  # type: ignore[assignment]
+    as_json: AsJson = False,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Withdraw your demands for an instrument or a venue, and wait until all has ended that nobody else needs.
@@ -172,7 +180,7 @@ def stop(
     )
     _check_stop(want, ids)
     check(settings)
-    _stop(settings, want, ids or (), timeout, all_users=all_users)
+    _stop(settings, want, ids or (), timeout, all_users=all_users, as_json=as_json)
 
 
 @app.command(name="stop-all", epilog=EXIT_CODES)
@@ -182,6 +190,7 @@ def stop_all(
     user: User = None,
     all_users: AllUsers = False,
     timeout: Timeout = "30s",  # type: ignore[assignment]
+    as_json: AsJson = False,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Withdraw all of your demands, or everybody's, and wait until all has ended that nobody else needs.
@@ -194,7 +203,7 @@ def stop_all(
     from ravenctl.demands import Wanted
 
     settings = reach(given_bootstrap(ctx, bootstrap))
-    _stop(settings, Wanted(user or whoami(), ()), (), timeout, all_users=all_users)
+    _stop(settings, Wanted(user or whoami(), ()), (), timeout, all_users=all_users, as_json=as_json)
 
 
 def _check_stop(want: Wanted, ids: list[str] | None) -> None:
@@ -202,19 +211,36 @@ def _check_stop(want: Wanted, ids: list[str] | None) -> None:
         raise WrongUse("name a --symbol, a --venue or an --id, or withdraw all with `ravenctl stop-all`")
 
 
-def _stop(settings: Settings, want: Wanted, ids: Sequence[str], timeout: float, *, all_users: bool) -> None:
+def _stop(
+    settings: Settings, want: Wanted, ids: Sequence[str], timeout: float, *, all_users: bool, as_json: bool
+) -> None:
     from ravencore import service
-    from ravenctl import control, plans
+    from ravenctl import control, demands, plans
 
     def planned(standing: Mapping[str, Demand], unreadable: Collection[str]) -> Plan:
         if ids:
             for name in ids:
                 _check_id(name, standing, unreadable, want.user, all_users=all_users)
             return plans.plan(standing, dict.fromkeys(ids), settings, ids)
-        return plans.plan_stop(want, standing, settings, all_users=all_users)
+        found = plans.plan_stop(want, standing, settings, all_users=all_users)
+        others = demands.passed_over(want, standing, settings.routing, all_users=all_users)
+        if others and not found.changes:
+            voice.say(_passed_over(others))
+        return found
 
-    with telling() as voice:
-        control.stop(settings, service.codec(settings), planned, timeout, voice)
+    with telling(stderr=as_json) as voice:
+        found = control.stop(settings, service.codec(settings), planned, timeout, voice)
+    if as_json:
+        typer.echo(json.dumps(plans.for_scripts(found), indent=2))
+
+
+def _passed_over(demands: Sequence[Demand]) -> str:
+    made = "; ".join(f"{one.demand_id}, with {_named(one.outputs)} into {_named(one.stores)}" for one in demands)
+    return f"made with other outputs or stores: {made}: leave out --with and --into, or name one with --id"
+
+
+def _named(names: Sequence[str]) -> str:
+    return ", ".join(names) or "all"
 
 
 def _check_id(
@@ -292,26 +318,26 @@ def user(ctx: typer.Context, *, as_json: AsJson = False, bootstrap: Bootstrap = 
     ordered = sorted(standing.values(), key=lambda demand: (demand.user, demand.created_time))
     if as_json:
         told = [{**plans.demand_for_scripts(one), "created_time": _time(one.created_time)} for one in ordered]
-        typer.echo(json.dumps({"demands": told, "unreadable": unreadable}, indent=2))
+        typer.echo(json.dumps({"demands": told, "unreadable": list(unreadable)}, indent=2))
     else:
         show(console(), _demands(ordered, unreadable))
 
 
-def _demands(standing: list[Demand], unreadable: list[str]) -> RenderableType:
+def _demands(standing: list[Demand], unreadable: Collection[str]) -> RenderableType:
     if not standing and not unreadable:
         return Text("nobody wants anything yet: ravenctl start --symbol BTCUSDT")
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for name in ("USER", "SYMBOL", "VENUES", "WITH", "INTO", "FEEDS", "SINCE", "ID"):
-        table.add_column(name, overflow="fold", justify="right" if name == "FEEDS" else "left")
+    for name in ("USER", "SYMBOL", "VENUES", "WITH", "INTO"):
+        table.add_column(name, overflow="fold", no_wrap=name == "SYMBOL")
+    table.add_column("SINCE", min_width=len("2026-01-01"))
+    table.add_column("ID", no_wrap=True)
     for one in standing:
-        venues, outputs, stores = (", ".join(names) for names in (one.venues, one.outputs, one.stores))
         table.add_row(
             one.user,
             one.symbol,
-            venues or "configured",
-            outputs or "all",
-            stores or "all",
-            str(len(one.feeds)),
+            ", ".join(one.venues) or "configured",
+            _named(one.outputs),
+            _named(one.stores),
             _time(one.created_time),
             one.demand_id,
         )

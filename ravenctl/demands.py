@@ -50,7 +50,12 @@ class Wanted:
     stores: tuple[str, ...] = ()
 
     def demands(self, routing: RoutingSettings, now_us: int) -> list[Demand]:
-        """As they are written: of what is configured, those that come to something."""
+        """As they are written: of what is configured, those that come to something.
+
+        Raises WrongUse where every symbol is wanted, and of no venue in particular.
+        """
+        if ALL in self.symbols and not self.venues:
+            raise WrongUse("--symbol '*' is every symbol of a venue: name it with --venue")
         if self.symbols:
             return [self._demand(self.venues, symbol, routing, now_us) for symbol in self.symbols]
         return [demand for _, step in self.steps(routing, now_us) for demand in step]
@@ -87,8 +92,6 @@ def wanted(
     if wrong:
         raise WrongUse(f"{wrong[0]!r} is no symbol: write it as the venue does, for example BTCUSDT")
     chosen = named_venues(venues)
-    if ALL in named and not chosen:
-        raise WrongUse("--symbol '*' is every symbol of a venue: name it with --venue")
     return Wanted(user, named, chosen, named_outputs(outputs), named_stores(stores))
 
 
@@ -251,18 +254,13 @@ def _nothing(demand: Demand) -> str:
     )
 
 
-def repeated(want: Wanted, standing: Mapping[str, Demand], routing: RoutingSettings) -> dict[str, Demand]:
-    """Standing demands as they are: told once more, they let a collector try again what it has given up."""
-    wanted_ids = {demand.demand_id for demand in want.demands(routing, 0)}
-    return {name: demand for name, demand in standing.items() if name in wanted_ids}
-
-
 def to_stop(
     want: Wanted, standing: Mapping[str, Demand], routing: RoutingSettings, *, all_users: bool = False
 ) -> dict[str, Demand | None]:
     """Withdraws what is wanted no more; a demand for more venues than are stopped is narrowed to the rest.
 
-    No symbols means any. With outputs or stores, only demands that were made with just these.
+    No symbols means any, `*` only demands for every symbol. With outputs or stores, only demands that were made with
+    just these.
     """
     changes: dict[str, Demand | None] = {}
     stopped = places(want.venues or known_venues())
@@ -278,6 +276,16 @@ def to_stop(
             narrowed = _narrowed(demand, left, stopped)
             changes[narrowed.demand_id] = narrowed
     return changes
+
+
+def passed_over(
+    want: Wanted, standing: Mapping[str, Demand], routing: RoutingSettings, *, all_users: bool = False
+) -> list[Demand]:
+    """What a stop would withdraw, were it not for the outputs or stores that it names."""
+    anyhow = Wanted(want.user, want.symbols, want.venues)
+    withdrawn = to_stop(want, standing, routing, all_users=all_users)
+    without = to_stop(anyhow, standing, routing, all_users=all_users)
+    return [standing[name] for name in without if name in standing and name not in withdrawn]
 
 
 def _is_meant(want: Wanted, demand: Demand, *, all_users: bool) -> bool:

@@ -4,7 +4,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,16 +19,15 @@ from rich.text import Text
 
 from producers.registry import SOURCES
 from producers.routing import feeds_of
-from ravencore import kafka, topics
+from ravencore import topics
 from ravencore.codec import Codec
 from ravencore.config import RoutingSettings, Settings, config_files, load
-from ravencore.demands import SHUTDOWN
 from ravencore.errors import ConfigError, RavenError, Unreadable
 from ravencore.graph import NEEDS
 from ravencore.records import Demand, Gap, Subscription
 from ravencore.service import codec
 from ravencore.topics import TOPICS
-from ravenctl import brokerversion, reading, storechecks, topicsview
+from ravenctl import brokerversion, control, reading, storechecks, topicsview
 from ravenctl.cluster import QUIET, Running, accepts, resolve, running_stack, stack_of
 from ravenctl.configview import check_rooms
 from ravenctl.findings import Finding, Level, failed, ok, warning
@@ -36,7 +35,7 @@ from ravenctl.gaps import still_open
 from ravenctl.local.redis_server import program
 from ravenctl.schemas import registered, versions
 from ravenctl.services import Seen, seen
-from ravenctl.shell import HOME, now_us
+from ravenctl.shell import HOME, now_us, shell_word
 from ravenctl.statusview import StatusFeed, ago
 from ravenctl.survey import offsets
 
@@ -50,6 +49,7 @@ LEAST_GROWN = 1_000
 CLOCKS_US = 2_000_000
 DAY_US = 86_400_000_000
 LOW_DISK, LITTLE_DISK = 1 << 30, 5 << 30
+START = "start what is down with `ravenctl local up`, or `docker compose up`"
 DISTRIBUTION = "raven-market-data"
 LEAST_PYTHON = (3, 11)
 STYLES: dict[Level, str] = {"ok": "green", "warning": "yellow", "FAILED": "bold red"}
@@ -182,13 +182,10 @@ def _kafka(settings: Settings) -> Iterator[Finding]:
     if any(told.partitions is None for told in there):
         return
     look = codec(settings)
-    yield from _services(settings, look)
-    client_of_records = reading.reader(settings.kafka)
-    try:
-        yield from _control(settings, look)
-        yield from _letters(client_of_records)
-    finally:
-        client_of_records.close()
+    demands, unreadable = control.standing_demands(settings.kafka, look)
+    yield from _services(settings, look, control.services_of(demands.values()) if demands else ())
+    yield from judge_demands(demands.values(), unreadable, settings.routing)
+    yield from _letters(settings)
 
 
 def judge_topics(there: Sequence[topicsview.Told], settings: Settings) -> Iterator[Finding]:
@@ -235,7 +232,7 @@ def _registry(url: str) -> Iterator[Finding]:
         yield ok("schema registry", f"{url} has all {len(ours)} records")
 
 
-def _services(settings: Settings, look: Codec) -> Iterator[Finding]:
+def _services(settings: Settings, look: Codec, needed: Collection[str]) -> Iterator[Finding]:
     feed = StatusFeed(settings.kafka, look)
     try:
         feed.catch_up(ANSWER_S)
@@ -255,20 +252,30 @@ def _services(settings: Settings, look: Codec) -> Iterator[Finding]:
         )
     finally:
         feed.close()
-    yield from judge_services(found, before, now_us())
+    yield from judge_services(found, before, now_us(), needed)
     yield from _clocks(ahead)
     if unreadable:
         yield warning("services", f"{unreadable} records of {topics.STATUS} cannot be read", "update this ravenctl")
     yield from ledger
 
 
-def judge_services(found: Sequence[Seen], lag_before: dict[str, int], now: int) -> Iterator[Finding]:
-    """Services that do not run, or not well; an instance that another one of its service stands in for is history."""
+def judge_services(
+    found: Sequence[Seen], lag_before: dict[str, int], now: int, needed: Collection[str]
+) -> Iterator[Finding]:
+    """Services that do not run, or not well; an instance that another one of its service stands in for is history.
+
+    `needed`: those that standing demands need.
+    """
     recent = [one for one in found if one.member or (one.status and now - one.status.reported_time < DAY_US)]
     running = {one.service for one in recent if one.is_there}
-    if not running:
-        yield warning("services", "none runs", "start them with `ravenctl local up`, or `docker compose up`")
-    wrong = False
+    # Of those that failed or are gone, a line of their own tells more.
+    away = [name for name in needed if name not in {one.service for one in recent if one.state != "STOPPED"}]
+    if away:
+        does = "does" if len(away) == 1 else "do"
+        yield failed("services", f"demands stand that need {', '.join(away)}, which {does} not run", START)
+    elif not running:
+        yield warning("services", "none runs", START)
+    wrong = bool(away)
     for one in recent:
         finding = _service(one, running, now)
         wrong |= finding is not None
@@ -339,46 +346,45 @@ def _since(client: Consumer, topic: str, time_us: int) -> dict[int, tuple[int, i
     return {number: edge for number, edge in begin.items() if edge[0] < edge[1]}
 
 
-def _letters(client: Consumer) -> Iterator[Finding]:
-    count = sum(high - low for low, high in _since(client, topics.DEAD_LETTERS, now_us() - DAY_US).values())
+def _letters(settings: Settings) -> Iterator[Finding]:
+    client = reading.reader(settings.kafka)
+    try:
+        count = sum(high - low for low, high in _since(client, topics.DEAD_LETTERS, now_us() - DAY_US).values())
+    finally:
+        client.close()
     if count:
         yield warning("dead letters", f"{count:,} in the last day", "see `ravenctl dlq list --since 24h`")
     else:
         yield ok("dead letters", "none in the last day")
 
 
-def _control(settings: Settings, look: Codec) -> Iterator[Finding]:
-    demands: list[Demand] = []
-    wrong: list[Finding] = []
-    for key, value in kafka.compacted(settings.kafka, topics.CONTROL, "ravenctl").items():
-        if key.startswith(SHUTDOWN.encode()):
-            continue
-        try:
-            demands.append(look.decode_as(Demand, value))
-        except Unreadable as error:
-            name = key.decode(errors="replace")
-            wrong.append(
-                warning(
-                    "demands",
-                    f"record {name} of {topics.CONTROL} cannot be read: {error}",
-                    f"nobody minds it: write a tombstone under {name}",
-                )
-            )
-    wrong += judge_demands(demands, settings.routing)
+def judge_demands(
+    demands: Collection[Demand], unreadable: Mapping[str, str], routing: RoutingSettings
+) -> Iterator[Finding]:
+    """Demands that cannot be read, or that come, wholly or in part, to what no source serves and no service makes."""
+    wrong = [
+        warning(
+            "demands",
+            f"{name} in {topics.CONTROL} cannot be read, so no service minds it ({why})",
+            f"withdraw it with `ravenctl stop --id {shell_word(name)}`",
+        )
+        for name, why in unreadable.items()
+    ]
+    wrong += [finding for demand in demands if (finding := _unserved(demand, routing))]
     yield from wrong or [ok("demands", f"{len(demands)} stand, each is somebody's to serve")]
 
 
-def judge_demands(demands: Iterable[Demand], routing: RoutingSettings) -> Iterator[Finding]:
-    """Demands, or parts of them, that no source serves and no service makes."""
+def _unserved(demand: Demand, routing: RoutingSettings) -> Finding | None:
     served = {(source.venue, channel) for source in SOURCES.values() for channel in source.channels}
-    for demand in demands:
-        feeds = demand.feeds or feeds_of(demand, SOURCES.values(), routing)
-        strange = [f"{feed.channel} of {feed.venue}" for feed in feeds if (feed.venue, feed.channel) not in served]
-        strange += [output for output in demand.outputs if output not in NEEDS]
-        told = f"{demand.user}'s demand for {demand.symbol} of {', '.join(demand.venues) or 'all venues'}"
-        if not feeds or strange:
-            lacks = f": there is no {', '.join(dict.fromkeys(strange))}" if strange else ": no source of these has it"
-            yield warning("demands", f"nobody serves {told}{lacks}", f"`ravenctl stop` it as {demand.user}")
+    feeds = demand.feeds or feeds_of(demand, SOURCES.values(), routing)
+    strange = [f"{feed.channel} of {feed.venue}" for feed in feeds if (feed.venue, feed.channel) not in served]
+    strange += [output for output in demand.outputs if output not in NEEDS]
+    if feeds and not strange:
+        return None
+    told = f"{demand.user}'s demand for {demand.symbol} of {', '.join(demand.venues) or 'all venues'}"
+    lacks = f"there is no {', '.join(dict.fromkeys(strange))}" if strange else "no source of these has it"
+    todo = f"withdraw it with `ravenctl stop --id {demand.demand_id} --user {shell_word(demand.user)}`"
+    return warning("demands", f"nobody serves {told}: {lacks}", todo)
 
 
 # Showing

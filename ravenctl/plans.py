@@ -122,6 +122,15 @@ def for_scripts(found: Plan) -> dict[str, Any]:
     }
 
 
+def started_for_scripts(made: Iterable[Demand], feeds: Iterable[FeedName], woken: Iterable[str]) -> dict[str, Any]:
+    """What a start has come to, as JSON values; `woken`: services that it had to start."""
+    return {
+        "demands": [demand_for_scripts(demand) for demand in made],
+        "feeds": [_names(feed) for feed in feeds],
+        "services_started": list(woken),
+    }
+
+
 def demand_for_scripts(demand: Demand) -> dict[str, Any]:
     """A demand as JSON values."""
     return {
@@ -178,7 +187,8 @@ def _table(things: Iterable[Thing]) -> Table:
     for thing in things:
         rows.setdefault(f"{thing.venue}:{thing.symbol}", []).append(thing)
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for name in ("  INSTRUMENT", "COLLECTED", "MADE OF IT", "KEPT IN"):
+    table.add_column("  INSTRUMENT", no_wrap=True, overflow="fold")
+    for name in ("COLLECTED", "MADE OF IT", "KEPT IN"):
         table.add_column(name, overflow="fold")
     for instrument, those in rows.items():
         feeds = [thing.channel for thing in those if isinstance(thing, FeedName)]

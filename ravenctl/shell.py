@@ -140,9 +140,11 @@ def seconds(text: str) -> float:
     return float(match[1]) * _SECONDS[match[2]]
 
 
-def console() -> Console:
-    """Standard output: colours and the screen's width on a terminal, plain and never wrapped when piped."""
-    return Console(highlight=False) if sys.stdout.isatty() else Console(width=1000, highlight=False, no_color=True)
+def console(*, stderr: bool = False) -> Console:
+    """Standard output, or error: colours and the screen's width on a terminal, plain and never wrapped when piped."""
+    if (sys.stderr if stderr else sys.stdout).isatty():
+        return Console(highlight=False, stderr=stderr)
+    return Console(width=1000, highlight=False, no_color=True, stderr=stderr)
 
 
 def show(screen: Console, what: RenderableType) -> None:
@@ -158,14 +160,14 @@ def show(screen: Console, what: RenderableType) -> None:
 class Telling:
     """Says what a command has done, and while it waits for what: on a terminal in one line that changes."""
 
-    def __init__(self, waiting: Status | None) -> None:
-        self._waiting = waiting
+    def __init__(self, waiting: Status | None, *, stderr: bool = False) -> None:
+        self._waiting, self._stderr = waiting, stderr
         self._told: set[str] = set()
 
     def say(self, text: str) -> None:
         """A line that stays."""
         if self._waiting is None:
-            typer.echo(text)
+            typer.echo(text, err=self._stderr)
         else:
             self._waiting.console.print(text, markup=False, soft_wrap=True)
 
@@ -178,15 +180,15 @@ class Telling:
         for reason in reasons:
             if reason not in self._told:
                 self._told.add(reason)
-                typer.echo(f"  {reason}")
+                typer.echo(f"  {reason}", err=self._stderr)
 
 
 @contextmanager
-def telling() -> Iterator[Telling]:
-    """A Telling for standard output."""
-    screen = console()
+def telling(*, stderr: bool = False) -> Iterator[Telling]:
+    """A Telling for standard output, or for standard error where the former is a script's."""
+    screen = console(stderr=stderr)
     if not screen.is_terminal:
-        yield Telling(None)
+        yield Telling(None, stderr=stderr)
         return
     with screen.status("looking at what runs") as waiting:
         yield Telling(waiting)

@@ -1,7 +1,7 @@
 """What was read from Kafka as records, one by one, or as Arrow tables, many at once; and what is neither."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from operator import itemgetter
 from typing import NamedTuple, TypeVar
@@ -35,6 +35,14 @@ def entries(codec: Codec, topics: Mapping[str, type[Record]], reads: Sequence[Re
         except Unreadable as error:
             bad.append(Bad(read, UNREADABLE, str(error)))
     return found, bad
+
+
+def by_topic(reads: Iterable[Read]) -> dict[str, list[Read]]:
+    """Those of each topic, in their order."""
+    found: dict[str, list[Read]] = defaultdict(list)
+    for read in reads:
+        found[read.topic].append(read)
+    return found
 
 
 class Tables:

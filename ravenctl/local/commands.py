@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from ravencore.hiding import without_password
 from ravenctl.local.errors import StackError
 from ravenctl.local.logs import last_lines, new_text
 from ravenctl.local.progress import ConsoleReporter
@@ -74,9 +75,11 @@ def down(home: Home = HOME) -> None:
 @app.command()
 def status(
     home: Home = HOME,
-    as_json: Annotated[bool, typer.Option("--json", help="The recorded state as one JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As one JSON object, passwords included.")] = False,
 ) -> None:
     """Show what runs and where; exit code 1 when a member is not running, 3 when nothing runs.
+
+    The passwords of servers that run here are told with --json only.
 
     Example: ravenctl local status --json
     """
@@ -141,7 +144,7 @@ def show_status(console: Console, state: StackState) -> None:
         table.add_row(name, member.state, *_row(member))
     console.print(table)
     for name, address in msgspec.structs.asdict(state.endpoints).items():
-        console.print(f"{name} {address}", highlight=False, soft_wrap=True)
+        console.print(f"{name} {without_password(address)}", highlight=False, soft_wrap=True)
     for name, member in state.members.items():
         if member.state == "failed":
             console.print(f"{name} failed; its last lines ({member.log}):", soft_wrap=True)

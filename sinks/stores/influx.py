@@ -4,7 +4,6 @@ what must be there.
 
 import re
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
@@ -52,7 +51,7 @@ from sinks.contract import (
     StoreUnavailable,
     keep_good,
 )
-from sinks.reading import Tables
+from sinks.reading import Tables, by_topic
 from sinks.stores.influx_lines import Places, Points, newest, points
 from sinks.stores.influx_setup import TIMEOUT_MS, ensure, message, questdb_rows
 
@@ -135,10 +134,7 @@ class Influx(GroupPosition):
         return Outcome(sorted(bad, key=lambda one: one.read[:3]), [])
 
     def _portions(self, batch: Sequence[Read]) -> Iterator[tuple[type[Record], Sequence[Read]]]:
-        by_topic: dict[str, list[Read]] = defaultdict(list)
-        for read in batch:
-            by_topic[read.topic].append(read)
-        for topic, reads in by_topic.items():
+        for topic, reads in by_topic(batch).items():
             for first in range(0, len(reads), REQUEST_POINTS):
                 yield self.topics[topic], reads[first : first + REQUEST_POINTS]
 

@@ -93,7 +93,7 @@ from sinks.lake_layout import (
     unsettled,
     without,
 )
-from sinks.reading import Tables
+from sinks.reading import Tables, by_topic
 from sinks.stores.lake_files import Files, open_files, place
 
 T = TypeVar("T")
@@ -233,11 +233,8 @@ class Lake:
             with self._restoring():
                 waiting = [bad for at, reads in _by_partition(batch).items() for bad in self._unsettled(*at, reads)]
                 not_yet = {bad.read for bad in waiting}
-                by_topic: dict[str, list[Read]] = defaultdict(list)
-                for read in batch:
-                    if read not in not_yet:
-                        by_topic[read.topic].append(read)
-                return Outcome([bad for at in by_topic.items() for bad in self._bring_back(*at)], waiting)
+                settled = by_topic(read for read in batch if read not in not_yet)
+                return Outcome([bad for at in settled.items() for bad in self._bring_back(*at)], waiting)
         except OSError as error:
             raise self._away(error) from None
 

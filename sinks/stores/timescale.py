@@ -8,7 +8,6 @@ mart itself is asked.
 """
 
 import contextlib
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -36,7 +35,7 @@ from sinks.contract import (
     keep_good,
 )
 from sinks.migrations import facts, migrate
-from sinks.reading import Entry, Tables, entries
+from sinks.reading import Entry, Tables, by_topic, entries
 from sinks.stores import timescale_dimensions as dimensions
 from sinks.stores import timescale_policies as policies
 from sinks.stores.timescale_cells import numbered, text
@@ -163,12 +162,10 @@ class Timescale(GroupPosition):
         self._known = dimensions.load(connection)
 
     def _write(self, connection: psycopg.Connection, batch: Sequence[Read]) -> Outcome:
-        by_topic: dict[str, list[Read]] = defaultdict(list)
-        for read in batch:
-            by_topic[read.topic].append(read)
-        refused = self._learn(connection, by_topic.pop(INSTRUMENTS, []))
+        found = by_topic(batch)
+        refused = self._learn(connection, found.pop(INSTRUMENTS, []))
         sheets: list[Sheet] = []
-        for topic, reads in by_topic.items():
+        for topic, reads in found.items():
             made, unreadable = self._tables.made(self.topics[topic], reads, partial(Sheet, topic, self.topics[topic]))
             sheets += made
             refused += unreadable

@@ -171,8 +171,7 @@ def test_the_whole_story(house: House) -> None:
 
     # One withdrawn: it ends at the exchange, and everything else goes on.
     plan = house.look("plan", "--stop", "--symbol", "ETHUSDT", "--user", "ann")
-    told = house.ravenctl("stop", "--symbol", "ETHUSDT", "--user", "ann")
-    assert "1 demand withdrawn" in told
+    assert json.loads(house.ravenctl("stop", "--symbol", "ETHUSDT", "--user", "ann", "--json")) == plan
     assert flowing(house.feeds()) == feeds_of(*BTC)
     assert planned(plan, "ends") == feeds_of(*ETH)
     before = house.exchange.stats()["symbols"]
@@ -212,8 +211,11 @@ def test_services_end_and_come_back(house: House) -> None:
     """A sink is shut down: it ends and is not restarted; a start that needs it wakes it."""
     house.ravenctl("shutdown", "--service", "sink-influx")
     assert house.services()["sink-influx"]["state"] == "STOPPED"
-    told = house.ravenctl("start", "--symbol", "BTCUSDT", "--with", "trades", "--into", "influx")
-    assert "sink-influx" in told
+    options = ("--symbol", "BTCUSDT", "--with", "trades", "--into", "influx")
+    told = json.loads(house.ravenctl("start", *options, "--json"))
+    assert told["services_started"] == ["sink-influx"]
+    assert [one["symbol"] for one in told["demands"]] == ["BTCUSDT"]
+    assert {(one["venue"], one["channel"], one["symbol"]) for one in told["feeds"]} == flowing(house.feeds())
     assert house.services()["sink-influx"]["state"] == "RUNNING"
     house.ravenctl("stop-all")
 

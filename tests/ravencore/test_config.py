@@ -127,6 +127,24 @@ def test_a_wrong_value_names_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
         load()
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("RAVEN_ROUTING__VENUES", r"routing\.venues: .* RAVEN_ROUTING__VENUES as JSON, like \["),
+        ("RAVEN_MIDS__EXPECTED", r"mids\.expected: .* RAVEN_MIDS__EXPECTED as JSON, like \{"),
+        ("RAVEN_KAFKA", r"setting kafka: .* RAVEN_KAFKA as JSON, like \{"),
+    ],
+)
+def test_a_list_or_a_map_that_is_no_json_is_told_with_its_variable(
+    name: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "KRAKEN{")
+    monkeypatch.setenv("RAVEN_ENGINE__STALL_S", "long")
+    with pytest.raises(ConfigError, match=said) as caught:
+        load()
+    assert "engine.stall_s" in str(caught.value)
+
+
 def test_a_missing_named_file_and_a_torn_file_are_errors(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (clean / "local.toml").write_text("[kafka\n")
     with pytest.raises(ConfigError, match="cannot be read"):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from producers.registry import SOURCES
 from producers.routing import wanted as collected
 from ravencore.config import BarsSettings, PlainBarProfile, RoutingSettings, Settings
-from ravencore.graph import ALL, NEEDS, STORES, Standing, origin
+from ravencore.graph import ALL, BY_INSTRUMENT, NEEDS, STORES, Standing, origin
 from ravencore.pairs import pair_of
 from ravencore.records import Demand, FeedName
 from ravenctl import demands, plans
@@ -107,11 +107,10 @@ def test_what_is_no_symbol(symbol: str) -> None:
         ({"venues": ["KRAKEN:TRADE"]}, "did you mean KRAKEN:TRADES"),
         ({"outputs": ["fundings"]}, "did you mean funding"),
         ({"stores": ["timescal"]}, "did you mean timescale"),
-        ({"symbols": ["*"]}, "name it with --venue"),
     ],
 )
 def test_a_wrong_name_is_said_with_the_nearest_right_one(options: dict[str, Any], says: str) -> None:
-    with pytest.raises(WrongUse, match=says.replace("*", "\\*")):
+    with pytest.raises(WrongUse, match=says):
         demands.wanted(**{"symbols": ["BTCUSDT"], "venues": None, "user": "ann", **options})
 
 
@@ -120,6 +119,13 @@ def test_what_comes_to_nothing_is_refused_with_the_way_out() -> None:
         start(Wanted("ann", ("BTCUSDT",), ("KRAKEN",), ("klines",)), {})
     with pytest.raises(WrongUse, match="BINANCE_FUTURES_KLINES is collected as a whole: leave --symbol out"):
         start(Wanted("ann", ("BTCUSDT",), ("BINANCE_FUTURES_KLINES",)), {})
+
+
+def test_every_symbol_is_started_of_a_venue_and_stopped_of_any() -> None:
+    with pytest.raises(WrongUse, match="name it with --venue"):
+        start(demands.wanted([ALL], None, "ann"), {})
+    every, one = make("ann", ["KRAKEN"], ALL), make("ann", ["KRAKEN"], "BTCUSDT")
+    assert stop(demands.wanted([ALL], None, "ann"), standing(every, one)) == standing(one)
 
 
 def test_without_a_symbol_all_that_is_configured_is_meant_step_by_step() -> None:
@@ -235,6 +241,15 @@ def test_with_outputs_or_stores_only_demands_made_so_are_stopped() -> None:
     assert stop(Wanted("ann", ()), before) == {}
 
 
+def test_what_a_stop_passes_over_is_what_it_would_withdraw_without_outputs_and_stores() -> None:
+    everything, tib = make("ann", [], "BTCUSDT"), make("ann", [], "BTCUSDT", ["bars.tib"])
+    before = standing(everything, tib, make("ann", [], "ETHUSDT"), make("bob", [], "BTCUSDT"))
+    vpin = Wanted("ann", ("BTCUSDT",), (), ("vpin",))
+    assert demands.passed_over(vpin, before, ROUTING) == [everything, tib]
+    assert demands.passed_over(Wanted("ann", ("BTCUSDT",), (), ("bars.tib",)), before, ROUTING) == [everything]
+    assert demands.passed_over(BTC, before, ROUTING) == []
+
+
 def test_one_source_of_a_market_is_stopped_and_the_others_stay() -> None:
     markets = ["DERIBIT_INDEX", "DERIBIT_OPTIONS", "DERIBIT_TRADES"]
     left = stop(Wanted("ann", (ALL,), ("DERIBIT_TRADES",)), standing(make("ann", markets, ALL)))
@@ -245,16 +260,21 @@ USERS = st.sampled_from(["ann", "bob"])
 SOME_VENUES = st.lists(
     st.sampled_from([*VENUES, "DERIBIT", "KRAKEN:TRADES", "COINBASE_BOOKS"]), max_size=3, unique=True
 )
-SYMBOLS = st.sampled_from(["BTCUSDT", "BTC/USDT", "ETHUSDT"])
+SYMBOLS = st.sampled_from(["BTCUSDT", "BTC/USDT", "ETHUSDT", ALL])
 SOME_OUTPUTS = st.lists(st.sampled_from(["trades", "books", "bars.tib", "vpin", "spot_mid", "klines"]), max_size=2)
 SOME_STORES = st.lists(st.sampled_from(sorted(STORES)), max_size=2, unique=True)
-DEMANDS = st.lists(st.builds(make, USERS, SOME_VENUES, SYMBOLS, SOME_OUTPUTS, SOME_STORES), max_size=6)
+DEMANDS = st.lists(
+    st.builds(make, USERS, SOME_VENUES, SYMBOLS, SOME_OUTPUTS, SOME_STORES).filter(
+        lambda made: made.symbol != ALL or bool(made.venues)
+    ),
+    max_size=6,
+)
 WANTS = st.builds(
     lambda user, symbols, venues, outputs, stores: Wanted(
         user, tuple(dict.fromkeys(symbols)), tuple(sorted(venues)), tuple(sorted(set(outputs))), tuple(sorted(stores))
     ),
     USERS,
-    st.lists(SYMBOLS, min_size=1, max_size=2),
+    st.lists(SYMBOLS, max_size=2),
     SOME_VENUES,
     SOME_OUTPUTS,
     SOME_STORES,
@@ -282,25 +302,40 @@ def test_a_stop_takes_exactly_what_it_names(made: list[Demand], venues: list[str
 # Plans
 
 
+LISTED = {
+    SPOT: ("BTCUSDT", "ETHUSDT", "XRPUSDT"),
+    "KRAKEN": ("BTC/USDT", "ETH/USDT", "XRP/USDT"),
+    "COINBASE": ("BTC-USDT", "ETH-USDT", "XRP-USDT"),
+    "DERIBIT": ("BTC_USDT", "ETH_USDT", "XRP_USDT"),
+}
+WHOLE = {
+    (source.venue, channel) for source in SOURCES.values() if source.scope == "market" for channel in source.channels
+}
 Derived = tuple[str, str, str]
 """Kafka key, output, and where: a store, or in its topic."""
 
 
 def kafka_key(feed: FeedName, output: str) -> str:
-    if origin(output) != "quotes":
+    if origin(output) in BY_INSTRUMENT:
         return f"{feed.venue}:{feed.symbol}"
     pair = pair_of(feed.symbol)
     return f"{pair.base}-{pair.quote}" if pair else feed.symbol
+
+
+def listed(venue: str, channel: str, symbol: str) -> tuple[str, ...]:
+    """What a symbol is; a market that is collected as a whole stays one thing."""
+    return LISTED[venue] if symbol == ALL and (venue, channel) not in WHOLE else (symbol,)
 
 
 def in_the_rooms(made: Iterable[Demand]) -> tuple[set[FeedName], set[Derived]]:
     """What the collector subscribes, and what the engine publishes and sinks keep of that, by the rooms' own rules."""
     made = [*made]
     subscribed = {
-        FeedName(SOURCES[name].venue, channel, symbol)
+        FeedName(SOURCES[name].venue, channel, one)
         for name, wants in collected(made, SOURCES.values(), ROUTING).items()
         for symbol, channels in wants.items()
         for channel in channels
+        for one in listed(SOURCES[name].venue, channel, symbol)
     }
     view = Standing(made)
     derived: set[Derived] = set()
@@ -315,16 +350,26 @@ def in_the_rooms(made: Iterable[Demand]) -> tuple[set[FeedName], set[Derived]]:
     return subscribed, derived
 
 
+def channel_of(thing: plans.Thing) -> str:
+    return thing.channel if isinstance(thing, FeedName) else origin(thing.output)
+
+
+def named(thing: plans.Thing, symbol: str) -> plans.Thing:
+    if isinstance(thing, FeedName):
+        return FeedName(thing.venue, thing.channel, symbol)
+    return thing._replace(symbol=symbol)
+
+
 def in_the_plan(things: Iterable[plans.Thing]) -> tuple[set[FeedName], set[Derived]]:
-    things = [*things]
-    subscribed = {thing for thing in things if isinstance(thing, FeedName)}
+    each = [named(thing, one) for thing in things for one in listed(thing.venue, channel_of(thing), thing.symbol)]
+    subscribed = {thing for thing in each if isinstance(thing, FeedName)}
     derived = {
         (
             kafka_key(FeedName(thing.venue, "", thing.symbol), thing.output),
             thing.output,
             thing.store if isinstance(thing, plans.Kept) else "topic",
         )
-        for thing in things
+        for thing in each
         if not isinstance(thing, FeedName)
     }
     return subscribed, derived
@@ -347,12 +392,15 @@ def test_what_is_planned_is_what_then_happens(made: list[Demand], want: Wanted, 
         assert had == have
     (feeds_before, derived_before), (feeds_now, derived_now) = (in_the_rooms(one.values()) for one in (before, now))
     begun, ended = in_the_plan(found.begins), in_the_plan(found.ends)
-    assert begun[0] == feeds_now - feeds_before
-    assert ended[0] == feeds_before - feeds_now
+    # Every symbol may begin where some run by name, and end where some go on.
+    assert begun[0] - feeds_before == feeds_now - feeds_before
+    assert ended[0] - feeds_now == feeds_before - feeds_now
+    assert not {thing for thing in found.begins if thing in feeds_before}
+    assert not {thing for thing in found.ends if thing in feeds_now}
     # A pair is one in the rooms, whichever venue it comes from.
     assert begun[1] >= derived_now - derived_before
     assert ended[1] >= derived_before - derived_now
-    assert found.stays.keys() <= feeds_now
+    assert in_the_plan(found.stays)[0] <= feeds_now
     assert not (found.begins if stops else found.ends)
 
 

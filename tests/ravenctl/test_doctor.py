@@ -21,14 +21,17 @@ from ravenctl.topicsview import Told, expected
 from tests.ravenctl.made import TIME, status
 
 SETTINGS = Settings()
+DAY_US = 86_400_000_000
 
 
 def services(*statuses: ServiceStatus) -> list[Seen]:
     return seen({one.instance: one for one in statuses}, None, TIME)
 
 
-def judged(*statuses: ServiceStatus, lag_before: dict[str, int] | None = None) -> list[Finding]:
-    return list(doctor.judge_services(services(*statuses), lag_before or {}, TIME))
+def judged(
+    *statuses: ServiceStatus, lag_before: dict[str, int] | None = None, needed: tuple[str, ...] = ()
+) -> list[Finding]:
+    return list(doctor.judge_services(services(*statuses), lag_before or {}, TIME, needed))
 
 
 def changed(name: str, **more: Any) -> ServiceStatus:
@@ -58,6 +61,21 @@ def test_one_that_was_asked_to_end_is_no_fault_and_one_that_another_stands_in_fo
     gone = changed("collector", instance="collector-before", reported_time=TIME - 60_000_000)
     (finding,) = judged(status("collector"), gone, changed("engine", state="STOPPED"))
     assert (finding.level, finding.text) == ("ok", "collector run")
+
+
+@pytest.mark.parametrize(
+    "others", [(), (changed("engine", state="STOPPED"),), (changed("engine", reported_time=TIME - 2 * DAY_US),)]
+)
+def test_one_that_demands_need_and_that_does_not_run_is_a_fault(others: tuple[ServiceStatus, ...]) -> None:
+    (finding,) = judged(status("collector"), *others, needed=("engine", "collector"))
+    assert (finding.level, finding.text) == ("FAILED", "demands stand that need engine, which does not run")
+    assert "ravenctl local up" in finding.todo
+
+
+def test_one_that_is_gone_is_told_once_though_demands_need_it() -> None:
+    gone = changed("engine", reported_time=TIME - 9_000_000)
+    (finding,) = judged(status("collector"), gone, needed=("engine", "collector"))
+    assert "engine-0 is gone" in finding.text
 
 
 def test_lag_that_grows_is_told_and_lag_that_shrinks_is_not() -> None:
@@ -106,14 +124,22 @@ def demand(**more: Any) -> Demand:
     ],
 )
 def test_a_demand_that_nobody_serves_is_told(made: Demand, told: str) -> None:
-    (finding,) = doctor.judge_demands([made], RoutingSettings())
+    (finding,) = doctor.judge_demands([made], {}, RoutingSettings())
     assert finding.level == "warning"
     assert told in finding.text
     assert "ada" in finding.text
+    assert "ravenctl stop --id 1 --user ada" in finding.todo
 
 
-def test_one_that_is_served_is_not() -> None:
-    assert list(doctor.judge_demands([demand(), demand(venues=("KRAKEN:TRADES",))], RoutingSettings())) == []
+def test_one_that_cannot_be_read_is_told_with_the_command_that_withdraws_it() -> None:
+    (finding,) = doctor.judge_demands([], {"my own": "no Avro"}, RoutingSettings())
+    assert "no Avro" in finding.text
+    assert finding.todo == "withdraw it with `ravenctl stop --id 'my own'`"
+
+
+def test_one_that_is_served_is_well() -> None:
+    (finding,) = doctor.judge_demands([demand(), demand(venues=("KRAKEN:TRADES",))], {}, RoutingSettings())
+    assert (finding.level, finding.text) == ("ok", "2 stand, each is somebody's to serve")
 
 
 def test_a_dead_kafka_is_told_soon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -27,8 +27,8 @@ class Cli:
             "RAVEN_HOME": str(home),
             "RAVEN_KAFKA__BOOTSTRAP": address,
             "RAVEN_INFLUX__URL": f"http://{address}",
-            "RAVEN_MART__DSN": f"postgresql://raven@{address}/raven",
-            "RAVEN_REDIS__URL": f"redis://{address}/0",
+            "RAVEN_MART__DSN": f"postgresql://raven:hush@{address}/raven",
+            "RAVEN_REDIS__URL": f"redis://:hush@{address}/0",
         }
 
     def __call__(self, *arguments: str) -> Result:
@@ -48,9 +48,12 @@ def test_up_status_down(cli: Cli) -> None:
     again = cli("up", "--servers-only")
     assert again.exit_code == 0
     assert f"already running in {cli.home}" in again.output
+    assert "hush" not in up.output + again.output + cli("status").output
     status = cli("status", "--json")
     assert status.exit_code == 0
-    assert json.loads(status.output)["endpoints"]["kafka_bootstrap"] == cli.env["RAVEN_KAFKA__BOOTSTRAP"]
+    endpoints = json.loads(status.output)["endpoints"]
+    assert endpoints["kafka_bootstrap"] == cli.env["RAVEN_KAFKA__BOOTSTRAP"]
+    assert endpoints["postgres_dsn"] == cli.env["RAVEN_MART__DSN"]
     assert (cli("down").output, cli("status").exit_code) == ("stopped\n", 3)
 
 

@@ -184,7 +184,7 @@ def test_a_demand_that_cannot_be_read_is_listed_and_withdrawn_by_its_key(setting
     produce_to_control(settings, b"\xff\xfe 1", b"not avro")
     assert r"`ravenctl stop --id $'\xff\xfe\x20\x31'`" in "".join(ravenctl(settings, "user"))
     ravenctl(settings, "stop", "--id", b"\xff\xfe 1".decode(errors="surrogateescape"))
-    assert control.standing_demands(settings, CODEC)[1] == []
+    assert control.standing_demands(settings, CODEC)[1] == {}
 
 
 def test_only_demands_that_stand_and_are_ones_own_are_withdrawn_by_id(settings: KafkaSettings) -> None:
@@ -215,7 +215,15 @@ def test_start_says_which_services_are_not_there_and_stop_takes_it_back(settings
     for service in ("sink-influx", "sink-timescale", "sink-lake", "engine", "collector"):
         assert f"{service}: not seen" in result.stderr
     assert user in {demand.user for demand in control.standing_demands(settings, CODEC)[0].values()}
-    result = CliRunner().invoke(app, ["stop", *options])
+    others = CliRunner().invoke(app, ["stop", *options, "--with", "tib"])
+    assert others.exit_code == 0, others.output
+    assert "made with other outputs or stores" in others.stdout
+    assert "with all into all: leave out --with and --into" in others.stdout
+    assert "no demand withdrawn" in others.stdout
+    result = CliRunner().invoke(app, ["stop", *options, "--json"])
     assert result.exit_code == 0, result.output
-    assert "1 demand withdrawn" in result.stdout
+    assert "1 demand withdrawn" in result.stderr
+    told = json.loads(result.stdout)
+    assert (len(told["withdraws"]), told["writes"], told["begins"]["feeds"]) == (1, [], [])
+    assert {feed["channel"] for feed in told["ends"]["feeds"]} == {"trades", "books", "quotes"}
     assert user not in {demand.user for demand in control.standing_demands(settings, CODEC)[0].values()}
