@@ -9,6 +9,8 @@ from typing import ClassVar, Literal
 
 from msgspec import Struct
 
+from ravencore import topics
+
 Side = Literal["BUY", "SELL"]
 OptionSide = Literal["CALL", "PUT"]
 
@@ -512,6 +514,31 @@ RECORDS: tuple[type[Record], ...] = (
     ServiceStatus,
     State,
 )
+
+
+RECORD_OF: Mapping[str, type[Record]] = {
+    topics.TRADES: Trade,
+    topics.BOOKS: Book,
+    topics.QUOTES: Quote,
+    topics.KLINES: Kline,
+    topics.FUNDING: Funding,
+    topics.LIQUIDATIONS: Liquidation,
+    topics.OPEN_INTEREST: OpenInterest,
+    topics.OPTION_TICKERS: OptionTicker,
+    topics.INDEX_PRICES: IndexPrice,
+    topics.VOLATILITY_INDEX: VolatilityIndex,
+    topics.INSTRUMENTS: Instrument,
+    topics.GAPS: Gap,
+    topics.DEAD_LETTERS: DeadLetter,
+    **dict.fromkeys(topics.BARS.values(), Bar),
+    topics.VPIN: Vpin,
+    topics.SPOT_MID: SpotMid,
+    topics.IV_SURFACE: IvSurface,
+    topics.CONTROL: Demand,
+    topics.STATUS: ServiceStatus,
+    **dict.fromkeys((topics.STATE_BARS, topics.STATE_MIDS, topics.STATE_SURFACES), State),
+}
+"""What each topic holds; `raven.control` also has Shutdowns, under keys of their own."""
 
 
 def market_key(record: MarketRecord | Instrument | Bar | Vpin) -> bytes:

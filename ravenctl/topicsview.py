@@ -15,34 +15,12 @@ from ravencore import kafka, topics
 from ravencore.codec import load_schema
 from ravencore.config import KafkaSettings
 from ravencore.errors import Unavailable
+from ravencore.records import RECORD_OF
 from ravencore.topics import TOPICS, Topic
 from ravenctl.cluster import QUIET
 from ravenctl.statusview import ago
 
 TIMEOUT_S = 5.0
-RECORDS = {
-    topics.TRADES: "trade",
-    topics.BOOKS: "book",
-    topics.QUOTES: "quote",
-    topics.KLINES: "kline",
-    topics.FUNDING: "funding",
-    topics.LIQUIDATIONS: "liquidation",
-    topics.OPEN_INTEREST: "open_interest",
-    topics.OPTION_TICKERS: "option_ticker",
-    topics.INDEX_PRICES: "index_price",
-    topics.VOLATILITY_INDEX: "volatility_index",
-    topics.INSTRUMENTS: "instrument",
-    topics.GAPS: "gap",
-    topics.DEAD_LETTERS: "dead_letter",
-    **dict.fromkeys(topics.BARS.values(), "bar"),
-    topics.VPIN: "vpin",
-    topics.SPOT_MID: "spot_mid",
-    topics.IV_SURFACE: "iv_surface",
-    topics.CONTROL: "demand",
-    topics.STATUS: "service_status",
-    **dict.fromkeys((topics.STATE_BARS, topics.STATE_MIDS, topics.STATE_SURFACES), "state"),
-}
-"""What each topic holds, as `ravenctl schemas` names it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +40,7 @@ class Told:
     @property
     def holds(self) -> str:
         """Its record."""
-        return RECORDS[self.topic]
+        return RECORD_OF[self.topic].SCHEMA
 
 
 def survey(settings: KafkaSettings) -> list[Told]:

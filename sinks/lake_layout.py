@@ -13,7 +13,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ravencore.records import Bar, Gap, Instrument, IvSurface, Kline, OptionTicker, Record, SpotMid, Vpin
+from ravencore.records import (
+    Bar,
+    DeadLetter,
+    Demand,
+    Gap,
+    Instrument,
+    IvSurface,
+    Kline,
+    OptionTicker,
+    Record,
+    ServiceStatus,
+    SpotMid,
+    State,
+    Vpin,
+)
 from sinks.arrow import NAMES, Numbers, Torn, constant
 from sinks.contract import Bad, Read
 
@@ -34,6 +48,8 @@ TIMES: dict[type[Record], str] = {
     Instrument: "received_time",
 }
 """The time whose UTC day is `date=`, for the rest event_time, or received_time where the venue gives none."""
+HOUSEKEEPING = frozenset({DeadLetter, Demand, ServiceStatus, State})
+"""What is no market data, and not kept."""
 _offset = itemgetter(Read._fields.index("offset"))
 DAY_US = 86_400_000_000
 EPOCH = date(1970, 1, 1)

@@ -20,7 +20,7 @@ from redis.retry import Retry
 
 from ravencore.config import RedisSettings, Settings
 from ravencore.errors import ConfigError
-from ravencore.records import Bar, IvSurface, Quote, Record, ServiceStatus, SpotMid, Vpin
+from ravencore.records import RECORD_OF, Record
 from ravencore.service import codec
 from ravencore.topics import BARS, IV_SURFACE, QUOTES, SPOT_MID, STATUS, VPIN
 from sinks.contract import (
@@ -134,12 +134,7 @@ class Cache(GroupPosition):
     name = "redis"
     needed = False
     topics: Mapping[str, type[Record]] = {
-        SPOT_MID: SpotMid,
-        QUOTES: Quote,
-        IV_SURFACE: IvSurface,
-        **dict.fromkeys(BARS.values(), Bar),
-        VPIN: Vpin,
-        STATUS: ServiceStatus,
+        topic: RECORD_OF[topic] for topic in (SPOT_MID, QUOTES, IV_SURFACE, *BARS.values(), VPIN, STATUS)
     }
     wait_s = 0.0
 

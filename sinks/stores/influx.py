@@ -15,31 +15,11 @@ from influxdb_client.rest import ApiException
 
 from ravencore.config import Settings
 from ravencore.records import (
-    Book,
-    Funding,
-    IndexPrice,
+    RECORD_OF,
     Kline,
-    Liquidation,
-    OpenInterest,
-    OptionTicker,
-    Quote,
     Record,
-    Trade,
-    VolatilityIndex,
 )
 from ravencore.service import codec
-from ravencore.topics import (
-    BOOKS,
-    FUNDING,
-    INDEX_PRICES,
-    KLINES,
-    LIQUIDATIONS,
-    OPEN_INTEREST,
-    OPTION_TICKERS,
-    QUOTES,
-    TRADES,
-    VOLATILITY_INDEX,
-)
 from sinks.contract import (
     REFUSED,
     Bad,
@@ -52,7 +32,7 @@ from sinks.contract import (
     keep_good,
 )
 from sinks.reading import Tables, by_topic
-from sinks.stores.influx_lines import Places, Points, newest, points
+from sinks.stores.influx_lines import MEASUREMENTS, Places, Points, newest, points
 from sinks.stores.influx_setup import TIMEOUT_MS, ensure, message, questdb_rows
 
 APPLY_CHECK_S = 1.0
@@ -76,18 +56,7 @@ class Influx(GroupPosition):
 
     name = "influx"
     needed = True
-    topics: Mapping[str, type[Record]] = {
-        TRADES: Trade,
-        BOOKS: Book,
-        QUOTES: Quote,
-        KLINES: Kline,
-        FUNDING: Funding,
-        LIQUIDATIONS: Liquidation,
-        OPEN_INTEREST: OpenInterest,
-        OPTION_TICKERS: OptionTicker,
-        INDEX_PRICES: IndexPrice,
-        VOLATILITY_INDEX: VolatilityIndex,
-    }
+    topics: Mapping[str, type[Record]] = {topic: cls for topic, cls in RECORD_OF.items() if cls in MEASUREMENTS}
     wait_s = 0.0
     batching = Batching(records=20_000)
 

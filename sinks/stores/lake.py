@@ -38,45 +38,13 @@ import msgspec
 from ravencore.config import Settings
 from ravencore.errors import RavenError
 from ravencore.records import (
-    Bar,
-    Book,
-    Funding,
-    Gap,
-    IndexPrice,
-    Instrument,
-    IvSurface,
-    Kline,
-    Liquidation,
-    OpenInterest,
-    OptionTicker,
-    Quote,
+    RECORD_OF,
     Record,
-    SpotMid,
-    Trade,
-    VolatilityIndex,
-    Vpin,
 )
 from ravencore.service import codec
-from ravencore.topics import (
-    BARS,
-    BOOKS,
-    FUNDING,
-    GAPS,
-    INDEX_PRICES,
-    INSTRUMENTS,
-    IV_SURFACE,
-    KLINES,
-    LIQUIDATIONS,
-    OPEN_INTEREST,
-    OPTION_TICKERS,
-    QUOTES,
-    SPOT_MID,
-    TRADES,
-    VOLATILITY_INDEX,
-    VPIN,
-)
 from sinks.contract import NOT_SETTLED, Bad, Batching, Outcome, Read, StoreUnavailable
 from sinks.lake_layout import (
+    HOUSEKEEPING,
     RESTORING,
     File,
     Manifest,
@@ -127,24 +95,7 @@ class Lake:
 
     name = "lake"
     needed = True
-    topics: Mapping[str, type[Record]] = {
-        TRADES: Trade,
-        BOOKS: Book,
-        QUOTES: Quote,
-        KLINES: Kline,
-        FUNDING: Funding,
-        LIQUIDATIONS: Liquidation,
-        OPEN_INTEREST: OpenInterest,
-        OPTION_TICKERS: OptionTicker,
-        INDEX_PRICES: IndexPrice,
-        VOLATILITY_INDEX: VolatilityIndex,
-        INSTRUMENTS: Instrument,
-        GAPS: Gap,
-        **dict.fromkeys(BARS.values(), Bar),
-        VPIN: Vpin,
-        SPOT_MID: SpotMid,
-        IV_SURFACE: IvSurface,
-    }
+    topics: Mapping[str, type[Record]] = {topic: cls for topic, cls in RECORD_OF.items() if cls not in HOUSEKEEPING}
     wait_s = 0.0
 
     def __init__(self, settings: Settings) -> None:

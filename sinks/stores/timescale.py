@@ -18,9 +18,9 @@ import pyarrow as pa
 
 from ravencore.config import Settings
 from ravencore.errors import ConfigError
-from ravencore.records import Bar, Gap, Instrument, IvSurface, Kline, Record, SpotMid, Vpin
+from ravencore.records import RECORD_OF, Instrument, Record
 from ravencore.service import codec
-from ravencore.topics import GAPS, INSTRUMENTS, IV_SURFACE, KLINES, SPOT_MID, VPIN
+from ravencore.topics import INSTRUMENTS
 from sinks.contract import (
     CONFLICTING_ROW,
     REFUSED,
@@ -71,8 +71,6 @@ SESSION = (
 )
 CHUNK = 1_000
 """Rows that are sent at once: the server takes them in while the next ones are made."""
-OTHERS: Mapping[str, type[Record]] = {VPIN: Vpin, KLINES: Kline, SPOT_MID: SpotMid, IV_SURFACE: IvSurface, GAPS: Gap}
-
 
 ADVICE = {
     "authentication failed": "correct the user and password in RAVEN_MART__DSN",
@@ -99,10 +97,7 @@ class Timescale(GroupPosition):
 
     name = "timescale"
     needed = True
-    topics: Mapping[str, type[Record]] = {
-        INSTRUMENTS: Instrument,
-        **{topic: OTHERS.get(topic, Bar) for topic in FACTS},
-    }
+    topics: Mapping[str, type[Record]] = {topic: RECORD_OF[topic] for topic in (INSTRUMENTS, *FACTS)}
     batching = Batching()
 
     def __init__(self, settings: Settings) -> None:

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from ravencore.records import RECORD_OF
 from ravencore.topics import TOPICS
 from ravenctl.cli import app
 from ravenctl.local.broker import Broker
 from ravenctl.local.stack import Stack
 from ravenctl.local.state import ServiceSpec
 from ravenctl.shell import FAILED, USAGE
-from ravenctl.topicsview import RECORDS
 
 pytestmark = pytest.mark.stack
 SERVICE = Path(__file__).with_name("small_service.py")
@@ -204,7 +204,7 @@ def test_every_topic_is_told() -> None:
     until(lambda: topics()["raven.status"]["records"])
     told = topics()
     assert list(told) == [topic.name for topic in TOPICS]
-    assert told.keys() == RECORDS.keys()
+    assert told.keys() == RECORD_OF.keys()
     status = told["raven.status"]
     assert (status["there"], status["partitions"], status["cleanup"], status["holds"]) == (
         True,
