@@ -327,14 +327,16 @@ def stop(
     kafka.ensure_topics(settings.kafka)
     standing, unreadable = standing_demands(settings.kafka, codec)
     found = planned(standing, unreadable)
+    if not found.changes:
+        telling.say(f"no demands withdrawn at {settings.kafka.bootstrap}: `ravenctl user` lists what stands")
+        _say_stays(found, telling)
+        return found
     watch = Watch(settings, codec, timeout_s, telling)
     try:
         offset = apply(settings.kafka, codec, found.changes)
         withdrawn = sum(demand is None for demand in found.changes.values())
-        hint = "" if withdrawn else ": `ravenctl user` lists what stands"
-        telling.say(f"{withdrawn or 'no'} demand{'s' * (withdrawn != 1)} withdrawn at {settings.kafka.bootstrap}{hint}")
-        for name, users in _by_symbol(found.stays).items():
-            telling.say(f"{name} stays: {', '.join(users)} still want{'s' * (len(users) == 1)} it")
+        telling.say(f"{withdrawn} demand{'s' * (withdrawn != 1)} withdrawn at {settings.kafka.bootstrap}")
+        _say_stays(found, telling)
         ended = [thing for thing in found.ends if isinstance(thing, FeedName)]
         began = time.monotonic()
         watch.until(partial(_stopped, ended, offset, began), "withdrawn it is")
@@ -343,6 +345,11 @@ def stop(
     finally:
         watch.close()
     return found
+
+
+def _say_stays(found: Plan, telling: Telling) -> None:
+    for name, users in _by_symbol(found.stays).items():
+        telling.say(f"{name} stays: {', '.join(users)} still want{'s' * (len(users) == 1)} it")
 
 
 def _by_symbol(stays: Mapping[FeedName, Sequence[str]]) -> dict[str, list[str]]:

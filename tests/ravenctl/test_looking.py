@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from ravencore import kafka
+from ravencore.config import KafkaSettings
 from ravencore.records import RECORD_OF
 from ravencore.topics import TOPICS
 from ravenctl.cli import app
@@ -36,6 +38,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder in which a stack of small services runs."""
     folder = tmp_path_factory.mktemp("looking")
     with Broker() as broker, socket.create_server(("127.0.0.1", 0)) as server:
+        kafka.ensure_topics(KafkaSettings(bootstrap=broker.bootstrap))
         at = f"127.0.0.1:{server.getsockname()[1]}"
         elsewhere = {
             "kafka": broker.bootstrap,

@@ -219,7 +219,7 @@ def test_start_says_which_services_are_not_there_and_stop_takes_it_back(settings
     assert others.exit_code == 0, others.output
     assert "made with other outputs or stores" in others.stdout
     assert "with all into all: leave out --with and --into" in others.stdout
-    assert "no demand withdrawn" in others.stdout
+    assert "no demands withdrawn" in others.stdout
     result = CliRunner().invoke(app, ["stop", *options, "--json"])
     assert result.exit_code == 0, result.output
     assert "1 demand withdrawn" in result.stderr
