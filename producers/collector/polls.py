@@ -60,6 +60,7 @@ class PollRunner(Runner):
         line.ending = False
         if line.task is None:
             line.since_us = now_us()
+            line.last_received_us = line.failed = line.refused = None
             line.task = self._tasks.create_task(self._keep_asking(line))
 
     def end(self, feed: Feed) -> None:

@@ -140,6 +140,31 @@ async def test_an_answer_that_is_on_its_way_when_the_demand_ends_is_published() 
 
 
 @in_loop
+async def test_a_feed_that_is_wanted_again_flows_when_the_venue_has_answered_again() -> None:
+    venue = Venue()
+    async with polling(venue) as (runner, _):
+        runner.begin(FEED, {})
+        await until(lambda: states(runner) == ["FLOWING"])
+        venue.refuses = True
+        await until(lambda: states(runner) == ["REFUSED"])
+        runner.end(FEED)
+        await until(lambda: states(runner) == [])
+        venue.refuses = False
+        venue.open.clear()
+        before = venue.asked
+        runner.begin(FEED, {})
+        assert states(runner) == ["CONNECTING"]
+        await until(lambda: venue.asked > before)
+        assert states(runner) == ["CONNECTING"]
+        venue.open.set()
+        await until(lambda: states(runner) == ["FLOWING"])
+
+
+def states(runner: PollRunner) -> list[str]:
+    return [feed.state for feed in runner.feeds()]
+
+
+@in_loop
 async def test_a_feed_that_is_wanted_again_while_it_ends_goes_on() -> None:
     venue = Venue()
     venue.open.clear()
