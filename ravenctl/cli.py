@@ -91,17 +91,16 @@ def setup(
 ) -> None:
     """Create topics, put the schemas into a registry where one is configured, set up the stores. Safe to run twice.
 
-    Each store gets a line: what it is, or what it lacks and what to do. All but redis, a cache, are needed.
+    Each part gets a line: what it is, or what it lacks and what to do; one that fails holds up no other. All but redis,
+    a cache, are needed.
 
     Example: ravenctl setup --bootstrap kafka:9092
     Example: ravenctl setup timescale redis
     """
     from ravenctl import prepare
-    from ravenctl.cluster import reach
+    from ravenctl.cluster import resolve
 
-    settings = reach(given_bootstrap(ctx, bootstrap))
-    prepare.prepare(settings, typer.echo)
-    prepare.prepare_stores(settings, stores or [], typer.echo)
+    prepare.prepare(resolve(given_bootstrap(ctx, bootstrap)), stores or [], typer.echo)
 
 
 @app.command(epilog=EXIT_CODES)

@@ -2,12 +2,13 @@
 
 import socket
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from ravencore import kafka
 from ravencore.config import Settings
 from ravencore.errors import ConfigError, Unavailable
 from ravencore.topics import TOPICS
+from ravenctl.cluster import check
 from ravenctl.schemas import import_schemas
 from ravenctl.shell import WrongUse
 from sinks.contract import Store
@@ -16,19 +17,52 @@ from sinks.registry import STORES
 TIMEOUT_S = 10.0
 
 
-def prepare(settings: Settings, say: Callable[[str], None]) -> None:
-    """Create what is missing and say what was done; safe to run twice. Raises Unavailable."""
-    created = kafka.ensure_topics(settings.kafka)
-    for name in created:
-        say(f"topic {name} created")
-    if not created:
-        say(f"topics: all {len(TOPICS)} are there")
-    if settings.schema_registry.url:
-        say(import_schemas(settings.schema_registry.url.rstrip("/")))
+def prepare(settings: Settings, stores: Sequence[str], say: Callable[[str], None]) -> None:
+    """Create what is missing and say of each part in a line or two what it is, or what it lacks; safe to run twice.
+
+    What fails holds up nothing else. Raises Unavailable when something that is needed did, WrongUse for a store that
+    is none.
+    """
+    if unknown := set(stores) - STORES.keys():
+        raise WrongUse(f"there is no store {', '.join(sorted(unknown))}: name {', '.join(STORES)}")
+    failed = []
+    for part, lines in {"Kafka": _topics, "schemas": _schemas, "metrics": _metrics}.items():
+        try:
+            for line in lines(settings):
+                say(f"{part}: ok, {line}")
+        except Unavailable as error:
+            say(f"{part}: failed: {error}")
+            failed.append(part)
+    for name in stores or STORES:
+        needed, told = _set_up(STORES[name], settings)
+        for line in told:
+            say(f"{name}: {line}")
+        failed += [name] if needed else []
+    if failed:
+        raise Unavailable(
+            f"{', '.join(failed)} cannot be used, see above; "
+            "`ravenctl setup STORE ...` looks at those stores alone that you use"
+        )
+
+
+def _topics(settings: Settings) -> Iterator[str]:
+    check(settings)
+    if created := kafka.ensure_topics(settings.kafka):
+        yield from (f"topic {name} created" for name in created)
     else:
-        say("schemas: pinned ids are used; name a registry with RAVEN_SCHEMA_REGISTRY__URL to have them served")
+        yield f"all {len(TOPICS)} topics are there"
+
+
+def _schemas(settings: Settings) -> Iterator[str]:
+    if settings.schema_registry.url:
+        yield import_schemas(settings.schema_registry.url.rstrip("/"))
+    else:
+        yield "pinned ids are used; name a registry with RAVEN_SCHEMA_REGISTRY__URL to have them served"
+
+
+def _metrics(settings: Settings) -> Iterator[str]:
     if settings.service.metrics_port:
-        say(check_metrics_port(settings.service.metrics_port))
+        yield check_metrics_port(settings.service.metrics_port)
 
 
 def check_metrics_port(port: int) -> str:
@@ -40,7 +74,7 @@ def check_metrics_port(port: int) -> str:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             trial.bind(("", port))
-            return f"metrics: port {port} is free"
+            return f"port {port} is free"
         except OSError as error:
             said = error.strerror
     try:
@@ -49,30 +83,10 @@ def check_metrics_port(port: int) -> str:
     except (OSError, ValueError):
         ours = False
     if ours:
-        return f"metrics: port {port} is a service of Raven's that runs"
+        return f"port {port} is a service of Raven's that runs"
     raise Unavailable(
-        f"metrics: port {port} cannot be used ({said}): name a free one by RAVEN_SERVICE__METRICS_PORT, or unset it"
+        f"port {port} cannot be used ({said}): name a free one by RAVEN_SERVICE__METRICS_PORT, or unset it"
     )
-
-
-def prepare_stores(settings: Settings, names: Sequence[str], say: Callable[[str], None]) -> None:
-    """Set up each store and say in a line or two what it is, or what it lacks; safe to run twice.
-
-    Raises Unavailable when one that is needed is not there, WrongUse for a name that is none.
-    """
-    if unknown := set(names) - STORES.keys():
-        raise WrongUse(f"there is no store {', '.join(sorted(unknown))}: name {', '.join(STORES)}")
-    failed = []
-    for name in names or STORES:
-        needed, lines = _set_up(STORES[name], settings)
-        for line in lines:
-            say(f"{name}: {line}")
-        failed += [name] if needed else []
-    if failed:
-        raise Unavailable(
-            f"{', '.join(failed)} cannot be filled, see above; "
-            "`ravenctl setup STORE ...` looks at those alone that you use"
-        )
 
 
 def _set_up(make: Callable[[Settings], Store], settings: Settings) -> tuple[bool, list[str]]:

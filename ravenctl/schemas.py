@@ -32,10 +32,10 @@ def import_schemas(url: str) -> str:
     present = _call(url, "GET", "/subjects?deleted=true")
     ours = versions()
     if set(present) >= set(ours) and all(_id_of(url, subject) == ids[-1][0] for subject, ids in ours.items()):
-        return f"schemas: the registry at {without_password(url)} holds all {len(ours)} with their pinned ids"
+        return f"the registry at {without_password(url)} holds all {len(ours)} with their pinned ids"
     if present:
         where = without_password(url)
-        return f"schemas: the registry at {where} is in use; services register theirs there, with the ids it gives"
+        return f"the registry at {where} is in use; services register theirs there, with the ids it gives"
     _call(url, "PUT", "/mode", {"mode": "IMPORT"})
     try:
         for subject, ids in ours.items():
@@ -44,7 +44,7 @@ def import_schemas(url: str) -> str:
                 _call(url, "POST", f"/subjects/{subject}/versions", body)
     finally:
         _call(url, "PUT", "/mode", {"mode": "READWRITE"})
-    return f"schemas: {len(ours)} imported into the registry at {without_password(url)} with their pinned ids"
+    return f"{len(ours)} imported into the registry at {without_password(url)} with their pinned ids"
 
 
 def versions() -> dict[str, list[tuple[int, Any]]]:

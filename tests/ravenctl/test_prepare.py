@@ -12,16 +12,26 @@ import pytest
 from prometheus_client import CollectorRegistry, Gauge, start_http_server
 
 from ravencore.codec import pinned_id, pinned_schemas
-from ravencore.config import InfluxSettings, LakeSettings, MartSettings, RedisSettings, Settings
+from ravencore.config import (
+    InfluxSettings,
+    KafkaSettings,
+    LakeSettings,
+    MartSettings,
+    RedisSettings,
+    SchemaRegistrySettings,
+    Settings,
+)
 from ravencore.errors import ConfigError, Unavailable
 from ravencore.records import RECORDS
 from ravencore.status import _serve_metrics
 from ravenctl.cluster import pointed_at
 from ravenctl.local.state import Endpoints
-from ravenctl.prepare import check_metrics_port, prepare_stores
+from ravenctl.prepare import check_metrics_port, prepare
 from ravenctl.schemas import import_schemas, told
 from ravenctl.shell import WrongUse
 from sinks.registry import STORES
+
+NOWHERE = KafkaSettings(bootstrap="127.0.0.1:1")
 
 
 class Registry(ThreadingHTTPServer):
@@ -125,40 +135,46 @@ def test_every_store_is_set_up_and_told_of_in_its_own_lines(stack: Endpoints, tm
     settings = pointed_at(Settings(lake=LakeSettings(uri=str(tmp_path))), stack)
     for _ in range(2):
         said.clear()
-        prepare_stores(settings, [], said.append)
-    assert [line.partition(": ")[0] for line in said] == ["influx", "influx", "lake", "timescale", "timescale", "redis"]
+        prepare(settings, [], said.append)
+    parts = ["Kafka", "schemas", "influx", "influx", "lake", "timescale", "timescale", "redis"]
+    assert [line.partition(": ")[0] for line in said] == parts
     assert [line for line in said if ": ok, " not in line] == []
-    assert "schema mart at 00" in said[3]
-    assert "no TimescaleDB: facts are plain tables" in said[4]
-    assert said[5].startswith(("redis: ok, Valkey ", "redis: ok, Redis "))
+    assert "schema mart at 00" in said[5]
+    assert "no TimescaleDB: facts are plain tables" in said[6]
+    assert said[7].startswith(("redis: ok, Valkey ", "redis: ok, Redis "))
 
 
 def test_what_is_missing_is_told_and_only_a_cache_may_be() -> None:
     nowhere = "127.0.0.1:1"
     settings = Settings(
+        kafka=NOWHERE,
+        schema_registry=SchemaRegistrySettings(url=f"http://{nowhere}"),
         influx=InfluxSettings(url=f"http://{nowhere}"),
         mart=MartSettings(dsn=f"postgresql://raven:hush@{nowhere}/raven"),
         redis=RedisSettings(url=f"redis://:hush@{nowhere}/0"),
     )
     said: list[str] = []
-    with pytest.raises(Unavailable, match="influx, timescale cannot be filled"):
-        prepare_stores(settings, ["influx", "timescale", "redis"], said.append)
+    with pytest.raises(Unavailable, match="Kafka, schemas, influx, timescale cannot be used"):
+        prepare(settings, ["influx", "timescale", "redis"], said.append)
     assert [line.split(":")[:2] for line in said] == [
+        ["Kafka", " failed"],
+        ["schemas", " failed"],
         ["influx", " failed"],
         ["timescale", " failed"],
         ["redis", " off, and all else runs"],
     ]
     assert not [line for line in said if "hush" in line or "\n" in line]
-    prepare_stores(settings, ["redis"], said.append)
+    with pytest.raises(Unavailable, match="Kafka, schemas cannot"):
+        prepare(settings, ["redis"], said.append)
 
 
 def test_settings_that_are_none_and_stores_that_are_none_are_told() -> None:
     said: list[str] = []
     with pytest.raises(Unavailable):
-        prepare_stores(Settings(mart=MartSettings(dsn="nonsense")), ["timescale"], said.append)
-    assert "RAVEN_MART__DSN is no connection string" in said[0]
+        prepare(Settings(kafka=NOWHERE, mart=MartSettings(dsn="nonsense")), ["timescale"], said.append)
+    assert "RAVEN_MART__DSN is no connection string" in said[-1]
     with pytest.raises(WrongUse, match="there is no store oracle: name influx"):
-        prepare_stores(Settings(), ["oracle"], said.append)
+        prepare(Settings(kafka=NOWHERE), ["oracle"], said.append)
 
 
 def test_a_port_for_metrics_that_is_taken_is_told() -> None:
@@ -169,7 +185,7 @@ def test_a_port_for_metrics_that_is_taken_is_told() -> None:
 def test_setup_tells_a_port_that_another_program_has_from_one_of_ravens_own(registry: Registry) -> None:
     with socket.create_server(("", 0)) as free:
         port = free.getsockname()[1]
-    assert check_metrics_port(port) == f"metrics: port {port} is free"
+    assert check_metrics_port(port) == f"port {port} is free"
     with pytest.raises(Unavailable, match=f"port {registry.server_port} cannot be used"):
         check_metrics_port(registry.server_port)
     own = CollectorRegistry()

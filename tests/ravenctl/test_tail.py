@@ -155,7 +155,7 @@ def test_a_topic_that_is_not_there(settings: KafkaSettings) -> None:
 
 def test_setup_twice(settings: KafkaSettings) -> None:
     ravenctl(settings, "setup", "redis")
-    assert ravenctl(settings, "setup", "redis")[0].startswith("topics: all")
+    assert ravenctl(settings, "setup", "redis")[0].startswith("Kafka: ok, all")
 
 
 def test_demands_stand_until_withdrawn_and_unreadable_ones_do_no_harm(settings: KafkaSettings) -> None:
