@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -24,6 +24,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from ravencore.addresses import check_dsn, check_url
 from ravencore.errors import ConfigError
 
 PREFIX = "RAVEN_"
@@ -39,6 +40,28 @@ JSON_EXAMPLES = {
 }
 """What is written in an environment variable, by the error that pydantic has for another value."""
 UNITS_US = {"ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
+
+
+def _http(text: str) -> str:
+    if text:
+        check_url(text, ("http", "https"), "http://host:8080")
+    return text
+
+
+def _redis(secret: SecretStr) -> SecretStr:
+    example = "redis://user:password@host:6379/0"
+    check_url(secret.get_secret_value(), ("redis", "rediss", "unix"), example)
+    return secret
+
+
+def _dsn(secret: SecretStr) -> SecretStr:
+    check_dsn(secret.get_secret_value())
+    return secret
+
+
+HttpUrl = Annotated[str, AfterValidator(_http)]
+RedisUrl = Annotated[SecretStr, AfterValidator(_redis)]
+Dsn = Annotated[SecretStr, AfterValidator(_dsn)]
 
 
 class Section(BaseModel):
@@ -58,7 +81,7 @@ class KafkaSettings(Section):
 class SchemaRegistrySettings(Section):
     """A Confluent-compatible schema registry; without a URL the pinned ids are used."""
 
-    url: str | None = Field(None, description="For example http://localhost:8081; unset: the pinned ids.")
+    url: HttpUrl | None = Field(None, description="For example http://localhost:8081; unset: the pinned ids.")
 
 
 class BinanceSpotSettings(Section):
@@ -295,7 +318,7 @@ class EngineSettings(Section):
 class InfluxSettings(Section):
     """InfluxDB 2, or QuestDB which takes the same writes."""
 
-    url: str = Field("http://localhost:8086", description="Server that takes line protocol on /api/v2/write.")
+    url: HttpUrl = Field("http://localhost:8086", description="Server that takes line protocol on /api/v2/write.")
     token: SecretStr = Field(SecretStr(""), description="API token; QuestDB needs none.")
     org: str = Field("raven", description="Organisation.")
     bucket: str = Field("raven", min_length=1, description="Bucket that is written to.")
@@ -320,7 +343,7 @@ class RetentionSettings(Section):
 class MartSettings(Section):
     """PostgreSQL, with TimescaleDB where it is available."""
 
-    dsn: SecretStr = Field(
+    dsn: Dsn = Field(
         SecretStr("postgresql://raven:raven@localhost:5432/raven"), description="Connection string of PostgreSQL."
     )
     instrument_wait_s: float = Field(30.0, ge=0, description="How long a record waits for its instrument.")
@@ -333,7 +356,7 @@ class MartSettings(Section):
 class RedisSettings(Section):
     """Redis, or Valkey: a cache of the newest values."""
 
-    url: SecretStr = Field(
+    url: RedisUrl = Field(
         SecretStr("redis://localhost:6379/0"), description="Its address, redis://user:password@host:port/database."
     )
     ttl_s: int = Field(172_800, ge=1, description="How long a key lives that nothing new is written to.")
@@ -464,10 +487,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def _explain(item: Any) -> str:
     path = ".".join(map(str, item["loc"]))
     if item["type"] != "extra_forbidden":
+        said = item["msg"].removeprefix("Value error, ")
         variable = f"{PREFIX}{path.replace('.', '__')}".upper()
         set_here = any(name.upper() == variable for name in os.environ)
         example = JSON_EXAMPLES.get(item["type"]) if set_here else None
-        return f"setting {path}: {item['msg']}" + (f": write {variable} as JSON, like {example}" if example else "")
+        return f"setting {path}: {said}" + (f": write {variable} as JSON, like {example}" if example else "")
     return f"setting {path} is unknown{did_you_mean(path, paths(Settings))}"
 
 

@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from pydantic import SecretStr
 
-from ravencore.config import Settings, load
+from ravencore.config import PREFIX, Settings, load
 from ravencore.errors import Unavailable
 from ravenctl.local.stack import Stack
 from ravenctl.local.state import Endpoints, StackState
@@ -34,32 +34,41 @@ def resolve(bootstrap: str | None = None) -> Settings:
     """The settings with the cluster they mean.
 
     That is the one given, else the configured one, else a local stack that runs in RAVEN_HOME, or where that is unset
-    in `.raven` of this folder or one above it, with its stores, else a demo that was kept there, else the default.
-    Raises ConfigError.
+    in `.raven` of this folder or one above it, with its stores but those that an environment variable names, else a
+    demo that was kept there, else the default. Raises ConfigError.
     """
     settings = load()
     named = bootstrap or configured(settings)
     if named:
         return settings.model_copy(update={"kafka": settings.kafka.model_copy(update={"bootstrap": named})})
     running = running_stack(Path.cwd())
-    return pointed_at(settings, running.state.endpoints) if running else settings
+    return pointed_at(settings, unnamed(told_by(running.state.endpoints))) if running else settings
 
 
-def pointed_at(settings: Settings, endpoints: Endpoints) -> Settings:
+def pointed_at(settings: Settings, sections: Mapping[str, Mapping[str, Any]]) -> Settings:
     """The settings with the servers and the lake of a local stack."""
-    sections = told_by(endpoints)
     changed = {name: getattr(settings, name).model_copy(update=values) for name, values in sections.items()}
     return settings.model_copy(update=changed)
 
 
 def told_by(endpoints: Endpoints) -> dict[str, dict[str, Any]]:
-    """The settings that a local stack decides, by section."""
+    """The settings that a local stack decides, by section, in each the address first."""
     return {
         "kafka": {"bootstrap": endpoints.kafka_bootstrap},
         "influx": {"url": endpoints.questdb_url, "flavour": "questdb"},
         "mart": {"dsn": SecretStr(endpoints.postgres_dsn)},
         "redis": {"url": SecretStr(endpoints.redis_url)} if endpoints.redis_url else {},
         "lake": {"uri": endpoints.lake_uri},
+    }
+
+
+def unnamed(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Those whose address no environment variable names: that is above all else."""
+    named = {name.upper() for name in os.environ}
+    return {
+        section: values
+        for section, values in sections.items()
+        if values and not {f"{PREFIX}{section}__{next(iter(values))}".upper(), f"{PREFIX}{section}".upper()} & named
     }
 
 

@@ -17,7 +17,7 @@ from producers.check import check as check_producers
 from ravencore.config import PREFIX, Settings, config_files, load
 from ravencore.errors import ConfigError
 from ravencore.hiding import HIDDEN, without_password
-from ravenctl.cluster import Running, pointed_at, told_by
+from ravenctl.cluster import Running, pointed_at, told_by, unnamed
 from ravenctl.shell import WrongUse, complete_setting, nearest
 from sinks.stores.timescale_policies import policies
 
@@ -60,8 +60,9 @@ def resolved(running: Running | None) -> list[Setting]:
     settings = load()
     given = sources()
     if running:
-        settings = pointed_at(settings, running.state.endpoints)
-        given.insert(0, Source(f"local stack {running.home}", told_by(running.state.endpoints)))
+        of_stack = unnamed(told_by(running.state.endpoints))
+        settings = pointed_at(settings, of_stack)
+        given.insert(0, Source(f"local stack {running.home}", of_stack))
     return [Setting(dotted(path), value, origin(path, given)) for path, value in leaves(settings)]
 
 

@@ -31,7 +31,7 @@ from ravencore.errors import Unavailable
 from ravencore.records import Demand, ServiceStatus
 from ravencore.topics import BOOKS, GROUP_BARS, GROUP_SINK, TOPICS, TRADES
 from ravenctl import control, feeds, mart, readback, summary
-from ravenctl.cluster import DEMO, pointed_at
+from ravenctl.cluster import DEMO, pointed_at, told_by
 from ravenctl.collected import Collected
 from ravenctl.demands import Wanted, feeds_of
 from ravenctl.demo_plan import USER, Plan, services
@@ -175,7 +175,7 @@ class _Demo:
 
     def __init__(self, plan: Plan, stack: Stack, console: Console) -> None:
         self._plan, self._stack, self._console = plan, stack, console
-        self._settings = pointed_at(load(), _endpoints(stack))
+        self._settings = pointed_at(load(), told_by(_endpoints(stack)))
         self._codec: Codec = service.codec(self._settings)
         self._simulator = _simulator(stack) if plan.source != "live" else None
         self._began = time.monotonic()

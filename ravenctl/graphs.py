@@ -11,12 +11,14 @@ from rich.tree import Tree
 from producers.registry import SOURCES
 from producers.routing import is_named
 from ravencore.config import Settings
-from ravencore.graph import NEEDS, STORES
+from ravencore.graph import NEEDS, STORES, origin
 from ravencore.records import FeedName, ServiceStatus
 from ravenctl.plans import Made, Thing, without_profile
 
 Format = Literal["text", "dot", "mermaid"]
 Kind = Literal["venue", "output", "store"]
+RUNS = frozenset({"SUBSCRIBED", "FLOWING"})
+"""States of feeds that bring what there is."""
 
 
 class Node(NamedTuple):
@@ -57,18 +59,27 @@ def graph(settings: Settings, things: Mapping[Thing, tuple[str, ...]], statuses:
     drawn = [edge for edge in _configured(settings.routing.venues) if unmade.isdisjoint(node.name for node in edge)]
     demanded = [*_demanded(things)]
     there = {status.service for status in statuses}
+    subscribed = {
+        Edge(Node("venue", feed.venue), Node("output", feed.channel))
+        for status in statuses
+        for feed in status.subscriptions
+        if feed.state in RUNS
+    }
     ordered = sorted(
         dict.fromkeys([*drawn, *demanded]), key=lambda edge: ("venue", "output", "store").index(edge.source.kind)
     )
-    running = frozenset(edge for edge in demanded if _service(edge) in there)
+    fed = {edge.target.name for edge in subscribed}
+    running = frozenset(
+        edge for edge in demanded if edge in subscribed or (_service(edge) in there and origin(edge.source.name) in fed)
+    )
     return Graph(tuple(ordered), running, dict(_words(things, statuses)))
 
 
-def _service(edge: Edge) -> str:
-    """Who lets it flow."""
-    if edge.target.kind == "store":
-        return f"sink-{edge.target.name}"
-    return "collector" if edge.source.kind == "venue" else "engine"
+def _service(edge: Edge) -> str | None:
+    """Who lets it flow, from an output on."""
+    if edge.source.kind == "venue":
+        return None
+    return f"sink-{edge.target.name}" if edge.target.kind == "store" else "engine"
 
 
 def _configured(venues: Collection[str]) -> Iterator[Edge]:
@@ -162,7 +173,7 @@ def as_dot(found: Graph) -> str:
     lines = ["digraph raven {", "  rankdir=LR;", '  node [shape=box, style=rounded, fontname="sans-serif"];']
     for node in found.nodes:
         colour = ', color="darkgreen", fontcolor="darkgreen", penwidth=2' if found.runs(node) else ', color="gray"'
-        label = _label(found, node, "\\n")
+        label = _label(found, node, "\\n", {"\\": "\\\\", '"': '\\"'})
         lines.append(f'  "{_id(node)}" [label="{label}"{colour}];')
     for edge in found.edges:
         how = "color=darkgreen, penwidth=2" if edge in found.running else "color=gray, style=dashed"
@@ -176,7 +187,8 @@ def as_mermaid(found: Graph) -> str:
     for node in found.nodes:
         left, right = {"venue": ("((", "))"), "output": ("[[", "]]"), "store": ("[(", ")]")}[node.kind]
         mark = ":::running" if found.runs(node) else ""
-        lines.append(f'  {_id(node)}{left}"{_label(found, node, "<br>")}"{right}{mark}')
+        label = _label(found, node, "<br>", {"#": "#35;", '"': "#quot;", "<": "#lt;"})
+        lines.append(f'  {_id(node)}{left}"{label}"{right}{mark}')
     for edge in found.edges:
         arrow = "==>" if edge in found.running else "-.->"
         lines.append(f"  {_id(edge.source)} {arrow} {_id(edge.target)}")
@@ -187,8 +199,9 @@ def _id(node: Node) -> str:
     return f"{node.kind}_{node.name}".replace(".", "_")
 
 
-def _label(found: Graph, node: Node, newline: str) -> str:
-    words = found.words.get(node)
+def _label(found: Graph, node: Node, newline: str, escapes: dict[str, str | int | None]) -> str:
+    """Users are called what they like."""
+    words = found.words.get(node, "").translate(str.maketrans(escapes))
     return f"{node.name}{newline}{words}" if words else node.name
 
 

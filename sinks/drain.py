@@ -204,13 +204,12 @@ class Drain:
             error = message.error()
             if error is None:
                 reads.append(message)
+                topic, partition, offset = _position(message)
+                self._progress.reached(topic, partition, offset + 1)
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's own name
                 self._progress.reached(*_position(message))
             else:
                 self._kafka_error(error)
-        for message in reads:
-            topic, partition, offset = _position(message)
-            self._progress.reached(topic, partition, offset + 1)
         # A null value is a Clock, or a tombstone: not a record.
         return self._wanted([Read(*_position(m), m.key(), value) for m in reads if (value := m.value()) is not None])
 

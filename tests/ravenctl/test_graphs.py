@@ -58,6 +58,21 @@ def test_what_a_demand_needs_runs_and_nothing_else() -> None:
     assert RUNNING.words[Node("output", "trades")] == "1 of 1 flow, for ann"
 
 
+@pytest.mark.parametrize("state", ["REFUSED", "WAITING", "CONNECTING", "FAILED"])
+def test_nothing_runs_of_a_feed_that_does_not(state: str) -> None:
+    collector = replace(COLLECTOR, subscriptions=(replace(TRADES, state=state),))
+    found = graphs.graph(SETTINGS, plans.running(TIB, SETTINGS), [collector, *SERVICES[1:]])
+    assert found.running == frozenset()
+    assert found.words[Node("output", "trades")] == "0 of 1 flow, for ann"
+
+
+def test_users_may_be_called_what_they_like() -> None:
+    odd = [replace(demand, user='o"ne\\il<#') for demand in TIB]
+    found = graphs.graph(SETTINGS, plans.running(odd, SETTINGS), SERVICES)
+    assert 'label="trades\\n1 of 1 flow, for o\\"ne\\\\il<#"' in graphs.as_dot(found)
+    assert '"trades<br>1 of 1 flow, for o#quot;ne\\il#lt;#35;"' in graphs.as_mermaid(found)
+
+
 def test_nothing_runs_where_its_service_does_not() -> None:
     found = graphs.graph(SETTINGS, plans.running(TIB, SETTINGS), SERVICES[:1])
     assert {edge.source.name for edge in found.running} == {"BINANCE_SPOT"}

@@ -24,7 +24,7 @@ from ravencore.config import (
 from ravencore.errors import ConfigError, Unavailable
 from ravencore.records import RECORDS
 from ravencore.status import _serve_metrics
-from ravenctl.cluster import pointed_at
+from ravenctl.cluster import pointed_at, told_by
 from ravenctl.local.state import Endpoints
 from ravenctl.prepare import check_metrics_port, prepare
 from ravenctl.schemas import import_schemas, told
@@ -132,7 +132,7 @@ def test_a_registry_that_is_away_is_said_so() -> None:
 @pytest.mark.stack
 def test_every_store_is_set_up_and_told_of_in_its_own_lines(stack: Endpoints, tmp_path: Path) -> None:
     said: list[str] = []
-    settings = pointed_at(Settings(lake=LakeSettings(uri=str(tmp_path))), stack)
+    settings = pointed_at(Settings(lake=LakeSettings(uri=str(tmp_path))), told_by(stack))
     for _ in range(2):
         said.clear()
         prepare(settings, [], said.append)
@@ -171,7 +171,7 @@ def test_what_is_missing_is_told_and_only_a_cache_may_be() -> None:
 def test_settings_that_are_none_and_stores_that_are_none_are_told() -> None:
     said: list[str] = []
     with pytest.raises(Unavailable):
-        prepare(Settings(kafka=NOWHERE, mart=MartSettings(dsn="nonsense")), ["timescale"], said.append)
+        prepare(Settings(kafka=NOWHERE, mart=MartSettings(dsn="nonsense=1")), ["timescale"], said.append)
     assert "RAVEN_MART__DSN is no connection string" in said[-1]
     with pytest.raises(WrongUse, match="there is no store oracle: name influx"):
         prepare(Settings(kafka=NOWHERE), ["oracle"], said.append)
