@@ -377,6 +377,8 @@ class Drain:
             elif at.topic in COMPACTED:
                 at.offset = OFFSET_BEGINNING
         consumer.assign(partitions)
+        # librdkafka remembers a pause beyond the loss of a partition: it would never be read again.
+        consumer.resume(partitions)
 
     def _resume(self, topic: str, partition: int) -> int | None:
         """The store's word, asked for until it is there: within a rebalance nothing may be polled meanwhile."""
