@@ -3,6 +3,7 @@
 import socket
 import urllib.request
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from ravencore import kafka
 from ravencore.config import Settings
@@ -63,11 +64,14 @@ def prepare_stores(settings: Settings, names: Sequence[str], say: Callable[[str]
     if unknown := set(names) - STORES.keys():
         raise WrongUse(f"there is no store {', '.join(sorted(unknown))}: name {', '.join(STORES)}")
     failed = []
-    for name in names or STORES:
-        needed, lines = _set_up(STORES[name], settings)
-        for line in lines:
-            say(f"{name}: {line}")
-        failed += [name] if needed else []
+    chosen = list(names or STORES)
+    with ThreadPoolExecutor() as pool:  # one that hangs does not add to another that does
+        for name, (needed, lines) in zip(
+            chosen, pool.map(lambda one: _set_up(STORES[one], settings), chosen), strict=True
+        ):
+            for line in lines:
+                say(f"{name}: {line}")
+            failed += [name] if needed else []
     if failed:
         raise Unavailable(
             f"{', '.join(failed)} cannot be filled, see above; "
