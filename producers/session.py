@@ -65,8 +65,6 @@ from ravencore.records import Book, MarketRecord, Subscription, Trade
 TOLD_US = 5_000_000
 """A break that lasts longer than this is told before it ends."""
 SILENT_JUMP = Break("SILENCE", "the feed said nothing for a time, and then the ids jump")
-GOODBYE_SECONDS = 1.0
-"""How long a connection that nothing is wanted of is kept for the replies to the last requests."""
 READING_SECONDS, LONGEST_READING_SECONDS = 1.0, 50.0
 """Where frames come without a pause like that, a reply is waited for so much longer."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
@@ -101,7 +99,6 @@ class Session:
         self._last_request = 0
         self._frames_before = 0
         self._counted: int | None = None
-        self._idle_from: float | None = None
         self._look_at = 0.0
         self._quiet_until = 0.0
         self._times_put_off = 0
@@ -222,7 +219,6 @@ class Session:
         self._frames_before = self.frames
         self._counted = None
         self._pace = Pace(now)
-        self._idle_from = None
         if self.replaces:
             for line in self.desk.lines.values():
                 if line.tapes.others is not None:
@@ -494,8 +490,11 @@ class Session:
         ]
 
     def _speak(self, now: float) -> list[Action]:
-        """At most one request, and none while one is open or the venue is busy."""
-        if self._request is not None or now < self._quiet_until:
+        """At most one request, and none while one is open or the venue is busy, or on a connection that is closed next.
+
+        Hundreds of connections that are wanted no more would have to wait for the venue's budget of messages.
+        """
+        if self._request is not None or now < self._quiet_until or self.idle:
             return []
         if self._greets:
             return self._greet(now)
@@ -539,11 +538,7 @@ class Session:
             # Its reply may lie behind all that is being read.
             overdue = now >= self._request.deadline + LONGEST_READING_SECONDS
         subscribed = any(line.phase != "off" for line in self.desk.lines.values())
-        if not self.idle:
-            self._idle_from = None
-        elif self._idle_from is None:
-            self._idle_from = now
-        if self._idle_from is not None and (not subscribed or now - self._idle_from >= GOODBYE_SECONDS):
+        if self.idle:
             return [Close(None)]
         if overdue:
             return [Close(Break("DISCONNECT", "the venue left a request unanswered"))]

@@ -18,10 +18,11 @@ from ravencore.graph import NEEDS, STORES, made_for, origin
 from ravencore.records import Demand, FeedName, ServiceStatus
 from ravencore.topics import CONTROL
 from ravenctl import demands as asking
-from ravenctl.cluster import QUIET
+from ravenctl.cluster import QUIET, stack_of
 from ravenctl.demands import Changes, Wanted, feeds_of
 from ravenctl.plans import Plan
-from ravenctl.shell import CommandFailed, Telling
+from ravenctl.services import down, heard, seen
+from ravenctl.shell import CommandFailed, Telling, now_us
 from ravenctl.statusview import GONE_US, StatusFeed
 
 OPTIONAL = frozenset({"redis"})
@@ -119,10 +120,12 @@ def starting(
     *,
     strict: bool = False,
     offset: int = 0,
+    away: Mapping[str, str] = {},
 ) -> Progress:
     """How far demands that were written up to an offset are from running, told from fresh statuses.
 
-    `strict`: a venue that does not list what is wanted is a failure; else only where none does.
+    `strict`: a venue that does not list what is wanted is a failure; else only where none does. `away`: why services
+    are not there, by name.
     """
     states = {
         FeedName(feed.venue, feed.channel, feed.symbol): feed.state
@@ -134,12 +137,12 @@ def starting(
     said = tuple(dict.fromkeys(_refusal(feed, statuses) for feed in refused))
     failed = [feed for feed in feeds if states.get(feed) == "FAILED"]
     missing = [
-        f"{feed.channel} of {feed.venue}:{feed.symbol}: {_FEED.get(states.get(feed, ''), 'not subscribed yet')}"
+        f"{feed.channel} of {feed.venue}:{feed.symbol}: {_not_yet(feed, states.get(feed, ''))}"
         for feed in feeds
         if feed not in (*refused, *failed) and not _runs(feed, states)
     ]
     missing += [f"{feed.channel} of {feed.venue}:{feed.symbol}: {_why_failed(feed, statuses)}" for feed in failed]
-    services = [reason for name in services_of(demands) if (reason := _service(name, statuses, offset))]
+    services = [reason for name in services_of(demands) if (reason := _service(name, statuses, offset, away))]
     # Without its service, a feed's own state says nothing more; a collector that flows here may lack another venue.
     if feeds and (failed or not missing):
         services = [reason for reason in services if not reason.startswith("collector: DEGRADED")]
@@ -169,12 +172,21 @@ _FEED = {
 }
 
 
-def _service(name: str, statuses: Collection[ServiceStatus], offset: int = 0) -> str | None:
+def _not_yet(feed: FeedName, state: str) -> str:
+    told = _FEED.get(state, "not subscribed yet")
+    return f"{told}; many symbols take minutes" if feed.symbol == ALL and state == "CONNECTING" else told
+
+
+def _service(
+    name: str, statuses: Collection[ServiceStatus], offset: int = 0, away: Mapping[str, str] = {}
+) -> str | None:
     """Why a service is not running, or has not read the demands up to an offset; None when all is well."""
     instances = [status for status in statuses if status.service == name]
     if any(status.state == "RUNNING" for status in instances):
         behind = any(status.gauges.get(SEEN, 0) < offset for status in instances)
         return f"{name}: it has not taken the demand yet" if behind else None
+    if not instances and name in away:
+        return f"{name}: {away[name]}: see `ravenctl local logs {name}`"
     if not instances:
         return f"{name}: not seen in raven.status; is it started? (`ravenctl local up` starts all)"
     worst = instances[0]
@@ -258,14 +270,14 @@ def start(
     """
     kafka.ensure_topics(settings.kafka)
     standing, _ = standing_demands(settings.kafka, codec)
-    now_us = time.time_ns() // 1000
-    changes = asking.to_start(want, standing, settings.routing, now_us)
+    at_us = now_us()
+    changes = asking.to_start(want, standing, settings.routing, at_us)
     watch = Watch(settings, codec, timeout_s, telling)
     try:
-        steps = want.steps(settings.routing, now_us)
+        steps = want.steps(settings.routing, at_us)
         if not want.symbols:
             demands = [demand for _, step in steps for demand in step]
-            watch.until(partial(_services_run, demands), "nothing was demanded")
+            watch.until(partial(_services_run, settings, demands), "nothing was demanded")
         for title, step in steps:
             written = {one.demand_id: changes.get(one.demand_id) or standing[one.demand_id] for one in step}
             # One that stands is told once more: a collector then tries again what it has given up.
@@ -294,7 +306,9 @@ class _Started:
         if read > self._checked:
             self._checked = read
             self._check()
-        return starting(self._demands, statuses, self._settings.routing, strict=self._strict, offset=self._offset)
+        there, away = _as_seen(self._settings, statuses)
+        routing = self._settings.routing
+        return starting(self._demands, there, routing, strict=self._strict, offset=self._offset, away=away)
 
     def _check(self) -> None:
         standing, _ = standing_demands(self._settings.kafka, self._codec)
@@ -302,8 +316,15 @@ class _Started:
             raise CommandFailed("somebody withdrew it meanwhile: `ravenctl user` shows what stands")
 
 
-def _services_run(demands: Collection[Demand], statuses: Collection[ServiceStatus]) -> Progress:
-    return Progress(tuple(reason for name in services_of(demands) if (reason := _service(name, statuses))))
+def _services_run(settings: Settings, demands: Collection[Demand], statuses: Collection[ServiceStatus]) -> Progress:
+    there, away = _as_seen(settings, statuses)
+    return Progress(tuple(reason for name in services_of(demands) if (reason := _service(name, there, away=away))))
+
+
+def _as_seen(settings: Settings, statuses: Collection[ServiceStatus]) -> tuple[list[ServiceStatus], dict[str, str]]:
+    """Statuses that are still true, and why other services of the local stack are not there, by name."""
+    found = seen({status.instance: status for status in statuses}, stack_of(settings), now_us())
+    return heard(found), down(found)
 
 
 def _settled(progress: Progress, want: Wanted, telling: Telling) -> None:

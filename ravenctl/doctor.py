@@ -48,7 +48,7 @@ GROWN = 1.2
 LEAST_GROWN = 1_000
 CLOCKS_US = 2_000_000
 DAY_US = 86_400_000_000
-LOW_DISK, LITTLE_DISK = 1 << 30, 5 << 30
+LITTLE_DISK = 5 << 30
 START = "start what is down with `ravenctl local up`, or `docker compose up`"
 DISTRIBUTION = "raven-market-data"
 LEAST_PYTHON = (3, 11)
@@ -94,7 +94,13 @@ def _all(checks: dict[str, Check]) -> Iterator[Finding]:
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
     for name in checks:
-        yield from came.get(name) or [failed(name, f"no answer within {PATIENCE_S:.0f} s", "see what keeps it")]
+        yield from came.get(name) or [
+            failed(
+                name,
+                f"no answer within {PATIENCE_S:.0f} s",
+                "see its log, or look again when this machine is less busy",
+            )
+        ]
 
 
 # This machine
@@ -143,7 +149,9 @@ def _machine(settings: Settings, running: Running | None) -> Iterator[Finding]:
     free = shutil.disk_usage(folder).free
     told = f"{free / (1 << 30):.1f} GB free in {folder}"
     if free < LITTLE_DISK:
-        yield (failed if free < LOW_DISK else warning)("disk", told, "make room, or name another folder in RAVEN_HOME")
+        yield (failed if free < storechecks.LOW_DISK else warning)(
+            "disk", told, "make room, or name another folder in RAVEN_HOME"
+        )
     else:
         yield ok("disk", told)
     if running:
@@ -294,6 +302,8 @@ def _service(one: Seen, running: set[str], now: int) -> Finding | None:
     error = f": {one.error}" if one.error else ""
     log = f"ravenctl local logs {one.service} -n 50" if one.member else "see its log, and start it again"
     match one.state:
+        case "FAILED" if one.member and one.member.state == "failed":
+            return failed("services", f"{one.instance} is FAILED{error}", f"{log}; `ravenctl local up` starts it again")
         case "FAILED" | "RESTARTING" | "silent":
             return failed("services", f"{one.instance} is {one.state}{error}", log)
         case "gone" if one.service not in running:

@@ -89,6 +89,7 @@ def _watch(settings: Settings, feed: StatusFeed, *, as_json: bool) -> None:
     from rich.live import Live
 
     from ravenctl import cluster, services, statusscreen, statusview
+    from ravenctl.control import SILENT_S
 
     if as_json:
         statusview.watch(feed, lambda _: typer.echo(json.dumps(_for_scripts(settings, feed))))
@@ -97,7 +98,11 @@ def _watch(settings: Settings, feed: StatusFeed, *, as_json: bool) -> None:
 
         def draw(latest: Statuses) -> None:
             found = services.seen(latest, cluster.stack_of(settings), now_us())
-            away = f"Kafka at {settings.kafka.bootstrap} does not answer" if feed.away else None
+            away = None
+            if feed.away:
+                away = f"Kafka at {settings.kafka.bootstrap} does not answer"
+            elif feed.silent_s > SILENT_S:
+                away = f"Kafka at {settings.kafka.bootstrap} has brought nothing for {feed.silent_s:.0f} s"
             live.update(statusscreen.show(found, now_us(), screen.width, screen.height, away), refresh=True)
 
         statusview.watch(feed, draw)

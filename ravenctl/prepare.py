@@ -3,6 +3,8 @@
 import socket
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from ravencore import kafka
 from ravencore.config import Settings
@@ -25,24 +27,31 @@ def prepare(settings: Settings, stores: Sequence[str], say: Callable[[str], None
     """
     if unknown := set(stores) - STORES.keys():
         raise WrongUse(f"there is no store {', '.join(sorted(unknown))}: name {', '.join(STORES)}")
+    parts: dict[str, Callable[[Settings], tuple[bool, list[str]]]] = {
+        name: partial(_made, lines)
+        for name, lines in (("Kafka", _topics), ("schemas", _schemas), ("metrics", _metrics))
+    }
+    parts |= {name: partial(_set_up, STORES[name]) for name in stores or STORES}
     failed = []
-    for part, lines in {"Kafka": _topics, "schemas": _schemas, "metrics": _metrics}.items():
-        try:
-            for line in lines(settings):
-                say(f"{part}: ok, {line}")
-        except Unavailable as error:
-            say(f"{part}: failed: {error}")
-            failed.append(part)
-    for name in stores or STORES:
-        needed, told = _set_up(STORES[name], settings)
-        for line in told:
-            say(f"{name}: {line}")
-        failed += [name] if needed else []
+    with ThreadPoolExecutor(len(parts)) as pool:  # one that hangs does not add to another that does
+        for name, made in [(name, pool.submit(part, settings)) for name, part in parts.items()]:
+            is_missing, lines = made.result()
+            for line in lines:
+                say(f"{name}: {line}")
+            failed += [name] if is_missing else []
     if failed:
         raise Unavailable(
             f"{', '.join(failed)} cannot be used, see above; "
             "`ravenctl setup STORE ...` looks at those stores alone that you use"
         )
+
+
+def _made(lines: Callable[[Settings], Iterator[str]], settings: Settings) -> tuple[bool, list[str]]:
+    """Whether it failed, and what there is to say."""
+    try:
+        return False, [f"ok, {line}" for line in lines(settings)]
+    except Unavailable as error:
+        return True, [f"failed: {error}"]
 
 
 def _topics(settings: Settings) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """What runs, from both who know: each service says so in `raven.status`, a local stack's supervisor sees it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,9 +97,24 @@ def _state(service: str, status: ServiceStatus | None, member: MemberState | Non
     return status.state
 
 
+def heard(found: Iterable[Seen]) -> list[ServiceStatus]:
+    """Statuses that are still true: of no instance that has died, hangs or is gone since."""
+    return [one.status for one in found if one.status and one.state == one.status.state]
+
+
+def down(found: Iterable[Seen]) -> dict[str, str]:
+    """Why services are not there, by name, as far as their supervisor here knows."""
+    away = (one for one in found if one.member and (one.status is None or one.state != one.status.state))
+    whys = [
+        (one.service, one.state, one.error or ("its process hangs" if one.state == "silent" else "")) for one in away
+    ]
+    return {name: f"{state}, {why}" for name, state, why in whys if why}
+
+
 def _last_words(member: MemberState) -> str:
     """How its last life ended."""
-    again = f", restart {member.restarts}" if member.restarts else ""
+    spent = ", its restarts are spent" if member.state == "failed" and member.restarts else ""
+    again = spent or (f", restart {member.restarts}" if member.restarts else "")
     # What one that was killed had written last is no reason.
     said = member.last_error and not (member.last_exit or "").startswith("killed")
     words = f": {member.last_error[-1]}" if said else ""

@@ -29,6 +29,8 @@ class StatusFeed:
         self.unreadable = 0
         self.away = False
         """Whether no broker answers now."""
+        self.heard_at: float | None = None
+        """When a status came last, in monotonic seconds."""
         self._codec = codec
         self._client = reading.reader(settings, error_cb=self._kafka_error)
         self._unread = set(kafka.partitions(self._client, STATUS))
@@ -53,6 +55,11 @@ class StatusFeed:
             if time.monotonic() > deadline:
                 raise Unavailable(f"{STATUS} cannot be read to its end within {timeout_s:.0f} s")
 
+    @property
+    def silent_s(self) -> float:
+        """How long nothing has come, where something had."""
+        return 0.0 if self.heard_at is None else time.monotonic() - self.heard_at
+
     def _kafka_error(self, error: KafkaError) -> None:
         self.away |= error.code() == KafkaError._ALL_BROKERS_DOWN  # noqa: SLF001 - librdkafka's name for it
 
@@ -61,7 +68,7 @@ class StatusFeed:
         self._client.close()
 
     def _take(self, key: Any, value: Any) -> None:
-        self.away = False
+        self.away, self.heard_at = False, time.monotonic()
         if value is None:
             self.latest.pop((key or b"").decode(errors="replace"), None)
             return

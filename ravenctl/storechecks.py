@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -23,6 +24,7 @@ from sinks.stores.timescale import ADVICE
 from sinks.stores.timescale_dimensions import sentence
 
 TIMEOUT_S = 3
+LOW_DISK = 1 << 30
 
 
 def influx(settings: Settings) -> Finding:
@@ -96,6 +98,9 @@ def lake(settings: Settings) -> Finding:
     there = next(path for path in (folder, *folder.parents) if path.exists())
     if not os.access(there, os.W_OK):
         return failed("lake", f"{there} cannot be written to", "let this user write there, or set lake.uri")
+    free = shutil.disk_usage(there).free
+    if free < LOW_DISK:
+        return failed("lake", f"{folder} has {free / (1 << 20):,.0f} MB of room left", "make room, or set lake.uri")
     return ok("lake", f"Parquet files in {folder}" if there == folder else f"{folder} will be made by its sink")
 
 

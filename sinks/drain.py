@@ -305,10 +305,12 @@ class Drain:
 
     def _commit(self) -> None:
         try:
-            self._progress.commit(self._waiting)
+            # librdkafka waits for ever where the group has dropped us meanwhile; that is heard by whoever polls.
+            self._aside(lambda: self._progress.commit(self._waiting))
         except KafkaException as error:
             # Not lost: the next commit holds these offsets too, and what is read twice is written once.
             self._kafka_error(error.args[0])
+        self._recovered()
 
     def _until_available(self, action: Callable[[], T]) -> T:
         """The action's result, tried again with growing pauses while something is Unavailable; raises Stopped."""
@@ -376,6 +378,8 @@ class Drain:
             elif at.topic in COMPACTED:
                 at.offset = OFFSET_BEGINNING
         consumer.assign(partitions)
+        # librdkafka remembers a pause beyond the loss of a partition: it would never be read again.
+        consumer.resume(partitions)
 
     def _resume(self, topic: str, partition: int) -> int | None:
         """The store's word, asked for until it is there: within a rebalance nothing may be polled meanwhile."""

@@ -299,11 +299,11 @@ class Link:
                 await self._wake.wait()
             await self._pulse.beat()
             self._do(self.session.tick(self._pulse.now, now_us()))
-            if self._socket is not None:
+            if (socket := self._socket) is not None:
                 with contextlib.suppress(ConnectionClosed):
                     # `_read` learns of it as well, after all that came before.
-                    await self._obey(self._socket)
-                    await self._ping(self._socket)
+                    await self._obey(socket)
+                    await self._ping(socket)
                 if self.heir is None and time.monotonic() - self.opened_at > self._bonds.life_s:
                     self._bonds.renew(self, f"it is {self._bonds.life_s:g} s old")
 

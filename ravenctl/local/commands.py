@@ -146,7 +146,7 @@ def show_status(console: Console, state: StackState) -> None:
     for name, address in msgspec.structs.asdict(state.endpoints).items():
         console.print(f"{name} {without_password(address)}", highlight=False, soft_wrap=True)
     for name, member in state.members.items():
-        if member.state == "failed":
+        if member.state == "failed" and member.last_error:
             console.print(f"{name} failed; its last lines ({member.log}):", soft_wrap=True)
             console.print(*(f"  {line}" for line in member.last_error), sep="\n", markup=False, soft_wrap=True)
 

@@ -13,7 +13,7 @@ from producers.actions import BadBytes, Clock, Close, Habits, Renew
 from producers.contract import QUOTES, TRADES, Feed
 from producers.pace import Latency
 from producers.session import Session
-from producers.tape import Break
+from producers.tape import NOT_DEMANDED, Break
 from producers.venues.binance_spot import BinanceSpot
 from producers.venues.coinbase import Coinbase
 from ravencore.records import Gap, Trade
@@ -261,33 +261,27 @@ def test_what_is_wanted_no_more_is_unsubscribed_and_the_rest_stays() -> None:
     assert not driver.closed
 
 
-def test_the_connection_is_closed_when_nothing_is_left() -> None:
+def test_the_connection_is_closed_at_once_and_without_a_request_when_nothing_is_left() -> None:
     driver = connected()
+    before = requests(driver)
     unwant(driver.session, SYMBOL)
-    driver.advance(0.5)
-    assert requests(driver)[-1][0] == "UNSUBSCRIBE"
+    driver.advance(0.2)
+    assert requests(driver) == before
     assert driver.closed[0] == Close(None)
+    driver.session.lost(NOT_DEMANDED, 0)
     assert driver.session.idle
     assert states(driver.session) == {}
 
 
-def test_the_connection_is_closed_within_two_seconds_even_if_the_venue_says_nothing() -> None:
-    driver = connected(answers=False)
-    driver.frame(reply_frame(1))
-    unwant(driver.session, SYMBOL)
-    driver.advance(1.9)
-    assert driver.closed[0] == Close(None)
-
-
-def test_the_connection_is_closed_in_time_even_if_the_venue_never_answered_the_subscription() -> None:
+def test_the_connection_is_closed_even_if_the_venue_never_answered_the_subscription() -> None:
     driver = connected(answers=False)
     unwant(driver.session, SYMBOL)
-    driver.advance(1.9)
+    driver.advance(0.2)
     assert driver.closed[0] == Close(None)
 
 
 def test_what_comes_before_the_unsubscription_is_acknowledged_is_published() -> None:
-    driver = connected(answers=False)
+    driver = connected("AAA", SYMBOL, answers=False)
     driver.frame(reply_frame(1))
     unwant(driver.session, SYMBOL)
     driver.advance(0.5)
@@ -611,6 +605,7 @@ def test_a_feed_moves_to_another_session_with_all_that_is_known_of_it() -> None:
     assert driver.session.release(Feed(TRADES, SYMBOL)) is None
     unwant(driver.session, SYMBOL)
     driver.advance(0.5)
+    driver.session.lost(NOT_DEMANDED, 0)
     line = driver.session.release(Feed(TRADES, SYMBOL))
     assert line is not None
     other = Driver(Session(BINANCE, URL, Habits(0.5, clock_interval_us=None)))

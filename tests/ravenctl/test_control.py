@@ -10,6 +10,8 @@ from ravencore.config import RoutingSettings
 from ravencore.records import FeedName, ServiceStatus, Subscription
 from ravenctl import control
 from ravenctl.demands import Wanted
+from ravenctl.local.state import Endpoints, MemberState, ProcessId, StackState
+from ravenctl.services import down, heard, seen
 
 SPOT = "BINANCE_SPOT"
 VENUES = (SPOT, "KRAKEN", "COINBASE")
@@ -83,6 +85,36 @@ def test_running_means_both_feeds_flow_and_every_service_runs() -> None:
 def test_what_is_not_running_is_said_with_its_reason(statuses: list[ServiceStatus], says: str) -> None:
     missing = starting(statuses).missing
     assert any(says in reason for reason in missing), missing
+
+
+def test_a_service_that_dies_again_and_again_is_told_in_its_last_words() -> None:
+    dying = MemberState(
+        state="restarting",
+        since=1,
+        restarts=3,
+        last_exit="ended with code 1",
+        last_error=["setting influx.x is unknown"],
+    )
+    there = {one.instance: one for one in OTHERS}
+    members = {"sink-influx": dying, "engine": MemberState(state="running"), "sink-lake": MemberState(state="running")}
+    found = seen(there, stack(members), now_us=1_000_000)
+    assert [one.service for one in heard(found)] == ["engine", "sink-timescale", "sink-lake"]
+    why = "RESTARTING, ended with code 1, restart 3: setting influx.x is unknown"
+    assert down(found) == {"sink-influx": why}
+    progress = control.starting(BTC.demands(ROUTING, 1), heard(found), ROUTING, away=down(found))
+    assert f"sink-influx: {why}: see `ravenctl local logs sink-influx`" in progress.missing
+    dying.state = "failed"
+    spent = "FAILED, ended with code 1, its restarts are spent: setting influx.x is unknown"
+    assert down(seen(there, stack(members), now_us=1_000_000)) == {"sink-influx": spent}
+    dying.state = "running"  # for as long as it takes to find that the setting is still wrong
+    assert down(seen({}, stack(members), now_us=1_000_000)) == {"sink-influx": why.replace("RESTARTING", "STARTING")}
+    assert down(seen(there, stack(members), now_us=10_000_000))["engine"] == "silent, its process hangs"
+
+
+def stack(members: dict[str, MemberState]) -> StackState:
+    nowhere = Endpoints(kafka_bootstrap="", questdb_url="", postgres_dsn="")
+    me = ProcessId(pid=1, created=0.0)
+    return StackState(phase="running", revision=1, supervisor=me, endpoints=nowhere, external={}, members=members)
 
 
 def test_a_collector_that_lacks_another_venue_does_not_hold_up_what_flows() -> None:

@@ -34,6 +34,24 @@ __main__.main()
 """
 """The real sink, but for being killed after its first write and before the commit."""
 
+LOSES_ITS_PARTITIONS = """
+from sinks import __main__, drain
+stay_alive = drain.Drain._stay_alive
+lost = []
+def lose(self, seconds):
+    stay_alive(self, seconds)
+    if not lost:
+        lost.append(print("lost all partitions", flush=True))
+        self._consumer.unsubscribe()
+        self._consumer.poll(1.0)
+        self._consumer.subscribe(
+            list(self._store.topics), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked
+        )
+drain.Drain._stay_alive = lose
+__main__.main()
+"""
+"""The real sink, but for leaving its group and joining it again while its partitions are paused."""
+
 
 @BOTH
 def test_what_is_in_the_topics_is_in_the_store_and_a_stop_is_clean(name: str, house: House) -> None:
@@ -265,6 +283,21 @@ def test_a_rebalance_while_the_store_is_away_loses_nothing(
     for one in bars:
         house.all_there("timescale", [one], one.symbol)
     assert first.process.poll() is None, first.log()
+
+
+def test_partitions_that_are_lost_while_the_store_is_away_are_read_again_when_they_come_back(
+    house: House, cuttable: Callable[[str, int], Cuttable]
+) -> None:
+    behind, proxy = house.probes["influx"].behind(house.settings, cuttable)
+    records: list[Record] = [trade(house.symbol, number) for number in range(100)]
+    running = house.start("influx", behind, LOSES_ITS_PARTITIONS)
+    until(lambda: (now := running.status()) and now.lag, "at work")
+    proxy.cut()
+    house.topics.send(*records[:50])
+    until(lambda: "lost all partitions" in running.log(), "it has lost its partitions")
+    proxy.mend()
+    house.topics.send(*records[50:])
+    house.all_there("influx", records)
 
 
 def demand(symbol: str, *stores: str, outputs: tuple[str, ...] = ("trades",)) -> Demand:
