@@ -29,7 +29,7 @@ from processors.transactions import SERVICE, Broken, Partition, Shop
 from processors.worker import Lane
 from ravencore import kafka, service
 from ravencore.config import Settings
-from ravencore.demands import Control
+from ravencore.demands import Control, unreadable
 from ravencore.errors import RavenError, Unavailable
 from ravencore.graph import Standing
 from ravencore.records import ServiceState
@@ -152,7 +152,7 @@ class Engine:
 
     def on_unreadable(self, message: Message, why: str) -> None:
         """Say so; the collector keeps the record."""
-        self._reporter.error(f"a demand cannot be read: {why}", now_us())
+        self._reporter.error(unreadable(why), now_us())
 
     def on_shutdown(self, user: str) -> None:
         """End as on SIGTERM."""

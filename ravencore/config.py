@@ -380,7 +380,9 @@ class ServiceSettings(Section):
 
     name: str = Field("", description="Service name; unset: what it is.")
     instance: str = Field("", description="Instance name; unset: service, host and process id.")
-    metrics_port: int | None = Field(None, description="Port of the Prometheus page; none where unset.")
+    metrics_port: int | None = Field(
+        None, ge=1, le=65_535, description="Port of the Prometheus page; none where unset."
+    )
 
 
 class Settings(BaseSettings):
@@ -455,10 +457,20 @@ def load() -> Settings:
     except ValidationError as error:
         wrong += [_explain(item) for item in error.errors()]
     except ValueError as error:
-        wrong.append(f"configuration cannot be read: {error}")
+        wrong.append(f"{_torn_file()} is no TOML: {error}")
     if wrong:
         raise ConfigError("\n".join(wrong))
     return settings
+
+
+def _torn_file() -> str:
+    """The first of the files that cannot be read."""
+    for path in config_files():
+        try:
+            TomlConfigSettingsSource(Settings, path)
+        except ValueError:
+            return str(path.absolute())
+    return "a file of settings"
 
 
 def instance_name(settings: Settings, service: str) -> str:

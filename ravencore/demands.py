@@ -172,6 +172,11 @@ class Lookout:
         self._came.update(dict.fromkeys(keys, time.monotonic()))
 
 
+def unreadable(why: str) -> str:
+    """What a service says of a record that it cannot read, in one sentence with the next step."""
+    return f"a record of {CONTROL} cannot be read, `ravenctl user` says how to withdraw it: {why}"
+
+
 def _next(message: Message) -> int:
     """The offset after a record; the end itself where that is what the message says."""
     return (message.offset() or 0) + (message.error() is None)

@@ -22,7 +22,7 @@ from ravenctl.cluster import QUIET, stack_of
 from ravenctl.demands import Changes, Wanted, feeds_of
 from ravenctl.plans import Plan
 from ravenctl.services import down, heard, seen
-from ravenctl.shell import CommandFailed, Telling, now_us
+from ravenctl.shell import CommandFailed, Telling, now_us, shell_word
 from ravenctl.statusview import GONE_US, StatusFeed
 
 OPTIONAL = frozenset({"redis"})
@@ -285,7 +285,7 @@ def start(
             asked = "demanded" if written.keys() & changes.keys() else "already demanded"
             telling.say(f"{title}: {asked} by {want.user} at {settings.kafka.bootstrap}; waiting until it runs")
             started = _Started(settings, codec, step, strict=strict, offset=offset)
-            _settled(watch.until(started.progress, "the demand stands"), want, telling)
+            _settled(watch.until(started.progress, "the demand stands"), step, telling)
     finally:
         watch.close()
     return [demand for _, step in steps for demand in step]
@@ -327,11 +327,18 @@ def _as_seen(settings: Settings, statuses: Collection[ServiceStatus]) -> tuple[l
     return heard(found), down(found)
 
 
-def _settled(progress: Progress, want: Wanted, telling: Telling) -> None:
+def _settled(progress: Progress, demands: Sequence[Demand], telling: Telling) -> None:
     if progress.refused:
-        raise CommandFailed(f"{'; '.join(progress.refused)}: withdraw it with `ravenctl stop {_flags(want)}`")
+        raise CommandFailed(f"{'; '.join(progress.refused)}: withdraw it with `{_withdrawal(demands)}`")
     for reason in progress.unlisted:
         telling.say(f"  {reason}")
+
+
+def _withdrawal(demands: Sequence[Demand]) -> str:
+    """The command that withdraws just these, of one user."""
+    who = demands[0].user
+    ids = " ".join(f"--id {demand.demand_id}" for demand in demands)
+    return f"ravenctl stop {ids}" + (f" --user {shell_word(who)}" if who != whoami() else "")
 
 
 def stop(
@@ -398,8 +405,3 @@ def stopping(ended: Collection[FeedName], statuses: Iterable[ServiceStatus]) -> 
         for feed in status.subscriptions
         if FeedName(feed.venue, feed.channel, feed.symbol) in ended
     )
-
-
-def _flags(want: Wanted) -> str:
-    symbols = [f"--symbol {symbol}" for symbol in want.symbols]
-    return " ".join([*symbols, *(f"--venue {venue}" for venue in want.venues)])

@@ -128,7 +128,8 @@ def _start(settings: Settings, want: Wanted, timeout: float, *, strict: bool, as
         woken = cluster.wake(settings, needed)
         for name in woken:
             voice.say(f"{name} started")
-        for output in sorted(plans.without_profile(settings.bars).intersection(want.outputs)):
+        unmade = plans.without_profile(settings.bars).intersection(want.outputs)
+        for output in sorted(unmade):
             voice.say(f"{output}: no profile is configured, so nothing is made of it: see docs/configuration.md")
         made = control.start(settings, service.codec(settings), want, timeout, voice, strict=strict)
     if as_json:
@@ -136,7 +137,7 @@ def _start(settings: Settings, want: Wanted, timeout: float, *, strict: bool, as
         typer.echo(json.dumps(plans.started_for_scripts(made, feeds, woken), indent=2))
         return
     channel = feeds_of(made, settings.routing)[0].channel
-    typer.echo(f"running: {told(want)}. Look: ravenctl tail {channel} --follow")
+    typer.echo(f"running: {told(want, unmade)}. Look: ravenctl tail {channel} --follow")
 
 
 @app.command(epilog=EXIT_CODES)
@@ -330,7 +331,7 @@ def _demands(standing: list[Demand], unreadable: Collection[str]) -> RenderableT
     for name in ("USER", "SYMBOL", "VENUES", "WITH", "INTO"):
         table.add_column(name, overflow="fold", no_wrap=name == "SYMBOL")
     table.add_column("SINCE", min_width=len("2026-01-01"))
-    table.add_column("ID", no_wrap=True)
+    table.add_column("ID", no_wrap=True, min_width=16)
     for one in standing:
         table.add_row(
             one.user,

@@ -12,7 +12,7 @@ from producers import routing as routes
 from producers.contract import ALL, Poll
 from producers.registry import SOURCES
 from ravencore.config import RoutingSettings
-from ravencore.graph import SHORT, STORES
+from ravencore.graph import SHORT, STORES, origin
 from ravencore.pairs import pair_of
 from ravencore.records import Demand, FeedName
 from ravenctl.shell import WrongUse, nearest
@@ -318,9 +318,12 @@ def after(standing: Mapping[str, Demand], changes: Changes) -> dict[str, Demand]
 # In a person's words
 
 
-def told(want: Wanted) -> str:
-    """What is wanted, in a few words."""
+def told(want: Wanted, unmade: Collection[str] = ()) -> str:
+    """What is wanted, in a few words; of outputs that nothing makes, what they would be made of."""
     of_venues = f" of {', '.join(want.venues)}" if want.venues else ""
     what = ", ".join(want.symbols) if want.symbols else f"all that is configured{of_venues}"
     what = what.replace(ALL, f"every symbol of {', '.join(want.venues)}")
-    return f"{', '.join(want.outputs)} of {what}" if want.outputs else what
+    made = [output for output in want.outputs if output not in unmade]
+    if want.outputs and not made:
+        made = sorted({origin(output) for output in unmade})
+    return f"{', '.join(made)} of {what}" if made else what

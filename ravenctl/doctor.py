@@ -85,7 +85,7 @@ def _all(checks: dict[str, Check]) -> Iterator[Finding]:
         try:
             came[name] = list(check())
         except RavenError as error:
-            came[name] = [failed(name, str(error), "see what is said above")]
+            came[name] = [failed(name, str(error), "")]
 
     threads = [Thread(target=run, args=one, daemon=True) for one in checks.items()]
     for thread in threads:
@@ -375,13 +375,13 @@ def judge_demands(
     wrong = [
         warning(
             "demands",
-            f"{name} in {topics.CONTROL} cannot be read, so no service minds it ({why})",
+            f"{shell_word(name)} in {topics.CONTROL} cannot be read, so no service minds it ({why})",
             f"withdraw it with `ravenctl stop --id {shell_word(name)}`",
         )
         for name, why in unreadable.items()
     ]
     wrong += [finding for demand in demands if (finding := _unserved(demand, routing))]
-    yield from wrong or [ok("demands", f"{len(demands)} stand, each is somebody's to serve")]
+    yield from wrong or [ok("demands", f"{len(demands)} stand, and ask for nothing that there is not")]
 
 
 def _unserved(demand: Demand, routing: RoutingSettings) -> Finding | None:

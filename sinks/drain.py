@@ -31,7 +31,7 @@ from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 from ravencore import kafka
 from ravencore.codec import Codec
 from ravencore.config import KafkaSettings, Settings
-from ravencore.demands import Control, Lookout
+from ravencore.demands import Control, Lookout, unreadable
 from ravencore.errors import RavenError, Unavailable
 from ravencore.graph import Standing
 from ravencore.records import DeadLetter
@@ -160,7 +160,7 @@ class Drain:
 
     def on_unreadable(self, message: Message, why: str) -> None:
         """Say so; the collector keeps the record."""
-        self._reporter.error(f"a demand cannot be read: {why}", now_us())
+        self._reporter.error(unreadable(why), now_us())
 
     def on_shutdown(self, user: str) -> None:
         """End as on SIGTERM."""

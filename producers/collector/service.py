@@ -27,7 +27,7 @@ from producers.wire import Wire
 from ravencore import kafka
 from ravencore.codec import Codec
 from ravencore.config import Settings, interval_us
-from ravencore.demands import Control
+from ravencore.demands import Control, unreadable
 from ravencore.errors import RavenError, Unavailable
 from ravencore.graph import Standing
 from ravencore.records import Subscription
@@ -145,7 +145,7 @@ class Collector:
 
     def _keep_unreadable(self, message: Message, why: str) -> None:
         self._outlet.put("", BadRecord(message, why))
-        self._tell(f"a demand cannot be read: {why}")
+        self._tell(unreadable(why))
 
     def _reconcile(self) -> None:
         revives, self._revives, self._waits = self._revives, False, False

@@ -229,9 +229,10 @@ def test_without_a_symbol_all_that_is_configured_starts(house: House) -> None:
 def test_a_symbol_nobody_lists(house: House) -> None:
     error = house.ravenctl("start", "--symbol", "nosuchcoin", fails=1)
     assert "NOSUCHCOIN" in error
-    assert "ravenctl stop --symbol NOSUCHCOIN" in error
+    assert "NOSUCHCOIN: withdraw it with `ravenctl stop --id " in error
     assert len(error.splitlines()) == 1
-    house.ravenctl("stop", "--symbol", "NOSUCHCOIN")
+    house.ravenctl(*error.rpartition("`ravenctl ")[2].rstrip("`\n").split())
+    assert house.demands() == []
 
 
 def test_a_demand_that_is_withdrawn_while_it_is_waited_for(house: House) -> None:

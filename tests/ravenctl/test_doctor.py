@@ -139,7 +139,7 @@ def test_one_that_cannot_be_read_is_told_with_the_command_that_withdraws_it() ->
 
 def test_one_that_is_served_is_well() -> None:
     (finding,) = doctor.judge_demands([demand(), demand(venues=("KRAKEN:TRADES",))], {}, RoutingSettings())
-    assert (finding.level, finding.text) == ("ok", "2 stand, each is somebody's to serve")
+    assert (finding.level, finding.text) == ("ok", "2 stand, and ask for nothing that there is not")
 
 
 def test_a_dead_kafka_is_told_soon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
