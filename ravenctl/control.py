@@ -21,8 +21,8 @@ from ravenctl import demands as asking
 from ravenctl.cluster import QUIET
 from ravenctl.demands import Changes, Wanted, feeds_of
 from ravenctl.plans import Plan
-from ravenctl.shell import CommandFailed, Telling
-from ravenctl.statusview import GONE_US, StatusFeed
+from ravenctl.shell import START_ALL, CommandFailed, Telling, now_us
+from ravenctl.statusview import GONE_US, StatusFeed, heard
 
 OPTIONAL = frozenset({"redis"})
 """Stores that are waited for only where they are named: a cache may be away."""
@@ -176,8 +176,10 @@ def _service(name: str, statuses: Collection[ServiceStatus], offset: int = 0) ->
         behind = any(status.gauges.get(SEEN, 0) < offset for status in instances)
         return f"{name}: it has not taken the demand yet" if behind else None
     if not instances:
-        return f"{name}: not seen in raven.status; is it started? (`ravenctl local up` starts all)"
+        return f"{name}: not seen in raven.status; start what is down with {START_ALL}, else see its log"
     worst = instances[0]
+    if worst.state == "STOPPED":
+        return f"{name}: it has been asked to end; start it again with {START_ALL}"
     return f"{name}: {worst.state}, {worst.last_error or 'it gives no reason'}"
 
 
@@ -233,7 +235,7 @@ class Watch:
             self._feed.poll(0.25)
             if self._feed.latest != before:
                 self._heard_at = time.monotonic()
-            found = progress(self._feed.latest.values())
+            found = progress(heard(self._feed.latest, now_us()))
             if found.refused or not found.missing:
                 return found
             if self._feed.latest and time.monotonic() - self._heard_at > SILENT_S:
@@ -258,11 +260,11 @@ def start(
     """
     kafka.ensure_topics(settings.kafka)
     standing, _ = standing_demands(settings.kafka, codec)
-    now_us = time.time_ns() // 1000
-    changes = asking.to_start(want, standing, settings.routing, now_us)
+    now = now_us()
+    changes = asking.to_start(want, standing, settings.routing, now)
     watch = Watch(settings, codec, timeout_s, telling)
     try:
-        steps = want.steps(settings.routing, now_us)
+        steps = want.steps(settings.routing, now)
         if not want.symbols:
             demands = [demand for _, step in steps for demand in step]
             watch.until(partial(_services_run, demands), "nothing was demanded")
@@ -364,7 +366,8 @@ def _stopped(ended: Collection[FeedName], offset: int, began: float, statuses: C
     if not any(status.service == "collector" for status in statuses):
         waited = time.monotonic() - began
         return Progress(() if waited > GONE_US / 1e6 else ("no collector has reported yet",))
-    behind = [status.service for status in statuses if status.gauges.get(SEEN, offset) < offset]
+    running = (status for status in statuses if status.state != "STOPPED")
+    behind = [status.service for status in running if status.gauges.get(SEEN, offset) < offset]
     left = stopping(ended, statuses)
     return Progress((*left, *(f"{name}: it has not taken the withdrawal yet" for name in behind)))
 

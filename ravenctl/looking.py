@@ -11,6 +11,7 @@ import typer
 from ravenctl.shell import (
     EXIT_CODES,
     FAILED,
+    START_ALL,
     AsJson,
     Bootstrap,
     Timeout,
@@ -82,7 +83,7 @@ def _show_once(settings: Settings, feed: StatusFeed) -> None:
         screen = console()
         show(screen, statusscreen.show(found, now_us(), screen.width))
     else:
-        typer.echo("no service has reported yet: start them with `ravenctl local up`")
+        typer.echo(f"no service has reported yet: start them with {START_ALL}")
 
 
 def _watch(settings: Settings, feed: StatusFeed, *, as_json: bool) -> None:

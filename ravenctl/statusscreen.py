@@ -1,6 +1,6 @@
 """`ravenctl status` on a screen: services, their subscriptions and newest errors, in as much room as there is; pure."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
@@ -19,7 +19,9 @@ STATE_STYLES = {
     **dict.fromkeys(("FAILED", "REFUSED", "gone", "silent"), "bold red"),
 }
 OLD_US = 24 * 3_600_000_000
-"""An instance that has said nothing for so long is history."""
+"""An instance that has said nothing for so long is history,"""
+REPLACED_US = 600_000_000
+"""and after so long, where another one of its service runs."""
 ERRORS, ERRORS_WATCHED = 10, 3
 LEAST_FEEDS = 3
 DROPPED = ("REPORTED", "UP", "DEAD", "GAPS", "WRITTEN", "BY", "LAST GAP")
@@ -45,7 +47,8 @@ def show(
 
     `away` says why what is shown may be old.
     """
-    found = [one for one in found if one.member or one.status is None or now_us - one.status.reported_time < OLD_US]
+    there = {one.service for one in found if one.is_there}
+    found = [one for one in found if one.member or not _is_past(one, there, now_us)]
     errors = _errors(found, now_us, ERRORS if height is None else ERRORS_WATCHED)
     services = _table(_SERVICES, found, now_us, width)
     room = None
@@ -61,6 +64,15 @@ def show(
         cut = height is not None
         parts += ["", *(Text(line, no_wrap=cut, overflow="ellipsis" if cut else "fold") for line in errors)]
     return Group(*parts)
+
+
+def _is_past(one: Seen, there: Collection[str], now_us: int) -> bool:
+    """Whether nobody need know of an instance any more: it is old, or has ended as asked while another serves."""
+    if one.status is None:
+        return False
+    silent_us = now_us - one.status.reported_time
+    replaced = one.service in there and (one.state == "STOPPED" or silent_us >= REPLACED_US)
+    return not one.is_there and (replaced or silent_us >= OLD_US)
 
 
 def _errors(found: Iterable[Seen], now_us: int, most: int) -> list[str]:

@@ -84,6 +84,13 @@ def fresh(statuses: Statuses, now_us: int) -> list[ServiceStatus]:
     return sorted(there, key=lambda status: (status.service, status.instance))
 
 
+def heard(statuses: Statuses, now_us: int) -> list[ServiceStatus]:
+    """Instances that are there, and of a service of which none is, how those ended that were."""
+    there = fresh(statuses, now_us)
+    services = {status.service for status in there}
+    return [*there, *(status for status in statuses.values() if status.service not in services)]
+
+
 def rate(status: ServiceStatus) -> float | None:
     """Records per second, the greatest of a service's rates."""
     return max((value for name, value in status.gauges.items() if name.endswith("_per_second")), default=None)

@@ -5,11 +5,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from ravencore.config import RoutingSettings
 from ravencore.records import FeedName, ServiceStatus, Subscription
 from ravenctl import control
 from ravenctl.demands import Wanted
+from ravenctl.statusview import GONE_US, heard
 
 SPOT = "BINANCE_SPOT"
 VENUES = (SPOT, "KRAKEN", "COINBASE")
@@ -78,6 +80,7 @@ def test_running_means_both_feeds_flow_and_every_service_runs() -> None:
             ],
             "sink-timescale: FAILED, no",
         ),
+        ([*OTHERS, status("collector", "STOPPED")], "collector: it has been asked to end; start it again with"),
     ],
 )
 def test_what_is_not_running_is_said_with_its_reason(statuses: list[ServiceStatus], says: str) -> None:
@@ -118,6 +121,14 @@ def test_stopped_means_no_subscription_is_left_but_those_of_others() -> None:
 
 
 # Other venues, and whole markets
+
+
+def test_of_a_service_the_instances_that_are_there_count_and_of_one_that_is_not_how_it_ended() -> None:
+    engines = [replace(status("engine", state), instance=state) for state in ("RUNNING", "STOPPED")]
+    gone = replace(status("engine"), instance="gone", reported_time=-GONE_US - 1)
+    sink = status("sink-lake", "FAILED", "no room")
+    assert heard({one.instance: one for one in (*engines, gone, sink)}, now_us=0) == [engines[0], sink]
+    assert heard({one.instance: one for one in (engines[1], gone)}, now_us=0) == [engines[1], gone]
 
 
 def everywhere(**states: str) -> ServiceStatus:
