@@ -1,6 +1,6 @@
 """`ravenctl status` on a screen: services, their subscriptions and newest errors, in as much room as there is; pure."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
@@ -19,9 +19,7 @@ STATE_STYLES = {
     **dict.fromkeys(("FAILED", "REFUSED", "gone", "silent"), "bold red"),
 }
 OLD_US = 24 * 3_600_000_000
-"""An instance that has said nothing for so long is history,"""
-REPLACED_US = 600_000_000
-"""and after so long, where another one of its service runs."""
+"""An instance that has said nothing for so long is history."""
 ERRORS, ERRORS_WATCHED = 10, 3
 LEAST_FEEDS = 3
 DROPPED = ("REPORTED", "UP", "DEAD", "GAPS", "WRITTEN", "BY", "LAST GAP")
@@ -47,8 +45,7 @@ def show(
 
     `away` says why what is shown may be old.
     """
-    there = {one.service for one in found if one.is_there}
-    found = [one for one in found if one.member or not _is_past(one, there, now_us)]
+    found = [one for one in found if one.member or not _is_past(one, found, now_us)]
     errors = _errors(found, now_us, ERRORS if height is None else ERRORS_WATCHED)
     services = _table(_SERVICES, found, now_us, width)
     room = None
@@ -66,13 +63,13 @@ def show(
     return Group(*parts)
 
 
-def _is_past(one: Seen, there: Collection[str], now_us: int) -> bool:
-    """Whether nobody need know of an instance any more: it is old, or has ended as asked while another serves."""
-    if one.status is None:
+def _is_past(one: Seen, found: Iterable[Seen], now_us: int) -> bool:
+    """Whether nobody need know of an instance any more: it is old, or another of its service began after its end."""
+    if one.status is None or one.is_there:
         return False
-    silent_us = now_us - one.status.reported_time
-    replaced = one.service in there and (one.state == "STOPPED" or silent_us >= REPLACED_US)
-    return not one.is_there and (replaced or silent_us >= OLD_US)
+    ended = one.status.reported_time
+    later = (other.status for other in found if other.is_there and other.service == one.service)
+    return now_us - ended >= OLD_US or any(status and status.started_time > ended for status in later)
 
 
 def _errors(found: Iterable[Seen], now_us: int, most: int) -> list[str]:

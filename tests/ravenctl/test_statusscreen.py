@@ -157,17 +157,18 @@ def test_without_a_supervisor_a_service_is_gone_when_it_is_silent() -> None:
     assert GONE_US < 5 * SECOND_US
 
 
-def test_an_instance_that_another_has_replaced_is_left_out_once_that_is_no_news() -> None:
+def test_an_instance_is_left_out_when_another_has_begun_after_its_end() -> None:
     def engine(instance: str, **more: Any) -> ServiceStatus:
         return msgspec.structs.replace(status("engine"), instance=instance, **more)
 
-    stopped = engine("engine-stopped", state="STOPPED")
-    gone = engine("engine-gone", reported_time=TIME - 60 * SECOND_US)
-    long_gone = engine("engine-long-gone", reported_time=TIME - 3600 * SECOND_US)
-    alone = drawn(of(stopped, gone, long_gone))
-    assert all(one.instance in alone for one in (stopped, gone, long_gone))
-    replaced = drawn(of(stopped, gone, long_gone, engine("engine-new")))
-    assert re.findall(r"engine-[a-z-]+", replaced) == ["engine-gone", "engine-new"]
+    ended = [
+        engine("engine-stopped", state="STOPPED", reported_time=TIME - 60 * SECOND_US),
+        engine("engine-gone", reported_time=TIME - 50 * SECOND_US),
+    ]
+    beside = engine("engine-beside", started_time=TIME - 90 * SECOND_US)
+    after = engine("engine-after", started_time=TIME - 40 * SECOND_US)
+    assert re.findall(r"engine-[a-z]+", drawn(of(*ended, beside))) == ["engine-beside", "engine-gone", "engine-stopped"]
+    assert re.findall(r"engine-[a-z]+", drawn(of(*ended, beside, after))) == ["engine-after", "engine-beside"]
 
 
 def test_members_that_never_reported_are_listed_and_servers_only_where_they_do_not_run() -> None:
