@@ -34,7 +34,7 @@ from ravenctl.findings import Finding, Level, failed, ok, warning
 from ravenctl.gaps import still_open
 from ravenctl.local.redis_server import program
 from ravenctl.schemas import registered, versions
-from ravenctl.services import Seen, seen
+from ravenctl.services import Seen, current, seen
 from ravenctl.shell import HOME, START_ALL, now_us, shell_word
 from ravenctl.statusview import StatusFeed, ago
 from ravenctl.survey import offsets
@@ -266,7 +266,7 @@ def judge_services(
 
     `needed`: those that standing demands need.
     """
-    recent = [one for one in found if one.member or (one.status and now - one.status.reported_time < DAY_US)]
+    recent = [one for one in current(found) if one.member or (one.status and now - one.status.reported_time < DAY_US)]
     running = {one.service for one in recent if one.is_there}
     # Of those that failed or are gone, a line of their own tells more.
     away = [name for name in needed if name not in {one.service for one in recent if one.state != "STOPPED"}]

@@ -1,6 +1,6 @@
 """What runs, from both who know: each service says so in `raven.status`, a local stack's supervisor sees it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +50,18 @@ def seen(statuses: Statuses, stack: StackState | None, now_us: int) -> list[Seen
         for instance in names
     ]
     return sorted(found, key=lambda one: (rank(one.service), one.service, one.instance))
+
+
+def current(found: Collection[Seen]) -> list[Seen]:
+    """Without instances that have ended before another one of their service began: every container is a new one."""
+    newest: dict[str, int] = {}
+    for one in found:
+        newest[one.service] = max(newest.get(one.service, 0), one.status.started_time if one.status else 0)
+    return [
+        one
+        for one in found
+        if one.member or one.is_there or not one.status or newest[one.service] <= one.status.reported_time
+    ]
 
 
 def rank(service: str) -> int:

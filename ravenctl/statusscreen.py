@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ravencore.records import Subscription
-from ravenctl.services import Seen
+from ravenctl.services import Seen, current
 from ravenctl.statusview import ago, published, rate
 
 STATE_STYLES = {
@@ -45,7 +45,9 @@ def show(
 
     `away` says why what is shown may be old.
     """
-    found = [one for one in found if one.member or not _is_past(one, found, now_us)]
+    found = [
+        one for one in current(found) if one.member or one.status is None or now_us - one.status.reported_time < OLD_US
+    ]
     errors = _errors(found, now_us, ERRORS if height is None else ERRORS_WATCHED)
     services = _table(_SERVICES, found, now_us, width)
     room = None
@@ -61,15 +63,6 @@ def show(
         cut = height is not None
         parts += ["", *(Text(line, no_wrap=cut, overflow="ellipsis" if cut else "fold") for line in errors)]
     return Group(*parts)
-
-
-def _is_past(one: Seen, found: Iterable[Seen], now_us: int) -> bool:
-    """Whether nobody need know of an instance any more: it is old, or another of its service began after its end."""
-    if one.status is None or one.is_there:
-        return False
-    ended = one.status.reported_time
-    later = (other.status for other in found if other.is_there and other.service == one.service)
-    return now_us - ended >= OLD_US or any(status and status.started_time > ended for status in later)
 
 
 def _errors(found: Iterable[Seen], now_us: int, most: int) -> list[str]:

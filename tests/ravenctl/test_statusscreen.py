@@ -169,6 +169,8 @@ def test_an_instance_is_left_out_when_another_has_begun_after_its_end() -> None:
     after = engine("engine-after", started_time=TIME - 40 * SECOND_US)
     assert re.findall(r"engine-[a-z]+", drawn(of(*ended, beside))) == ["engine-beside", "engine-gone", "engine-stopped"]
     assert re.findall(r"engine-[a-z]+", drawn(of(*ended, beside, after))) == ["engine-after", "engine-beside"]
+    last = msgspec.structs.replace(after, state="STOPPED")
+    assert re.findall(r"engine-[a-z]+", drawn(of(*ended, last))) == ["engine-after"]
 
 
 def test_members_that_never_reported_are_listed_and_servers_only_where_they_do_not_run() -> None:
