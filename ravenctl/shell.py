@@ -30,6 +30,9 @@ HOME = ".raven"
 SERVICES = ("collector", "engine", *(f"sink-{store}" for store in STORES))
 """Raven's services by the names unless RAVEN_SERVICE__NAME says otherwise, in the order of the stream."""
 
+START_ALL = "`ravenctl local up`, or `docker compose up -d`"
+"""Where Raven's services are started, whichever way they run here."""
+
 FAILED = 1
 USAGE = 2
 CONFIG = 3

@@ -13,7 +13,7 @@ from ravencore.records import ServiceStatus, Shutdown
 from ravenctl import control
 from ravenctl.cluster import stack_of
 from ravenctl.local.state import MemberState
-from ravenctl.services import rank, supervised
+from ravenctl.services import rank, seen, supervised
 from ravenctl.shell import SERVICES, WrongUse, nearest, now_us
 from ravenctl.statusview import StatusFeed, fresh, is_gone
 
@@ -28,6 +28,8 @@ class Ended(NamedTuple):
     not_asked: tuple[str, ...]
     not_running: tuple[str, ...]
     """Services that were named."""
+    hanging: Mapping[str, int]
+    """Process ids of those that are there, as their supervisor sees, and hear nothing."""
 
 
 def shut_down(
@@ -44,7 +46,11 @@ def shut_down(
         running = fresh(feed.latest, now_us())
         _check(names, feed.latest)
         chosen = [status for status in running if not names or status.service in names]
-        not_running = tuple(name for name in names if name not in {status.service for status in chosen})
+        found = seen(feed.latest, stack_of(settings), now_us())
+        silent = [one for one in found if one.state == "silent" and (not names or one.service in names)]
+        hanging = {one.instance: one.member.pid for one in silent if one.member and one.member.pid}
+        there = {*(status.service for status in chosen), *(one.service for one in silent)}
+        not_running = tuple(name for name in names if name not in there)
         deadline = time.monotonic() + timeout_s
         left: list[str] = []
         not_asked: list[str] = []
@@ -59,7 +65,7 @@ def shut_down(
     finally:
         feed.close()
     ended = tuple(status.instance for status in chosen if status.instance not in (*left, *not_asked))
-    return Ended(ended, tuple(left), tuple(not_asked), not_running)
+    return Ended(ended, tuple(left), tuple(not_asked), not_running, hanging)
 
 
 def told(done: Ended, timeout_s: float) -> Iterator[str]:
@@ -70,8 +76,12 @@ def told(done: Ended, timeout_s: float) -> Iterator[str]:
         yield f"still there after {timeout_s:g} s: {', '.join(done.left)}: see its log, or end its process"
     if done.not_asked:
         yield f"not asked, as they work off what those bring: {', '.join(done.not_asked)}"
-    if not done.left:
-        yield f"{len(done.ended)} ended" if done.ended else "nothing ran"
+    for name, pid in done.hanging.items():
+        yield f"{name} hangs: end its process with `kill -9 {pid}`, its supervisor then starts it again"
+    if done.ended and not done.left:
+        yield f"{len(done.ended)} ended"
+    elif not (done.left or done.hanging):
+        yield "nothing ran"
 
 
 def _rank(status: ServiceStatus) -> int:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ravencore.records import Subscription
-from ravenctl.services import Seen
+from ravenctl.services import Seen, current
 from ravenctl.statusview import ago, published, rate
 
 STATE_STYLES = {
@@ -45,7 +45,9 @@ def show(
 
     `away` says why what is shown may be old.
     """
-    found = [one for one in found if one.member or one.status is None or now_us - one.status.reported_time < OLD_US]
+    found = [
+        one for one in current(found) if one.member or one.status is None or now_us - one.status.reported_time < OLD_US
+    ]
     errors = _errors(found, now_us, ERRORS if height is None else ERRORS_WATCHED)
     services = _table(_SERVICES, found, now_us, width)
     room = None
@@ -56,7 +58,7 @@ def show(
     if feeds:
         parts += ["", _table(_FEEDS, feeds, now_us, width)]
     if left_out:
-        parts.append(Text(f"... and {left_out} more: `ravenctl status` without --watch shows all", style="dim"))
+        parts.append(Text(f"... and {left_out} more: `ravenctl status | less` shows all", style="dim"))
     if errors:
         cut = height is not None
         parts += ["", *(Text(line, no_wrap=cut, overflow="ellipsis" if cut else "fold") for line in errors)]

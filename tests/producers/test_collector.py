@@ -255,7 +255,8 @@ def test_a_demand_that_cannot_be_read_is_a_dead_letter_and_harms_no_other(rig: R
     assert status is not None
     assert (status.state, status.last_error) == (
         "RUNNING",
-        "a record of raven.control cannot be read, `ravenctl user` says how to withdraw it: not in Confluent framing: 72756262697368",
+        "a record of raven.control cannot be read, `ravenctl user` says how to withdraw it: "
+        "not in Confluent framing: 72756262697368",
     )
     rig.produce(topics.CONTROL, b"rig-bad", None)
     service.stop()

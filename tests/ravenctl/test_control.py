@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from ravencore.config import RoutingSettings
 from ravencore.records import FeedName, ServiceStatus, Subscription
@@ -12,6 +13,7 @@ from ravenctl import control
 from ravenctl.demands import Wanted
 from ravenctl.local.state import Endpoints, MemberState, ProcessId, StackState
 from ravenctl.services import down, heard, seen
+from ravenctl.statusview import GONE_US
 
 SPOT = "BINANCE_SPOT"
 VENUES = (SPOT, "KRAKEN", "COINBASE")
@@ -80,6 +82,7 @@ def test_running_means_both_feeds_flow_and_every_service_runs() -> None:
             ],
             "sink-timescale: FAILED, no",
         ),
+        ([*OTHERS, status("collector", "STOPPED")], "collector: it has been asked to end; start it again with"),
     ],
 )
 def test_what_is_not_running_is_said_with_its_reason(statuses: list[ServiceStatus], says: str) -> None:
@@ -150,6 +153,14 @@ def test_stopped_means_no_subscription_is_left_but_those_of_others() -> None:
 
 
 # Other venues, and whole markets
+
+
+def test_of_a_service_the_instances_that_are_there_count_and_of_one_that_is_not_how_it_ended() -> None:
+    engines = [replace(status("engine", state), instance=state) for state in ("RUNNING", "STOPPED")]
+    gone = replace(status("engine"), instance="gone", reported_time=-GONE_US - 1)
+    sink = status("sink-lake", "FAILED", "no room")
+    assert heard(seen({one.instance: one for one in (*engines, gone, sink)}, None, 0)) == [engines[0], sink]
+    assert heard(seen({one.instance: one for one in (engines[1], gone)}, None, 0)) == [engines[1]]
 
 
 def everywhere(**states: str) -> ServiceStatus:

@@ -130,6 +130,11 @@ def test_a_process_that_hangs_is_silent_within_five_seconds(stack: Stack) -> Non
     try:
         until(lambda: statuses()["sink-lake"]["gone"], seconds=5.5)
         assert " silent " in run("status").output
+        asked = run("shutdown", "--service", "sink-lake")
+        assert (asked.exit_code, asked.output.splitlines()) == (
+            FAILED,
+            [f"sink-lake-0 hangs: end its process with `kill -9 {pid}`, its supervisor then starts it again"],
+        )
     finally:
         os.kill(pid, signal.SIGCONT)
 
@@ -150,7 +155,7 @@ def test_one_service_is_shut_down_and_stays_down_until_it_is_started(stack: Stac
     done = run("shutdown", "--service", "engine", "--json")
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
-    assert told == {"ended": ["engine-0"], "left": [], "not_asked": [], "not_running": []}
+    assert told == {"ended": ["engine-0"], "left": [], "not_asked": [], "not_running": [], "hanging": {}}
     until(lambda: statuses()["engine"]["supervisor"] == "stopped")
     assert statuses()["collector"]["state"] == "RUNNING"
     assert (statuses()["engine"]["state"], statuses()["engine"]["restarts"]) == ("STOPPED", restarts)

@@ -157,6 +157,22 @@ def test_without_a_supervisor_a_service_is_gone_when_it_is_silent() -> None:
     assert GONE_US < 5 * SECOND_US
 
 
+def test_an_instance_is_left_out_when_another_has_begun_after_its_end() -> None:
+    def engine(instance: str, **more: Any) -> ServiceStatus:
+        return msgspec.structs.replace(status("engine"), instance=instance, **more)
+
+    ended = [
+        engine("engine-stopped", state="STOPPED", reported_time=TIME - 60 * SECOND_US),
+        engine("engine-gone", reported_time=TIME - 50 * SECOND_US),
+    ]
+    beside = engine("engine-beside", started_time=TIME - 90 * SECOND_US)
+    after = engine("engine-after", started_time=TIME - 40 * SECOND_US)
+    assert re.findall(r"engine-[a-z]+", drawn(of(*ended, beside))) == ["engine-beside", "engine-gone", "engine-stopped"]
+    assert re.findall(r"engine-[a-z]+", drawn(of(*ended, beside, after))) == ["engine-after", "engine-beside"]
+    last = msgspec.structs.replace(after, state="STOPPED")
+    assert re.findall(r"engine-[a-z]+", drawn(of(*ended, last))) == ["engine-after"]
+
+
 def test_members_that_never_reported_are_listed_and_servers_only_where_they_do_not_run() -> None:
     found = of(
         stack=stack(
