@@ -78,14 +78,14 @@ def examine(bootstrap: str | None) -> list[Finding]:
 
 
 def _all(checks: dict[str, Check]) -> Iterator[Finding]:
-    """What each comes to, side by side; one that does not come back in time has failed."""
-    came: dict[str, list[Finding]] = {}
+    """What each comes to, side by side; one that does not come to its end in time has failed after what it found."""
+    came: dict[str, list[Finding]] = {name: [] for name in checks}
 
     def run(name: str, check: Check) -> None:
         try:
-            came[name] = list(check())
+            came[name].extend(check())
         except RavenError as error:
-            came[name] = [failed(name, str(error), "")]
+            came[name].append(failed(name, str(error), ""))
 
     threads = [Thread(target=run, args=one, daemon=True) for one in checks.items()]
     for thread in threads:
@@ -93,14 +93,12 @@ def _all(checks: dict[str, Check]) -> Iterator[Finding]:
     deadline = time.monotonic() + PATIENCE_S
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
-    for name in checks:
-        yield from came.get(name) or [
-            failed(
-                name,
-                f"no answer within {PATIENCE_S:.0f} s",
-                "see its log, or look again when this machine is less busy",
-            )
-        ]
+    for name, thread in zip(checks, threads, strict=True):
+        late = thread.is_alive()
+        yield from came[name].copy()
+        if late:
+            told = f"{'no more' if came[name] else 'no answer'} within {PATIENCE_S:.0f} s"
+            yield failed(name, told, "see its log, or look again when this machine is less busy")
 
 
 # This machine

@@ -199,10 +199,11 @@ def _explained(url: str, settings: InfluxSettings, error: ApiException) -> Confi
 
 
 def message(error: ApiException) -> str:
-    """What InfluxDB says, without the JSON around it."""
+    """What InfluxDB says, without the JSON around it, on one line."""
     body = error.body or b""
     text = body.decode(errors="replace") if isinstance(body, bytes) else str(body)
     try:
-        return str(json.loads(text).get("message", text))
+        said = str(json.loads(text).get("message", text))
     except (ValueError, AttributeError):
-        return text or str(error.reason)
+        said = text or str(error.reason)
+    return " ".join(said.split())

@@ -332,6 +332,15 @@ class Topics:
         self._producer.produce(topic, value, key, **extra)
         self._producer.poll(0)
 
+    def send_in_a_transaction(self, *records: Record) -> None:
+        """As the engine does: behind them stands a marker that no consumer is given."""
+        producer = kafka.producer(self._settings, **{"transactional.id": "sinks-tests"})
+        producer.init_transactions(10)
+        producer.begin_transaction()
+        for record in records:
+            producer.produce(topic_of(record), CODEC.encode(record), key_of(record))
+        producer.commit_transaction(10)
+
     def flush(self) -> None:
         self._producer.flush()
 

@@ -52,6 +52,15 @@ __main__.main()
 """
 """The real sink, but for leaving its group and joining it again while its partitions are paused."""
 
+HANGS_IN_A_COMMIT = """
+import threading
+from sinks import __main__, drain
+drain.LONG_CALL_S = 1.0
+drain.Progress.commit = lambda *_: print("commits", flush=True) or threading.Event().wait()
+__main__.main()
+"""
+"""The real sink, but for a commit that is never answered, as of a group that has dropped the member meanwhile."""
+
 
 @BOTH
 def test_what_is_in_the_topics_is_in_the_store_and_a_stop_is_clean(name: str, house: House) -> None:
@@ -298,6 +307,22 @@ def test_partitions_that_are_lost_while_the_store_is_away_are_read_again_when_th
     proxy.mend()
     house.topics.send(*records[50:])
     house.all_there("influx", records)
+
+
+def test_a_commit_that_is_never_answered_silences_no_sink_and_keeps_none_from_ending(house: House) -> None:
+    running = house.start("influx", house.settings, HANGS_IN_A_COMMIT)
+    house.topics.send(trade(house.symbol, 1))
+    until(lambda: "commits" in running.log(), "it commits")
+    until(lambda: (now := running.status()) and now.state == "DEGRADED", "it says so")
+    assert running.stop() == 0, running.log()
+
+
+def test_an_idle_sink_has_no_lag_though_the_last_records_came_in_a_transaction(house: House) -> None:
+    running = house.start("influx", house.settings)
+    until(lambda: (now := running.status()) and now.lag, "at work")
+    house.topics.send_in_a_transaction(*(trade(house.symbol, number) for number in range(50)))
+    until(lambda: house.more_than("influx", 49), "all there")
+    until(lambda: (now := running.status()) and not any(now.lag.values()), "nothing is left to do")
 
 
 def demand(symbol: str, *stores: str, outputs: tuple[str, ...] = ("trades",)) -> Demand:
