@@ -7,9 +7,10 @@ import re
 from collections.abc import Collection
 
 _URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?:(?P<user>[^/?#@]*)@)?(?P<hosts>[^/?#@]*)(?:[/?#][^@]*)?")
-_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[^:\[\]\s]*)(?::\d{1,5})?")
+_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[^:\[\]\s]*)(?::(?P<port>\d{1,5}))?")
 _PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _WORDS = re.compile(r"\s*(?:[a-z_]+\s*=\s*(?:'(?:[^'\\]|\\.)*'|[^\s']+)\s*)*")
+LAST_PORT = 65_535
 ESCAPED = "a user or password with any of @ : / ? # % in it has them as %40 %3A %2F %3F %23 %25"
 
 
@@ -19,11 +20,16 @@ def check_url(text: str, schemes: Collection[str], example: str) -> None:
     if (
         found is None
         or found["scheme"] not in schemes
-        or not all(_HOST.fullmatch(host) for host in found["hosts"].split(","))
+        or not all(_is_host(host) for host in found["hosts"].split(","))
         or _PERCENT.search(found["user"] or "")
         or (found["user"] or "").count(":") > 1
     ):
         raise ValueError(f"is no address: write it like {example}; {ESCAPED}")
+
+
+def _is_host(text: str) -> bool:
+    found = _HOST.fullmatch(text)
+    return found is not None and int(found["port"] or 0) <= LAST_PORT
 
 
 def check_dsn(text: str) -> None:

@@ -229,7 +229,7 @@ def test_without_a_symbol_all_that_is_configured_starts(house: House) -> None:
 def test_a_symbol_nobody_lists(house: House) -> None:
     error = house.ravenctl("start", "--symbol", "nosuchcoin", fails=1)
     assert "NOSUCHCOIN" in error
-    assert "NOSUCHCOIN: withdraw it with `ravenctl stop --id " in error
+    assert "withdraw it with `ravenctl stop --id " in error
     assert len(error.splitlines()) == 1
     house.ravenctl(*error.rpartition("`ravenctl ")[2].rstrip("`\n").split())
     assert house.demands() == []

@@ -39,6 +39,7 @@ def test_what_libpq_takes(dsn: str) -> None:
         "postgresql://raven:SEK#RET@127.0.0.1/raven",
         "postgresql://raven:SEK:RET@127.0.0.1/raven",
         "postgresql://raven:pw@127.0.0.1:SEK/raven",
+        "postgresql://raven:SEK@127.0.0.1:65536/raven",
         "host=localhost password=SEK RET",
         "SEKRET",
     ],
@@ -52,6 +53,12 @@ def test_what_it_does_not_take_is_said_without_quoting_it(dsn: str) -> None:
 @pytest.mark.parametrize("url", ["redis://localhost:6379/0", "rediss://:pw@h/1?a=b", "unix:///tmp/redis.sock?db=0"])
 def test_addresses_of_redis(url: str) -> None:
     check_url(url, REDIS, "")
+
+
+@pytest.mark.parametrize("url", ["localhost:6379", "http://localhost:6379", "redis://localhost:port/0"])
+def test_what_is_none(url: str) -> None:
+    with pytest.raises(ValueError, match="is no address"):
+        check_url(url, REDIS, "")
 
 
 @given(st.text(st.characters(codec="ascii", min_codepoint=33), min_size=1))

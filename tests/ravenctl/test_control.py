@@ -105,7 +105,7 @@ def test_a_service_that_dies_again_and_again_is_told_in_its_last_words() -> None
     why = "RESTARTING, ended with code 1, restart 3: setting influx.x is unknown"
     assert down(found) == {"sink-influx": why}
     progress = control.starting(BTC.demands(ROUTING, 1), heard(found), ROUTING, away=down(found))
-    assert f"sink-influx: {why}: see `ravenctl local logs sink-influx`" in progress.missing
+    assert f"sink-influx: {why}: see `ravenctl local logs sink-influx`, and `ravenctl doctor`" in progress.missing
     dying.state = "failed"
     spent = "FAILED, ended with code 1, its restarts are spent: setting influx.x is unknown"
     assert down(seen(there, stack(members), now_us=1_000_000)) == {"sink-influx": spent}
