@@ -356,7 +356,7 @@ class Format(Enum):
     json = "json"
 
 
-@app.command()
+@app.command(epilog=EXIT_CODES)
 def graph(
     ctx: typer.Context,
     *,
