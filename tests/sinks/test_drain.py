@@ -55,7 +55,7 @@ __main__.main()
 HANGS_IN_A_COMMIT = """
 import threading
 from sinks import __main__, drain
-drain.LONG_CALL_S = 1.0
+drain.LONG_CALL_S, drain.STOP_S = 1.0, 0.2
 drain.Progress.commit = lambda *_: print("commits", flush=True) or threading.Event().wait()
 __main__.main()
 """

@@ -85,8 +85,8 @@ def test_killed_at_random_moments_the_lake_is_the_topic(house: House) -> None:
     settings = house.settings.model_copy(
         update={"lake": house.settings.lake.model_copy(update={"batch_records": 200, "batch_s": 0.02})}
     )
-    made = records(house.symbol, 6_000)
-    for number in range(6):
+    made = records(house.symbol, 4_000)
+    for number in range(4):
         running = house.start("lake", settings)
         house.topics.send(*made[number * 1_000 : (number + 1) * 1_000])
         until(running.status, "it runs")
