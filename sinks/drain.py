@@ -371,6 +371,7 @@ class Drain:
         """Go on where the store says; compacted topics from their start, for a mart made anew has forgotten them."""
         self._progress.assigned({(at.topic, at.partition) for at in partitions})
         for at in partitions:
+            self._tick()  # of a hundred and fifty, each asks the broker
             known = self._resume(at.topic, at.partition)
             if known is not None:
                 at.offset = known
