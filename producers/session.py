@@ -533,15 +533,15 @@ class Session:
 
     def _watch(self, now: float) -> list[Action]:
         """Close a connection that nothing is wanted of, or that has gone dead."""
+        if self.idle:
+            return [Close(None)]
         overdue = self._request is not None and now >= self._request.deadline
         if overdue and self._request is not None and now - self._pace.last < READING_SECONDS:
             # Its reply may lie behind all that is being read.
             overdue = now >= self._request.deadline + LONGEST_READING_SECONDS
-        subscribed = any(line.phase != "off" for line in self.desk.lines.values())
-        if self.idle:
-            return [Close(None)]
         if overdue:
             return [Close(Break("DISCONNECT", "the venue left a request unanswered"))]
+        subscribed = any(line.phase != "off" for line in self.desk.lines.values())
         if subscribed and now - self._pace.last >= self.source.limits.silence_seconds:
             return [Close(Break("SILENCE", f"nothing came for {self.source.limits.silence_seconds:g} s"))]
         return []

@@ -482,7 +482,7 @@ def _unknown_variables() -> list[str]:
     """Of each environment variable that pydantic would pass over, what is wrong with it."""
     names = [name.upper() for name in os.environ if name.upper().startswith(PREFIX)]
     sections = [f"{PREFIX}{name}".upper() for name in Settings.model_fields]
-    known = [*OTHER_VARIABLES, *(f"{PREFIX}{path.replace('.', '__')}".upper() for path in paths(Settings))]
+    known = [*OTHER_VARIABLES, *map(variable, paths(Settings))]
     return [
         f"environment variable {name} is none of Raven's{did_you_mean(name, known)}"
         for name in sorted(names)
@@ -500,11 +500,15 @@ def _explain(item: Any) -> str:
     path = ".".join(map(str, item["loc"]))
     if item["type"] != "extra_forbidden":
         said = item["msg"].removeprefix("Value error, ")
-        variable = f"{PREFIX}{path.replace('.', '__')}".upper()
-        set_here = any(name.upper() == variable for name in os.environ)
+        set_here = any(name.upper() == variable(path) for name in os.environ)
         example = JSON_EXAMPLES.get(item["type"]) if set_here else None
-        return f"setting {path}: {said}" + (f": write {variable} as JSON, like {example}" if example else "")
+        return f"setting {path}: {said}" + (f": write {variable(path)} as JSON, like {example}" if example else "")
     return f"setting {path} is unknown{did_you_mean(path, paths(Settings))}"
+
+
+def variable(path: str) -> str:
+    """The environment variable of a setting, or section, by its dotted name."""
+    return f"{PREFIX}{path.replace('.', '__')}".upper()
 
 
 def paths(model: type[BaseModel], prefix: str = "") -> list[str]:

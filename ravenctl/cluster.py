@@ -10,7 +10,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from pydantic import SecretStr
 
-from ravencore.config import PREFIX, Settings, load
+from ravencore.config import Settings, load, variable
 from ravencore.errors import Unavailable
 from ravenctl.local.stack import Stack
 from ravenctl.local.state import Endpoints, StackState
@@ -68,7 +68,7 @@ def unnamed(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str,
     return {
         section: values
         for section, values in sections.items()
-        if values and not {f"{PREFIX}{section}__{next(iter(values))}".upper(), f"{PREFIX}{section}".upper()} & named
+        if values and not {variable(f"{section}.{next(iter(values))}"), variable(section)} & named
     }
 
 

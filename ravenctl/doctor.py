@@ -275,7 +275,8 @@ def judge_services(
     recent = [one for one in current(found) if one.member or (one.status and now - one.status.reported_time < DAY_US)]
     running = {one.service for one in recent if one.is_there}
     # Of those that failed or are gone, a line of their own tells more.
-    away = [name for name in needed if name not in {one.service for one in recent if one.state != "STOPPED"}]
+    told = {one.service for one in recent if one.state != "STOPPED"}
+    away = [name for name in needed if name not in told]
     if away:
         does = "does" if len(away) == 1 else "do"
         yield failed("services", f"demands stand that need {', '.join(away)}, which {does} not run", START)

@@ -28,10 +28,11 @@ def prepare(settings: Settings, stores: Sequence[str], say: Callable[[str], None
     if unknown := set(stores) - STORES.keys():
         raise WrongUse(f"there is no store {', '.join(sorted(unknown))}: name {', '.join(STORES)}")
     parts: dict[str, Callable[[Settings], tuple[bool, list[str]]]] = {
-        name: partial(_made, lines)
-        for name, lines in (("Kafka", _topics), ("schemas", _schemas), ("metrics", _metrics))
+        "Kafka": partial(_made, _topics),
+        "schemas": partial(_made, _schemas),
+        "metrics": partial(_made, _metrics),
+        **{name: partial(_set_up, STORES[name]) for name in stores or STORES},
     }
-    parts |= {name: partial(_set_up, STORES[name]) for name in stores or STORES}
     failed = []
     with ThreadPoolExecutor(len(parts)) as pool:  # one that hangs does not add to another that does
         for name, made in [(name, pool.submit(part, settings)) for name, part in parts.items()]:
